@@ -1,0 +1,60 @@
+"""Evaluate a checkpoint over pairs of scans: `python evaluate.py checkpoint=FILE data=... r=2`."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from lightning.fabric import Fabric
+from omegaconf import DictConfig
+from rich.console import Console
+
+from regcascade.checkpoint import Checkpoint, CheckpointError, read
+from regcascade.data import RegistrationData, build_data
+from regcascade.entry import plain, record_run, register_resolvers, with_clear_errors
+from regcascade.evaluation import evaluate_to_folder
+from regcascade.report.tables import measure_table
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@with_clear_errors
+def main(config: DictConfig) -> None:
+    """Evaluate, and print the measures before and after."""
+    evaluate(config)
+
+
+def evaluate(config: DictConfig) -> pd.DataFrame:
+    """Evaluate a checkpoint as a config says; writes `pairs.csv` and `summary.json` and returns the rows."""
+    options = plain(config)
+    checkpoint = read(options["checkpoint"])
+    data = _data(options["data"], checkpoint)
+    cascade = checkpoint.build()
+    if cascade.affine is not None and tuple(data.size) != cascade.affine.size:
+        raise CheckpointError(
+            f"{checkpoint.path} has an affine network for volumes of {list(cascade.affine.size)} voxels, and "
+            f"data.size={list(data.size)}: set data.size to the former."
+        )
+    folder = Path(options["paths"]["run"])
+    record_run(folder, config)
+    device = Fabric(accelerator=options["accelerator"], devices=1).device
+    rows = evaluate_to_folder(
+        cascade, data, folder, checkpoint.path, r=options["r"], repeat=options["repeat"], device=device
+    )
+    console = Console()
+    console.print(measure_table(rows))
+    console.print(f"Results: {folder}")
+    return rows
+
+
+def _data(options: dict[str, Any], checkpoint: Checkpoint) -> RegistrationData:
+    """The data set asked for; `trained` is the checkpoint's own, with what is set put in its place."""
+    if options["name"] == "trained":
+        given = {key: value for key, value in options.items() if key != "name" and value is not None}
+        options = {**checkpoint.description["data"], **given}
+    return build_data(options)
+
+
+if __name__ == "__main__":
+    main()

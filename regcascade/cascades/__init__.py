@@ -1,0 +1,60 @@
+"""Cascade strategies. A new file in this folder that registers a class is a new strategy."""
+
+import sys
+from collections.abc import Sequence
+
+from regcascade.cascades.base import CASCADES, Cascade
+from regcascade.nets.affine import AffineNetwork
+from regcascade.registry import Spec, check_choice, check_options, import_package
+
+__all__ = ["AFFINE_CHOICES", "CASCADES", "Cascade", "build", "names"]
+
+import_package(sys.modules[__name__])
+
+AFFINE_CHOICES = ("none", "learned", "frozen")
+
+
+def names() -> list[str]:
+    """The names of all cascade strategies."""
+    return CASCADES.names()
+
+
+def build(
+    model: Spec = "voxelmorph",
+    cascade: Spec = "cr",
+    n: int | None = None,
+    affine: Spec = "none",
+    size: Sequence[int] | None = None,
+) -> Cascade:
+    """Build a cascade of networks.
+
+    Args:
+        model: the base network: its name, or a mapping with `name` and options as in `conf/model`.
+        cascade: the strategy, likewise, as in `conf/cascade`.
+        n: number of deformable stages; None means as many as `cascade` names in `stages`, or 1.
+        affine: `none`, `learned` or `frozen`, or a mapping with `name` and `head_init`, as in `conf/affine`.
+        size: sides of the volumes; only an affine stage needs it.
+
+    Raises:
+        ValueError: for unknown names and options, or ones that contradict each other.
+    """
+    name, options = CASCADES.options(cascade)
+    if n is None:
+        n = len(options.get("stages") or [model])
+    return CASCADES.get(name)(model, n, _build_affine(affine, size), **options)
+
+
+def _build_affine(spec: Spec, size: Sequence[int] | None) -> AffineNetwork | None:
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name", None)
+    check_choice("affine", name, AFFINE_CHOICES)
+    check_options(f"affine={name}", options, ["head_init"])
+    if name == "none":
+        return None
+    if size is None:
+        raise ValueError(
+            f"affine={name} needs size=(X, Y, Z): the affine network belongs to one volume size."
+        )
+    x, y, z = size
+    network = AffineNetwork((x, y, z), **options)
+    return network.requires_grad_(name == "learned")

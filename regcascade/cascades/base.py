@@ -1,0 +1,129 @@
+"""What every cascade strategy is: an optional affine stage, then networks in turn, then a Registration."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from regcascade.nets import build_net
+from regcascade.nets.affine import AffineNetwork
+from regcascade.registration import Registration, Stage
+from regcascade.registry import Registry, Spec, check_choice
+from regcascade.spatial import warp
+from regcascade.types import Image, size_of
+
+CASCADES: Registry["Cascade"] = Registry("cascade")
+SMALLEST_SIDE = 16
+
+
+class Cascade(nn.Module, ABC):
+    """Networks in turn, each registering what the ones before it left.
+
+    A strategy is a subclass that says in `step` how one more network continues the registration so far.
+
+    Class attributes:
+        levels: the levels at which every network is to predict a flow.
+
+    Args:
+        model: the base network of every stage: a name, or a mapping with `name` and options.
+        n: number of deformable stages; 0 only with an affine stage.
+        affine: the affine network that comes first, if any.
+        stages: a network for each stage instead of `model`; as many as `n`.
+        share_weights: one set of weights for all stages.
+    """
+
+    levels: ClassVar[tuple[int, ...]] = (0,)
+
+    def __init__(
+        self,
+        model: Spec,
+        n: int,
+        affine: AffineNetwork | None = None,
+        *,
+        stages: Sequence[Spec] | None = None,
+        share_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        specs = list(stages) if stages else [model] * n
+        if len(specs) != n:
+            raise ValueError(
+                f"cascade.stages names {len(specs)} networks and n={n}: leave n out, or make them agree."
+            )
+        if n < 0 or (n == 0 and affine is None):
+            raise ValueError(
+                f"n={n}: a cascade has one stage or more, or none but an affine stage (affine=learned)."
+            )
+        if share_weights and stages and any(spec != specs[0] for spec in specs):
+            raise ValueError(
+                "cascade.share_weights=true needs the same network at every stage of cascade.stages."
+            )
+        self.n = n
+        self.affine = affine
+        self.share_weights = share_weights
+        self.nets = nn.ModuleList(
+            build_net(spec, levels=self.levels, flow_multiplier=1 / n)
+            for spec in specs[: self.sets_of_weights]
+        )
+
+    @property
+    def sets_of_weights(self) -> int:
+        """How many networks there are to train: n, or 1 where the stages share one."""
+        return min(self.n, 1) if self.share_weights else self.n
+
+    @abstractmethod
+    def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
+        """Run network k (an index into what there is to train) after the stage `before`, None at the start."""
+
+    def forward(self, moving: Image, fixed: Image, r: int = 1, repeat: str = "stage") -> Registration:
+        """Register a batch of pairs.
+
+        Args:
+            moving: `(B, 1, X, Y, Z)` in 0..1, to be deformed.
+            fixed: of the same shape, to be met.
+            r: how often each network is applied (first paper, Section 3.4); 1 is how it was trained.
+            repeat: `stage` repeats each stage in place (1, 1, 2, 2), `chain` the whole chain (1, 2, 1, 2).
+        """
+        _check_pair(moving, fixed)
+        stages: list[Stage] = []
+        if self.affine is not None:
+            stages.append(self._affine_stage(self.affine, moving, fixed))
+        for k in self.order(r, repeat):
+            stages.append(self.step(k, moving, fixed, stages[-1] if stages else None))
+        return Registration(moving=moving, stages=tuple(stages), supervised=self.supervised(stages))
+
+    def order(self, r: int, repeat: str) -> list[int]:
+        """Which network runs at each step."""
+        if r < 1:
+            raise ValueError(f"r={r}: each network is applied once or more.")
+        check_choice("repeat", repeat, ["stage", "chain"])
+        chain = [0 if self.share_weights else k for k in range(self.n)]
+        return chain * r if repeat == "chain" else [k for k in chain for _ in range(r)]
+
+    def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+        """The stages whose moved image the similarity compares: the last one, as in both papers."""
+        return (stages[-1],)
+
+    def on_progress(self, done: float) -> None:
+        """Told before each training step which fraction of the training is done; for strategies with phases."""
+
+    def _affine_stage(self, network: AffineNetwork, moving: Image, fixed: Image) -> Stage:
+        affine = network(moving, fixed)  # a frozen one has no parameter that wants a gradient
+        totals = {level: affine.displacement(level) for level in self.levels}
+        return Stage(flow=totals[0], totals=totals, moved=warp(moving, totals[0]), affine=affine)
+
+
+def moved_so_far(moving: Image, before: Stage | None) -> Image:
+    """What the next network sees as its moving image."""
+    return moving if before is None else before.moved
+
+
+def _check_pair(moving: Image, fixed: Image) -> None:
+    if moving.shape != fixed.shape:
+        raise ValueError(
+            f"moving is {tuple(moving.shape)} and fixed {tuple(fixed.shape)}: bring them to one size."
+        )
+    if moving.ndim != 5 or moving.shape[1] != 1 or min(size_of(moving)) < SMALLEST_SIDE:
+        raise ValueError(
+            f"Images are (B, 1, X, Y, Z) with {SMALLEST_SIDE} voxels a side or more; got {tuple(moving.shape)}."
+        )

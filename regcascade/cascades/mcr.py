@@ -1,0 +1,82 @@
+"""The multi-scale cooperative cascade (the second paper, Section 2.3)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regcascade.cascades.base import CASCADES, Cascade, moved_so_far
+from regcascade.nets.affine import AffineNetwork
+from regcascade.registration import Stage
+from regcascade.registry import Spec, check_choice
+from regcascade.spatial import compose, warp
+from regcascade.types import Flow, Image, size_of
+
+
+@CASCADES.register("mcr")
+class MCR(Cascade):
+    """Flows cooperate across scales within a sub-network (Eq. 4) and across sub-networks at each scale (Eq. 5).
+
+    Args:
+        model, n, affine, stages, share_weights: see `Cascade`.
+        accumulate: the operator A of Eq. 4: `add` the enlarged coarser field, or `compose` with it.
+    """
+
+    levels = (0, 1, 2)
+
+    def __init__(
+        self,
+        model: Spec,
+        n: int,
+        affine: AffineNetwork | None = None,
+        *,
+        stages: Sequence[Spec] | None = None,
+        share_weights: bool = False,
+        accumulate: str = "add",
+    ) -> None:
+        super().__init__(model, n, affine, stages=stages, share_weights=share_weights)
+        check_choice("cascade.accumulate", accumulate, ["add", "compose"])
+        self.accumulate = accumulate
+        steps_up = self.levels[:-1]
+        self.enlarge = nn.ModuleList(
+            nn.ModuleList(LearnedEnlargement() for _ in steps_up) for _ in range(self.sets_of_weights)
+        )
+
+    def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
+        """Accumulate the network's flows from coarse to fine, then continue the totals at each scale."""
+        predicted = self.nets[k](moved_so_far(moving, before), fixed)
+        coarsest = self.levels[-1]
+        fields = {coarsest: predicted[coarsest]}
+        for level in reversed(self.levels[:-1]):
+            larger = self.enlarge[k][level](fields[level + 1], size_of(predicted[level]))
+            fields[level] = self._accumulated(larger, predicted[level])
+        if before is None:
+            totals = fields
+        else:
+            totals = {level: before.followed_by(field, level) for level, field in fields.items()}
+        return Stage(flow=fields[0], totals=totals, moved=warp(moving, totals[0]))
+
+    def _accumulated(self, coarser: Flow, own: Flow) -> Flow:
+        return own + coarser if self.accumulate == "add" else compose(coarser, own)
+
+
+class LearnedEnlargement(nn.Module):
+    """A learned 4^3 stride-2 up-convolution of a 3-channel field, starting as trilinear enlargement times 2.
+
+    The field is continued beyond its border by its edge values, so that the start is exact up to the border.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.tensor([0.25, 0.75, 0.75, 0.25])  # half-pixel linear interpolation by 2
+        kernel = 2 * torch.einsum("i,j,k->ijk", line, line, line)
+        self.weight = nn.Parameter(torch.einsum("ab,ijk->abijk", torch.eye(3), kernel))
+
+    def forward(self, flow: Flow, size: Sequence[int]) -> Tensor:
+        """A flow at one level to the next finer one of `size`, in voxels of that one, float32."""
+        with torch.autocast(flow.device.type, enabled=False):
+            padded = F.pad(flow, (1,) * 6, mode="replicate")
+            large = F.conv_transpose3d(padded, self.weight, stride=2, padding=1)
+            x, y, z = size
+            return large[:, :, 2 : 2 + x, 2 : 2 + y, 2 : 2 + z]

@@ -1,0 +1,169 @@
+"""Self-describing checkpoints: written with plain values, loaded through the registries, running no code."""
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regcascade.cascades import Cascade, build
+from regcascade.module import CHECKPOINT_KEY
+from regcascade.registry import Spec
+from regcascade.version import __version__
+
+FORMAT = 1
+PREFIX = "cascade."
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of ours, or not one of the model asked for."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file, read.
+
+    Attributes:
+        path: where it was.
+        description: what it says of itself (see `describe`).
+        weights: the cascade's state dict.
+        step: optimiser steps behind it.
+    """
+
+    path: Path
+    description: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    step: int
+
+    def build(self) -> Cascade:
+        """The cascade it describes, with its weights, ready to register."""
+        model = {key: self.description[key] for key in ("model", "cascade", "n", "affine", "size")}
+        cascade = build(**model)
+        self.load_into(cascade)
+        return cascade.eval()
+
+    def load_into(self, cascade: Cascade) -> None:
+        """Copy its weights into a cascade of the same shape.
+
+        Raises:
+            CheckpointError: if any weight is missing, left over or of another shape; nothing is copied then.
+        """
+        theirs = {key: tuple(value.shape) for key, value in self.weights.items()}
+        ours = {key: tuple(value.shape) for key, value in cascade.state_dict().items()}
+        differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+        if differing:
+            key = differing[0]
+            raise CheckpointError(
+                f"{self.path} holds another model: {self.summary}. {len(differing)} weights differ, first {key}: "
+                f"{theirs.get(key, 'absent')} in the file, {ours.get(key, 'absent')} in the model built. "
+                "Build the model that the file describes, or name another file."
+            )
+        cascade.load_state_dict(dict(self.weights))
+
+    @property
+    def summary(self) -> str:
+        """One line for messages."""
+        d = self.description
+        return (
+            f"model={_name(d['model'])} cascade={_name(d['cascade'])} n={d['n']} affine={_name(d['affine'])}"
+        )
+
+
+def describe(
+    model: Spec,
+    cascade: Spec,
+    n: int,
+    affine: Spec,
+    size: tuple[int, int, int],
+    label_names: Mapping[int, str],
+    preprocessing: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a checkpoint says of itself: how to build the model, and how its images were made. Plain values only."""
+    return {
+        "format": FORMAT, "version": __version__,
+        "model": model, "cascade": cascade, "n": n, "affine": affine, "size": list(size),
+        "label_names": {int(label): str(name) for label, name in label_names.items()},
+        "preprocessing": dict(preprocessing), "data": dict(data),
+    }  # fmt: skip
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint without running anything in it.
+
+    Raises:
+        CheckpointError: for a missing, truncated or foreign file, or one of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is truncated, foreign, or holds more than tensors and plain "
+            f"values, which is refused ({reason})"
+        ) from error
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+        raise CheckpointError(f"{path} is not a checkpoint of regcascade: it does not describe its model.")
+    description = content[CHECKPOINT_KEY]
+    if description.get("format", 0) > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {description['format']} and this is regcascade {__version__}, which reads up to "
+            f"{FORMAT}: update regcascade."
+        )
+    weights = {
+        key[len(PREFIX) :]: value for key, value in content["state_dict"].items() if key.startswith(PREFIX)
+    }
+    return Checkpoint(path, description, weights, int(content.get("global_step", 0)))
+
+
+def load(path: str | Path) -> Cascade:
+    """Load a trained cascade, in evaluation mode, on the CPU. No code from the file is run.
+
+    A network or cascade of your own must be imported before, so that its name is known.
+    """
+    return read(path).build()
+
+
+def load_affine(cascade: Cascade, path: str | Path) -> None:
+    """Give the affine stage of a cascade the weights of the one in a checkpoint of the same volume size."""
+    checkpoint = read(path)
+    prefix = "affine."
+    weights = {
+        key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)
+    }
+    if cascade.affine is None or not weights:
+        raise CheckpointError(
+            f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine."
+        )
+    if tuple(checkpoint.description["size"]) != cascade.affine.size:
+        raise CheckpointError(
+            f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels, and this "
+            f"run has {list(cascade.affine.size)}: set data.size to the former, or train another (experiment=affine)."
+        )
+    cascade.affine.load_state_dict(weights)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else str(spec["name"])

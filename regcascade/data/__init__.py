@@ -1,0 +1,33 @@
+"""Scans and pairs of scans: data sets, preprocessing, pair sampling, augmentation, the data module."""
+
+from regcascade.data.case import Case, CaseSet
+from regcascade.data.module import DATA_SETS, RegistrationData
+from regcascade.data.sets import DecathlonData, PhantomData
+from regcascade.registry import Spec
+
+__all__ = [
+    "DATA_SETS",
+    "Case",
+    "CaseSet",
+    "DecathlonData",
+    "PhantomData",
+    "RegistrationData",
+    "build_data",
+    "names",
+]
+
+
+def build_data(spec: Spec) -> RegistrationData:
+    """The data module of a spec: a name, or a mapping with `name` and options, as `conf/data/*.yaml` lists
+    them.
+
+    Raises:
+        ValueError: for an unknown data set, option or value, or data that is not as it should be.
+    """
+    name, options = DATA_SETS.options(spec)
+    return DATA_SETS.get(name)(**options)
+
+
+def names() -> list[str]:
+    """The names of the data sets."""
+    return DATA_SETS.names()

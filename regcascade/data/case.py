@@ -1,0 +1,55 @@
+"""A scan ready for the networks, and what a data set must offer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One preprocessed scan.
+
+    Attributes:
+        name: unique within its data set; the names in a pair list.
+        image: `(1, X, Y, Z)` float32 in 0..1, axes in the file's array order.
+        spacing: mm per voxel along each array axis, of this image (after any resampling).
+        labels: `(1, X, Y, Z)` integers, 0 background, or None where the scan has none.
+        points: `(K, 3)` landmarks in voxels of this image, NaN where one is missing, or None.
+    """
+
+    name: str
+    image: Float[Tensor, "1 x y z"]
+    spacing: tuple[float, float, float]
+    labels: Int[Tensor, "1 x y z"] | None = None
+    points: Float[Tensor, "k 3"] | None = None
+
+
+class CaseSet(ABC):
+    """An indexed collection of cases of one size. Reading a case is lazy; names and labels are known at once.
+
+    It is no `Sequence[Case]`: a type checker at run time would read a case to see whether it is one.
+
+    Attributes:
+        names: the name of each case, in order.
+        label_names: what each label value means, background left out; empty where nothing is labelled.
+    """
+
+    names: list[str]
+    label_names: dict[int, str]
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Case:
+        """The case at an index."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Case]:
+        return (self[index] for index in range(len(self)))
+
+    def labelled(self, index: int) -> bool:
+        """Whether a case has labels, told without reading it. All or none, unless a set knows better."""
+        return bool(self.label_names)

@@ -1,0 +1,236 @@
+"""The Lightning data module: pairs of a set, for training and for validation."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from multiprocessing.pool import ThreadPool
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from regcascade.data.augmentation import build_augmentation
+from regcascade.data.case import CaseSet
+from regcascade.data.options import check_count, check_size
+from regcascade.data.pairs import (
+    CasePair,
+    ListedPairs,
+    NamePair,
+    PairSampler,
+    Progress,
+    RandomPairs,
+    collate,
+    collate_images,
+    read_pairs,
+    sample_pairs,
+)
+from regcascade.registry import Registry, Spec
+from regcascade.types import Batch, Size
+
+# The stream of random numbers of the augmentation; the pairs have 1 and 2.
+_AUGMENTATION = 3
+
+
+class RegistrationData(LightningDataModule):
+    """Pairs of one set of cases: random ones of its training part, fixed ones for validation and test.
+
+    A training pair and its augmentation depend on the seed and on how many pairs went before, and nothing
+    else. That number goes into the checkpoint, so a resumed run goes on with the pairs an uninterrupted one
+    would have seen.
+
+    Args:
+        cases: the set; sizes are those of `preprocessing`.
+        train: names of the scans that train. Fewer than two are valid where nothing is trained.
+        validation: names of the scans that validate.
+        preprocessing: plain values that say how a scan becomes a case; `size` among them.
+        batch_size: pairs in a training batch, on each device. Validation and test take them one by one.
+        num_workers: processes that prepare pairs; 0 is fastest for cases held in memory.
+        seed: of the pairs and the augmentation.
+        pairs: a CSV file of the validation pairs, with any scans of the set; None draws them.
+        validation_pairs: how many ordered pairs of the validation scans to draw; None for all.
+        pairs_per_epoch: length of a training epoch, over all devices.
+        augmentation: `none`, a name, or a mapping with `name` and options.
+        validate: read every scan of a run once before it trains, so that a damaged one is found at once; it
+            also fills the cache of a set that has one.
+
+    Attributes:
+        label_names: what each label value means, background left out.
+        size: sides of every image in voxels.
+        preprocessing: as given, plain values for a checkpoint.
+        has_labels: whether every scan of the validation pairs has labels.
+        validation_pairs: the names (fixed, moving) of the pairs of validation and test, in order.
+        train_names: the names of the scans that train.
+
+    Raises:
+        ValueError: for an option that is not valid, a pair list that is not, or a split that leaves no pair.
+    """
+
+    def __init__(
+        self,
+        cases: CaseSet,
+        train: Sequence[str],
+        validation: Sequence[str],
+        preprocessing: Mapping[str, Any],
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        pairs: str | None = None,
+        validation_pairs: int | None = 60,
+        pairs_per_epoch: int = 1000,
+        augmentation: Spec | None = "none",
+        validate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.cases = cases
+        self.train_names = list(train)
+        self.preprocessing = dict(preprocessing)
+        self.size: Size = check_size("data.size", self.preprocessing["size"])
+        self.label_names = dict(cases.label_names)
+        self.batch_size = check_count("data.batch_size", batch_size, 1)
+        self.num_workers = check_count("data.num_workers", num_workers, 0)
+        self.seed = check_count("data.seed", seed, 0)
+        self.pairs_per_epoch = check_count("data.pairs_per_epoch", pairs_per_epoch, 1)
+        self.augmentation = build_augmentation(augmentation)
+        self.validate = validate
+        if self.pairs_per_epoch < self.batch_size:
+            raise ValueError(
+                f"data.pairs_per_epoch={pairs_per_epoch} is less than data.batch_size={batch_size}."
+            )
+        self.validation_pairs = self._choose_pairs(validation, pairs, validation_pairs)
+        self._position = {name: index for index, name in enumerate(cases.names)}
+        self._progress = Progress()
+        self._read: set[str] = set()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether every scan of the validation pairs has labels."""
+        return self._all_labelled({name for pair in self.validation_pairs for name in pair})
+
+    def setup(self, stage: str) -> None:
+        """Check that there is something to train on, and read every scan it will need, if `validate`.
+
+        Other stages read as they go.
+
+        Raises:
+            ValueError: if fewer than two scans train, or naming the file of a scan that is damaged.
+        """
+        if stage == "fit" and len(self.train_names) < 2:
+            raise ValueError(
+                f"The split leaves {len(self.train_names)} scans for training, and a pair needs two. "
+                "Change data.train or data.validation."
+            )
+        if stage == "fit" and self.validate:
+            names = {*self.train_names, *(name for pair in self.validation_pairs for name in pair)}
+            self._read_once(sorted(names - self._read))
+
+    def train_dataloader(self) -> DataLoader[CasePair]:
+        """Random pairs, from where training stands.
+
+        Raises:
+            ValueError: if an epoch has less than one batch on every device.
+        """
+        self._warn_of_overlap()
+        members = [self._position[name] for name in self.train_names]
+        pairs = RandomPairs(self.cases, members, self.seed, self.pairs_per_epoch)
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = PairSampler(pairs, self._progress, self.batch_size, ranks, rank)
+        return _ResumableLoader(
+            pairs, self.batch_size, sampler=sampler, drop_last=True, **self._loading(self.train_names)
+        )
+
+    def val_dataloader(self) -> DataLoader[CasePair]:
+        """The validation pairs, one by one."""
+        names = [name for pair in self.validation_pairs for name in pair]
+        return DataLoader(ListedPairs(self.cases, self.validation_pairs), 1, **self._loading(names))
+
+    def test_dataloader(self) -> DataLoader[CasePair]:
+        """The same pairs as in validation."""
+        return self.val_dataloader()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Count and augment a training batch, on the device it is on; leave any other alone."""
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        first = self._progress.consumed
+        self._progress.consumed += len(batch["fixed_name"]) * self.trainer.world_size
+        if self.augmentation is None:
+            return batch
+        entropy = np.random.SeedSequence((self.seed, _AUGMENTATION, first, self.trainer.global_rank))
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+        return self.augmentation(batch, generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: how many training pairs were consumed, over all devices."""
+        return {"consumed_pairs": self._progress.consumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the pairs of a checkpoint."""
+        self._progress.consumed = int(state_dict["consumed_pairs"])
+
+    def _choose_pairs(self, validation: Sequence[str], file: str | None, count: int | None) -> list[NamePair]:
+        if count is not None:
+            check_count("data.validation_pairs", count, 1)
+        if file is not None:
+            return read_pairs(file, self.cases.names)
+        if len(validation) < 2:
+            raise ValueError(
+                f"The split leaves {len(validation)} scans for validation, and a pair needs two. "
+                "Raise data.validation, or list pairs in a file: data.pairs=pairs.csv."
+            )
+        return sample_pairs(validation, count, self.seed)
+
+    def _all_labelled(self, names: set[str]) -> bool:
+        return all(self.cases.labelled(self._position[name]) for name in names)
+
+    def _loading(self, names: Sequence[str]) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": collate if self._all_labelled(set(names)) else collate_images,
+        }
+
+    def _read_once(self, names: Sequence[str]) -> None:
+        quiet = not names or (self.trainer is not None and not self.trainer.is_global_zero)
+        indices = [self._position[name] for name in names]
+        # Unpacking a file and NumPy's arithmetic let go of the interpreter's lock, so threads do run side by
+        # side.
+        with ThreadPool(min(4, os.cpu_count() or 1)) as pool:
+            reading = pool.imap(self._read_case, indices)
+            console = Console(stderr=True)
+            for _ in track(
+                reading, "Reading scans", len(indices), transient=True, console=console, disable=quiet
+            ):
+                pass
+        self._read.update(names)
+
+    def _read_case(self, index: int) -> None:
+        # Hands nothing back: without a cache the whole set would pile up in the pool's queue.
+        _ = self.cases[index]
+
+    def _warn_of_overlap(self) -> None:
+        shared = {name for pair in self.validation_pairs for name in pair} & set(self.train_names)
+        if shared:
+            warnings.warn(
+                f"{len(shared)} scans of the validation pairs also train ({sorted(shared)[0]} among them): "
+                "their scores say nothing of unseen scans. Leave them out by data.train or data.validation.",
+                stacklevel=2,
+            )
+
+
+DATA_SETS: Registry[RegistrationData] = Registry("data set")
+
+
+class _ResumableLoader(DataLoader[CasePair]):
+    """Tells Lightning that a run may resume within an epoch; the data module keeps the position."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore here."""

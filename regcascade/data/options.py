@@ -1,0 +1,31 @@
+"""Checks of option values that several parts of the data share; each message names the option."""
+
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+from regcascade.types import Size
+
+
+def check_count(option: str, value: object, minimum: int) -> int:
+    """A whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+        raise ValueError(f"{option}={value} is not valid: give a whole number, {minimum} or more.")
+    return int(value)
+
+
+def check_size(option: str, value: object) -> Size:
+    """Three sides in voxels."""
+    sides = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if len(sides) != 3 or any(isinstance(s, bool) or not isinstance(s, Integral) or s < 1 for s in sides):
+        raise ValueError(f"{option}={value} is not valid: give three sides in voxels, such as [128,128,128].")
+    x, y, z = (int(side) for side in sides)
+    return x, y, z
+
+
+def check_two_numbers(option: str, value: object, meaning: str) -> tuple[float, float]:
+    """Two real numbers; `meaning` tells the user which."""
+    numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if len(numbers) != 2 or any(isinstance(n, bool) or not isinstance(n, Real) for n in numbers):
+        raise ValueError(f"{option}={value} is not valid: give two numbers, [{meaning}].")
+    first, second = (float(number) for number in numbers)
+    return first, second

@@ -1,0 +1,221 @@
+"""Ordered pairs (fixed, moving): drawn without end for training, listed for validation; and their batches."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from regcascade.data.case import Case, CaseSet
+from regcascade.registry import did_you_mean
+from regcascade.types import Batch
+
+CasePair = tuple[Case, Case]
+NamePair = tuple[str, str]
+
+# Streams of random numbers under one seed, so that what is drawn for one purpose leaves the others alone.
+_TRAINING, _VALIDATION = 1, 2
+
+
+class RandomPairs(Dataset[CasePair]):
+    """The training pairs: draw k is a function of (seed, k) alone, uniform over the ordered pairs.
+
+    A counter-based generator makes each draw independent of the others, so workers and ranks share nothing,
+    no list of pairs is kept, and training resumes by going on at the next k. Any k from 0 is valid.
+
+    Args:
+        cases: the set.
+        members: positions in it of the scans that train, at least two.
+        seed: of the draws.
+        length: what `len` says.
+    """
+
+    def __init__(self, cases: CaseSet, members: Sequence[int], seed: int, length: int) -> None:
+        if len(members) < 2:
+            raise ValueError(f"A pair needs two scans; the set has {len(members)}.")
+        self.cases = cases
+        self.members = list(members)
+        self.seed = seed
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, draw: int) -> CasePair:
+        fixed, moving = self.draw(draw)
+        return self.cases[fixed], self.cases[moving]
+
+    def draw(self, k: int) -> tuple[int, int]:
+        """Positions in the set of the fixed and the moving scan of draw k."""
+        # The generator counts in the first word of its counter; k has another to itself.
+        bits = np.random.Philox(
+            key=np.array([self.seed, _TRAINING], np.uint64), counter=np.array([0, k, 0, 0], np.uint64)
+        )
+        random = np.random.Generator(bits)
+        fixed = int(random.integers(len(self.members)))
+        moving = int(random.integers(len(self.members) - 1))
+        moving += moving >= fixed
+        return self.members[fixed], self.members[moving]
+
+
+class ListedPairs(Dataset[CasePair]):
+    """Given pairs, by name, in their order."""
+
+    def __init__(self, cases: CaseSet, pairs: Sequence[NamePair]) -> None:
+        self.cases = cases
+        self.pairs = list(pairs)
+        self._position = {name: index for index, name in enumerate(cases.names)}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> CasePair:
+        fixed, moving = self.pairs[index]
+        return self.cases[self._position[fixed]], self.cases[self._position[moving]]
+
+
+@dataclass
+class Progress:
+    """How many training pairs a run has consumed, over all ranks."""
+
+    consumed: int = 0
+
+
+class PairSampler(DistributedSampler[CasePair]):
+    """Consecutive draws from where training stands; rank r of w takes every w-th.
+
+    Being a `DistributedSampler` keeps Lightning from putting its own in its place, which would start at 0
+    again. An epoch is cut to whole batches on every rank.
+
+    Raises:
+        ValueError: if an epoch has less than one batch on every rank.
+    """
+
+    def __init__(
+        self, pairs: RandomPairs, progress: Progress, batch_size: int, ranks: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(pairs, num_replicas=ranks, rank=rank, shuffle=False)
+        if len(pairs) < batch_size * ranks:
+            raise ValueError(
+                f"data.pairs_per_epoch={len(pairs)} is less than one batch on every device "
+                f"(data.batch_size={batch_size} on {ranks}); raise it to {batch_size * ranks} or more."
+            )
+        self.progress = progress
+        self.draws = len(pairs) // (batch_size * ranks) * batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.progress.consumed + self.rank
+        return iter(range(first, first + self.draws * self.num_replicas, self.num_replicas))
+
+    def __len__(self) -> int:
+        return self.draws
+
+
+def sample_pairs(names: Sequence[str], count: int | None, seed: int) -> list[NamePair]:
+    """Ordered pairs of `names`, none twice: `count` of them drawn with `seed`; all if None or fewer exist."""
+    names = sorted(names)
+    others = len(names) - 1
+    total = len(names) * others
+    if count is None or count >= total:
+        codes = np.arange(total)
+    else:
+        codes = np.random.default_rng((seed, _VALIDATION)).choice(total, count, replace=False)
+    pairs = []
+    for code in codes.tolist():
+        fixed, moving = divmod(code, others)
+        pairs.append((names[fixed], names[moving + (moving >= fixed)]))
+    return pairs
+
+
+def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
+    """The pairs a CSV file lists in its columns `fixed` and `moving`, as names of the set; other columns are
+    ignored.
+
+    Raises:
+        ValueError: naming the file and line, if it is missing, empty or lacks a column, if a name is unknown,
+            if a scan is paired with itself, or if a pair is listed twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"data.pairs={path}: there is no such file. Give a CSV with the columns fixed and moving."
+        )
+    known = set(names)
+    lines: dict[NamePair, int] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            missing = {"fixed", "moving"} - set(rows.fieldnames or ())
+            if missing:
+                raise ValueError(
+                    f"{path} has no column {' and no column '.join(sorted(missing))} in its first line."
+                )
+            for row in rows:
+                where = f"{path}, line {rows.line_num}"
+                pair = (_known(row["fixed"], known, where), _known(row["moving"], known, where))
+                if pair[0] == pair[1]:
+                    raise ValueError(f"{where}: {pair[0]!r} is paired with itself.")
+                if pair in lines:
+                    raise ValueError(f"{where} repeats the pair of line {lines[pair]}.")
+                lines[pair] = rows.line_num
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV text file ({error}).") from error
+    if not lines:
+        raise ValueError(f"{path} lists no pairs.")
+    return list(lines)
+
+
+def collate(pairs: Sequence[CasePair]) -> Batch:
+    """Stack pairs to a batch; labels (int64) and points go in only if every scan of the batch has them.
+
+    Raises:
+        ValueError: if the scans have different sizes or numbers of points.
+    """
+    fixed, moving = ([pair[role] for pair in pairs] for role in (0, 1))
+    batch = Batch(
+        fixed=_stack(fixed, lambda case: case.image, "sizes"),
+        moving=_stack(moving, lambda case: case.image, "sizes"),
+        fixed_spacing=torch.tensor([case.spacing for case in fixed]),
+        moving_spacing=torch.tensor([case.spacing for case in moving]),
+        fixed_name=[case.name for case in fixed],
+        moving_name=[case.name for case in moving],
+    )
+    cases = [*fixed, *moving]
+    if all(case.labels is not None for case in cases):
+        batch["fixed_labels"] = _stack(fixed, lambda case: case.labels, "sizes").long()
+        batch["moving_labels"] = _stack(moving, lambda case: case.labels, "sizes").long()
+    if all(case.points is not None for case in cases):
+        points = _stack(cases, lambda case: case.points, "numbers of points")
+        batch["fixed_points"], batch["moving_points"] = points.chunk(2)
+    return batch
+
+
+def collate_images(pairs: Sequence[CasePair]) -> Batch:
+    """`collate` without labels, for a set in which some scans have none: its batches are all alike."""
+    batch = collate(pairs)
+    batch.pop("fixed_labels", None)
+    batch.pop("moving_labels", None)
+    return batch
+
+
+def _stack(cases: Sequence[Case], part: Callable[[Case], Tensor | None], what: str) -> Tensor:
+    tensors = [tensor for case in cases if (tensor := part(case)) is not None]
+    shapes = {tuple(tensor.shape) for tensor in tensors}
+    if len(shapes) > 1:
+        names = ", ".join(case.name for case in cases)
+        raise ValueError(
+            f"The scans {names} have different {what}, {sorted(shapes)}, and cannot share a batch."
+        )
+    return torch.stack(tensors)
+
+
+def _known(name: str | None, known: set[str], where: str) -> str:
+    if name is None or name.strip() not in known:
+        hint = did_you_mean(name or "", sorted(known))
+        raise ValueError(f"{where}: there is no scan {name!r} in the data set.{hint}")
+    return name.strip()

@@ -1,0 +1,215 @@
+"""From a file to a case: reading, intensities to 0..1, and one size for all scans."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import torch
+from monai.data.image_reader import NibabelReader
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.croppad.array import ResizeWithPadOrCrop
+from monai.transforms.intensity.array import ScaleIntensityRange
+from monai.transforms.io.array import LoadImage
+from monai.transforms.spatial.array import Resize
+from nibabel.affines import voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from torch import Tensor
+
+from regcascade.data.case import Case
+from regcascade.data.options import check_size, check_two_numbers
+from regcascade.registry import check_choice
+
+FITS = ("crop_pad", "resample")
+INTENSITIES = ("percentiles", "window")
+EDGE = "edge"
+
+_READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
+
+# What nibabel raises for a file that is cut short, damaged or of another kind; MONAI wraps some in
+# RuntimeError.
+_UNREADABLE = (ImageFileError, OSError, EOFError, RuntimeError, ValueError, zlib.error)
+
+
+class Header(NamedTuple):
+    """What is known of an image without reading its voxels."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, float, float]  # mm per voxel along each array axis
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a scan becomes a case. It is plain values, so that a checkpoint can hold it:
+    `Preprocessing(**as_dict())`.
+
+    The array axes stay in the file's order; nothing is flipped or reoriented. Intensities are mapped before
+    the size changes, so that padding does not move a percentile. Images are resampled linearly, labels by
+    nearest.
+
+    Attributes:
+        size: sides of every case in voxels.
+        fit: `crop_pad` cuts or pads around the centre and keeps the voxels as they are; `resample` stretches
+            the whole field of view to `size` (half-pixel linear interpolation), and the spacing changes with
+            it.
+        pad: what `crop_pad` adds: a value in 0..1 (labels get background), or `edge` to repeat the outermost
+            voxels.
+        intensity: `percentiles` maps those of each scan to 0 and 1, `window` a fixed range; both clip.
+        percentiles: (low, high), in percent.
+        window: (width, level) in the scan's units, such as Hounsfield.
+
+    Raises:
+        ValueError: for a value that is not valid, naming the option.
+    """
+
+    size: Sequence[int]
+    fit: str
+    pad: float | str
+    intensity: str
+    percentiles: Sequence[float]
+    window: Sequence[float]
+
+    def __post_init__(self) -> None:
+        check_choice("data.fit", self.fit, FITS)
+        check_choice("data.intensity", self.intensity, INTENSITIES)
+        percentiles = check_two_numbers("data.percentiles", self.percentiles, "low, high")
+        window = check_two_numbers("data.window", self.window, "width, level")
+        if not 0 <= percentiles[0] < percentiles[1] <= 100:
+            raise ValueError(f"data.percentiles={list(percentiles)} is not valid: 0 <= low < high <= 100.")
+        if not (window[0] > 0 and np.isfinite(window).all()):
+            raise ValueError(
+                f"data.window={list(window)} is not valid: [width, level] needs a width above 0."
+            )
+        if self.pad != EDGE and (isinstance(self.pad, str | bool) or not 0 <= self.pad <= 1):
+            raise ValueError(f"data.pad={self.pad} is not valid: give a value in 0..1, or {EDGE}.")
+        object.__setattr__(self, "size", check_size("data.size", self.size))
+        object.__setattr__(self, "percentiles", percentiles)
+        object.__setattr__(self, "window", window)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    def read(self, image: Path, label: Path | None = None, name: str = "") -> Case:
+        """Read one scan, with its labels if there are any; the name defaults to the file's.
+
+        Raises:
+            ValueError: naming the file, if it cannot be read, is not a 3D volume, has voxels that are not
+                finite or all equal, or if the labels have another shape or are not whole numbers from 0 up.
+        """
+        header = read_header(image)
+        scan = _load(image)
+        _check_intensities(scan, image)
+        scan = self._fit(self._to_unit_range(scan, image), is_label=False)
+        labels = None if label is None else self._read_labels(label, image, header)
+        x, y, z = (float(step) for step in voxel_sizes(np.asarray(scan.affine)))
+        plain = scan.as_tensor().contiguous()
+        return Case(name=name or case_name(image), image=plain, spacing=(x, y, z), labels=labels)
+
+    def _to_unit_range(self, scan: MetaTensor, path: Path) -> MetaTensor:
+        if self.intensity == "window":
+            width, level = self.window
+            low, high = level - width / 2, level + width / 2
+            if scan.max() <= low or scan.min() >= high:
+                raise ValueError(
+                    f"{path}: its intensities, {float(scan.min()):g} to {float(scan.max()):g}, lie outside "
+                    f"data.window=[{width:g},{level:g}] (width, level), so that nothing can be seen."
+                )
+        else:
+            low, high = (float(value) for value in np.percentile(scan.numpy(), self.percentiles))
+            if not high > low:
+                raise ValueError(
+                    f"{path}: its percentiles {self.percentiles[0]:g} and {self.percentiles[1]:g} are both "
+                    f"{low:g}, so that nearly all of it is one value; widen data.percentiles, or use "
+                    "data.intensity=window."
+                )
+        return ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan)
+
+    def _fit(self, volume: MetaTensor, is_label: bool) -> MetaTensor:
+        if self.fit == "crop_pad":
+            if self.pad == EDGE:
+                return ResizeWithPadOrCrop(self.size, mode="edge")(volume)
+            return ResizeWithPadOrCrop(self.size, mode="constant", value=0.0 if is_label else self.pad)(
+                volume
+            )
+        # Plain "nearest" would sit half a voxel off the image's half-pixel grid.
+        mode = "nearest-exact" if is_label else "trilinear"
+        return Resize(self.size, mode=mode, align_corners=None if is_label else False)(volume)
+
+    def _read_labels(self, path: Path, image: Path, header: Header) -> Tensor:
+        check_same_shape(header, read_header(path), image, path)
+        labels = _load(path)
+        if not torch.isfinite(labels).all() or not torch.equal(labels, labels.round()) or labels.min() < 0:
+            raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
+        fitted = self._fit(labels, is_label=True).as_tensor()
+        smallest = torch.int16 if fitted.max() <= torch.iinfo(torch.int16).max else torch.int32
+        return fitted.to(smallest).contiguous()
+
+
+def case_name(path: Path) -> str:
+    """A scan's name: its file name up to the first extension of `.nii.gz` and the like."""
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def read_header(path: Path) -> Header:
+    """The shape and spacing of a 3D image, from its header alone.
+
+    Raises:
+        ValueError: naming the file, if it is missing, not an image, not 3D, empty, or its geometry is
+            degenerate.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist. Restore the file, or take it out of the list it is in.")
+    try:
+        image = nibabel.load(path)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({_first_line(error)}). Fetch it again."
+        ) from error
+    shape = tuple(int(side) for side in image.shape)
+    if len(shape) != 3:
+        raise ValueError(
+            f"{path} has {len(shape)} axes, {shape}: give 3D images, one channel or time point a file."
+        )
+    if min(shape) < 1:
+        raise ValueError(f"{path} is empty: its shape is {shape}.")
+    spacing = voxel_sizes(image.affine)
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise ValueError(
+            f"{path} has a degenerate geometry: its voxels measure {spacing.tolist()} mm. Mend its header."
+        )
+    x, y, z = (float(step) for step in spacing)
+    return Header(shape, (x, y, z))
+
+
+def check_same_shape(image: Header, label: Header, image_path: Path, label_path: Path) -> None:
+    """Raise ValueError naming both files if a label map does not have the shape of its image."""
+    if image.shape != label.shape:
+        raise ValueError(
+            f"{label_path} has the shape {label.shape}, but its image {image_path} has {image.shape}."
+        )
+
+
+def _load(path: Path) -> MetaTensor:
+    try:
+        return _READ(path)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{path} cannot be read ({_first_line(error)}). It may be cut short or damaged; fetch it again."
+        ) from error
+
+
+def _check_intensities(scan: MetaTensor, path: Path) -> None:
+    if not torch.isfinite(scan).all():
+        raise ValueError(f"{path} has voxels that are NaN or infinite. Mend the file, or leave the scan out.")
+    if scan.min() == scan.max():
+        raise ValueError(f"{path} is constant: every voxel is {float(scan.min()):g}. Leave the scan out.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,41 @@
+"""Whole files or none, and the state of the code that wrote them."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; rename it when the block ends well, remove it when not."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def git_state() -> dict[str, Any]:
+    """Commit, branch, whether the tree has changes, and those; None for all where the code is in no checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            command = ["git", "-C", str(Path(__file__).parent), *arguments]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    def line(*arguments: str) -> str | None:
+        output = git(*arguments)
+        return output.strip() if output else None
+
+    difference = git("diff", "HEAD")
+    return {
+        "commit": line("rev-parse", "HEAD"),
+        "branch": line("rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": None if difference is None else bool(difference),
+        "difference": difference,
+    }

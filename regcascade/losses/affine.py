@@ -1,0 +1,55 @@
+"""What the affine stage pays for not being close to a rotation."""
+
+import torch
+from torch import Tensor
+
+from regcascade.types import Matrix
+
+# Added to A'A so that it can be inverted.
+EPSILON = 1e-5
+
+
+def affine_losses(matrix: Matrix) -> dict[str, Tensor]:
+    """The determinant and orthogonality losses of the affine part `A = W + I`, averaged over the batch.
+
+    - `det` is `0.5 (det A - 1)^2`.
+    - `ortho` is the sum over the eigenvalues k of `C = A'A + eps I` of `k + (1 + eps)^2 / k - 2 (1 + eps)`: 0
+      for a rotation, growing as an axis is stretched or squeezed. It needs no eigen-decomposition, whose
+      gradient is infinite where eigenvalues meet, as they do at the identity: the sum of k is the trace `s1`,
+      and the sum of 1/k is `s2 / s3`, the second over the third elementary symmetric polynomial.
+
+    They are computed in float64, because `s3` of a nearly singular matrix has no digits in float32, and
+    returned in the precision of `matrix` (float32 for half precision). A singular matrix gives a large finite
+    value.
+
+    Args:
+        matrix: `(B, 3, 3)`, the linear part A of the map `p -> A (p - c) + b + c` in voxels.
+    """
+    result = matrix.dtype if matrix.dtype == torch.float64 else torch.float32
+    # Apple's GPUs have no float64.
+    working = torch.float32 if matrix.device.type == "mps" else torch.float64
+    with torch.autocast(matrix.device.type, enabled=False):
+        a = matrix.to(working)
+        det = 0.5 * (_det(a) - 1).square()
+        ortho = _orthogonality(a)
+        return {"det": det.mean().to(result), "ortho": ortho.mean().to(result)}
+
+
+def _orthogonality(a: Tensor) -> Tensor:
+    unit = 1 + EPSILON
+    c = a.transpose(1, 2) @ a + EPSILON * torch.eye(3, dtype=a.dtype, device=a.device)
+    s1 = _trace(c)
+    s2 = (s1.square() - _trace(c @ c)) / 2
+    # No eigenvalue is below epsilon, so their product is not below its cube, whatever the rounding.
+    s3 = _det(c).clamp(min=EPSILON**3)
+    return s1 + unit**2 * s2 / s3 - 6 * unit
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _det(matrices: Tensor) -> Tensor:
+    """The triple product: unlike with an LU decomposition, its gradient is right at singular matrices."""
+    first, second, third = matrices.unbind(1)
+    return (first * torch.linalg.cross(second, third)).sum(1)

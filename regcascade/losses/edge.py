@@ -1,0 +1,75 @@
+"""The edge loss of the second paper: do the two images have their edges at the same places?"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from regcascade.losses.precision import full_precision
+from regcascade.registry import check_choice
+from regcascade.types import Image
+
+EDGE_FORMS = ("rms", "printed")
+
+# The literal Eq. 12 on the papers' data (0..255, |Omega| = 128^3) over the root mean square on 0..1.
+RMS_FACTOR = 255 / 128**1.5
+
+# Under the outer root; a millionth of an intensity unit is far below any difference that counts.
+_ROOT_EPSILON = 1e-12
+
+
+def sobel_magnitude(image: Image, epsilon: float = 1e-6) -> Image:
+    """Length of the 3D Sobel gradient at each voxel, `S(I)` of Eq. 11 of the second paper.
+
+    Convention: three 3x3x3 kernels, [-1, 0, 1] along one axis and [1, 2, 1] along the other two, not
+    normalised, so a ramp of 1 per voxel gives 32. Beyond the border the image continues with its edge values.
+
+    Args:
+        image: `(B, 1, X, Y, Z)`.
+        epsilon: added under the root; without it the gradient in a flat region is infinite. A flat region is
+            `sqrt(epsilon)`, not 0.
+    """
+    with full_precision(image) as (image,):
+        # The kernels are separable: shifted sums take a tenth of the time of a 3x3x3 convolution on a CPU, a
+        # fifth with the gradient.
+        padded = F.pad(image, (1,) * 6, mode="replicate")
+        smooth_x = _smooth(padded, 2)
+        smooth_xy = _smooth(smooth_x, 3)
+        along_x = _smooth(_smooth(_difference(padded, 2), 3), 4)
+        along_y = _smooth(_difference(smooth_x, 3), 4)
+        along_z = _difference(smooth_xy, 4)
+        return (along_x.square() + along_y.square() + along_z.square() + epsilon).sqrt()
+
+
+def edge_loss(moved: Image, fixed: Image, form: str = "rms", epsilon: float = 1e-6) -> Tensor:
+    """Difference of the edges of two images (Eq. 12 of the second paper), averaged over the batch.
+
+    Args:
+        moved: `(B, 1, X, Y, Z)`, intensities 0..1.
+        fixed: `(B, 1, X, Y, Z)`.
+        form: `printed` is Eq. 12 to the letter, the 2-norm of `S(fixed) - S(moved)` over the number of
+            voxels, of the intensities as they are. On 0..1 it is hundreds of times smaller than `1 - CC` and
+            shrinks with the size of the volume. `rms` is `255 / 128^1.5` times the root mean square of the
+            difference: what the printed form gives on the papers' data (0..255 at 128^3), at any size.
+        epsilon: added under the root of the Sobel magnitude.
+
+    Raises:
+        ValueError: for another form.
+    """
+    check_choice("edge", form, EDGE_FORMS)
+    difference = (sobel_magnitude(fixed, epsilon) - sobel_magnitude(moved, epsilon)).flatten(1)
+    # Images with equal edges would otherwise have an infinite gradient.
+    root_mean_square = (difference.square().mean(1) + _ROOT_EPSILON).sqrt()
+    factor = RMS_FACTOR if form == "rms" else difference.shape[1] ** -0.5
+    return factor * root_mean_square.mean()
+
+
+def _smooth(volume: Tensor, axis: int) -> Tensor:
+    """[1, 2, 1] along an axis, which loses a voxel at each end."""
+    inner = volume.shape[axis] - 2
+    ends = volume.narrow(axis, 0, inner) + volume.narrow(axis, 2, inner)
+    return ends.add(volume.narrow(axis, 1, inner), alpha=2)
+
+
+def _difference(volume: Tensor, axis: int) -> Tensor:
+    """[-1, 0, 1] along an axis, which loses a voxel at each end."""
+    inner = volume.shape[axis] - 2
+    return volume.narrow(axis, 2, inner) - volume.narrow(axis, 0, inner)

@@ -1,0 +1,134 @@
+"""The training objective: which terms, of which fields, with which weights."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from regcascade.losses.affine import affine_losses
+from regcascade.losses.edge import edge_loss
+from regcascade.losses.similarity import build_similarity
+from regcascade.losses.smoothness import build_regularizer
+from regcascade.registration import Registration
+from regcascade.registry import Spec, check_choice
+from regcascade.spatial import warp
+from regcascade.types import Image
+
+LEVEL_NAMES = {0: "", 1: "_half", 2: "_quarter"}
+
+
+class Objective(nn.Module):
+    """Eqs. 13 to 15 of the second paper, and the first paper's loss, by the same weights.
+
+    total = lambda1 similarity + lambda2 edge + smoothness + affine terms, where similarity and smoothness sum the
+    full, half and quarter resolution with the weights 1, alpha, beta.
+
+    Args:
+        lambda1: weight of the similarity.
+        lambda2: weight of the edge loss, at full resolution.
+        alpha: weight of the half-resolution field (enlarged) in similarity and smoothness.
+        beta: the same for the quarter resolution.
+        smoothness: weight of the smoothness term; the first paper's program halves Eq. 10.
+        smoothness_of: `stages`, each stage's own flow (first paper), or `fields`, the last stage's total fields less
+            the affine displacement (second paper).
+        affine_det: weight of 0.5 (det A - 1)^2, where there is an affine stage that learns.
+        affine_ortho: weight of the orthogonality of A, likewise.
+        similarity: `cc`, `lncc`, `mi`, `mse`, or a mapping with `name` and options.
+        regularizer: `gradient` (Eq. 10) or `bending`.
+        edge: `rms` or `printed`; see `edge_loss`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lambda1: float = 1.0,
+        lambda2: float = 0.0,
+        alpha: float = 0.0,
+        beta: float = 0.0,
+        smoothness: float = 0.5,
+        smoothness_of: str = "stages",
+        affine_det: float = 0.1,
+        affine_ortho: float = 0.1,
+        similarity: Spec = "cc",
+        regularizer: Spec = "gradient",
+        edge: str = "rms",
+    ) -> None:
+        super().__init__()
+        check_choice("loss.smoothness_of", smoothness_of, ["stages", "fields"])
+        check_choice("loss.edge", edge, ["rms", "printed"])
+        self.weights = {
+            "similarity": lambda1, "edge": lambda2, "smoothness": smoothness,
+            "affine_det": affine_det, "affine_ortho": affine_ortho,
+        }  # fmt: skip
+        self.level_weights = {0: 1.0, 1: alpha, 2: beta}
+        for option, value in [*self.weights.items(), ("alpha", alpha), ("beta", beta)]:
+            if value < 0:
+                raise ValueError(f"The loss weight of {option} is {value}: weights are 0 or more.")
+        self.smoothness_of = smoothness_of
+        self.edge = edge
+        self.similarity = build_similarity(similarity)
+        self.regularizer = build_regularizer(regularizer)
+
+    @property
+    def levels(self) -> list[int]:
+        """The levels that have a weight."""
+        return [level for level, weight in self.level_weights.items() if weight > 0]
+
+    def check_levels(self, available: Iterable[int]) -> None:
+        """Raise ValueError if a level that a cascade does not give has a weight."""
+        missing = [level for level in self.levels if level not in available]
+        if missing:
+            options = " and ".join({1: "loss.alpha", 2: "loss.beta"}[level] for level in missing)
+            raise ValueError(
+                f"{options} weigh fields at lower resolution, which this cascade does not predict: "
+                "use cascade=mcr, or set them to 0."
+            )
+
+    def forward(self, registration: Registration, fixed: Image) -> dict[str, Tensor]:
+        """Every term under its name, unweighted, averaged over the batch, and their weighted sum as `loss`."""
+        fields = {level: registration.enlarged_total(level) for level in self.levels}
+        terms = self._similarities(registration, fixed, fields) | self._smoothness(registration, fields)
+        if self.weights["edge"]:
+            terms["edge"] = edge_loss(registration.moved, fixed, form=self.edge)
+        if registration.affine is not None and registration.affine.matrix.requires_grad:
+            for name, value in affine_losses(registration.affine.matrix).items():
+                terms[f"affine_{name}"] = value
+        terms["loss"] = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
+        return terms
+
+    def _similarities(
+        self, registration: Registration, fixed: Image, fields: dict[int, Tensor]
+    ) -> dict[str, Tensor]:
+        terms = {
+            "similarity": sum_of(self.similarity(stage.moved, fixed) for stage in registration.supervised)
+        }
+        for level, field in fields.items():
+            if level > 0:
+                terms[f"similarity{LEVEL_NAMES[level]}"] = self.similarity(
+                    warp(registration.moving, field), fixed
+                )
+        return terms
+
+    def _smoothness(self, registration: Registration, fields: dict[int, Tensor]) -> dict[str, Tensor]:
+        if not registration.deformable_stages:
+            return {}
+        if self.smoothness_of == "stages":
+            return {
+                "smoothness": sum_of(self.regularizer(stage.flow) for stage in registration.deformable_stages)
+            }
+        return {
+            f"smoothness{LEVEL_NAMES[level]}": self.regularizer(registration.without_affine(field))
+            for level, field in fields.items()
+        }
+
+    def _weight(self, name: str) -> float:
+        for level in (1, 2):
+            stem = name.removesuffix(LEVEL_NAMES[level])
+            if stem != name:
+                return self.weights[stem] * self.level_weights[level]
+        return self.weights[name]
+
+
+def sum_of(values: Iterable[Tensor]) -> Tensor:
+    """The sum of scalar tensors, of which there is at least one."""
+    return torch.stack(list(values)).sum()

@@ -1,0 +1,141 @@
+"""How alike the warped moving image and the fixed image are.
+
+Every similarity loss is a module `(moved, fixed) -> scalar`, averaged over the batch, 0 or more, lower is
+better. Images are in 0..1. Statistics are float32 under autocast.
+"""
+
+import math
+
+import torch.nn.functional as F
+from monai.losses import GlobalMutualInformationLoss, LocalNormalizedCrossCorrelationLoss
+from torch import Tensor, nn
+
+from regcascade.losses.precision import full_precision
+from regcascade.registry import Registry, Spec, check_choice
+from regcascade.types import Image, Scalars
+
+SIMILARITIES: Registry[nn.Module] = Registry("similarity")
+
+LNCC_WINDOWS = ("rectangular", "triangular", "gaussian")
+
+
+def build_similarity(spec: Spec) -> nn.Module:
+    """A similarity loss from its name, or from a mapping with `name` and options.
+
+    Raises:
+        ValueError: for an unknown name, option or value, naming the valid ones.
+    """
+    name, options = SIMILARITIES.options(spec)
+    return SIMILARITIES.get(name)(**options)
+
+
+def correlation_coefficient(a: Image, b: Image, epsilon: float = 1e-6) -> Scalars:
+    """Correlation coefficient of each pair of images, in -1..1 (Eqs. 7 and 8 of the second paper).
+
+    The covariances are those of Eq. 8, but of the images less their means: the difference of two large sums
+    that is printed loses the digits that matter. `epsilon` is added to each variance, as the first paper's
+    program does, so that a constant image correlates 0 with anything and has a finite gradient.
+
+    Args:
+        a: `(B, 1, X, Y, Z)`.
+        b: `(B, 1, X, Y, Z)`.
+        epsilon: added to both variances, in squared intensities.
+    """
+    with full_precision(a, b) as (a, b):
+        a = a.flatten(1) - a.flatten(1).mean(1, keepdim=True)
+        b = b.flatten(1) - b.flatten(1).mean(1, keepdim=True)
+        covariance = (a * b).mean(1)
+        return covariance / ((a.square().mean(1) + epsilon) * (b.square().mean(1) + epsilon)).sqrt()
+
+
+@SIMILARITIES.register("cc")
+class CorrelationLoss(nn.Module):
+    """`1 - CC` (Eq. 9 of the second paper), the similarity of both papers.
+
+    Args:
+        epsilon: added to each variance.
+    """
+
+    def __init__(self, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, moved: Image, fixed: Image) -> Tensor:
+        """The mean over the batch of one less the correlation coefficient."""
+        return (1 - correlation_coefficient(moved, fixed, self.epsilon)).mean()
+
+
+@SIMILARITIES.register("lncc")
+class LocalCorrelationLoss(nn.Module):
+    """One less MONAI's local squared correlation: that of a window around each voxel, averaged over voxels.
+
+    The variance in a window is kept above a floor. MONAI's own floor, 1e-5 over the whole window, lies below
+    the rounding of float32: in a flat region with windows of 9 voxels it reports squared correlations of 30,
+    and gradients to match. With ours a flat region counts as uncorrelated. The windows reach over the border
+    into zeros.
+
+    Args:
+        kernel_size: side of the window in voxels, odd.
+        kernel_type: `rectangular`, `triangular` or `gaussian`. All three are separable and cost the same.
+        min_variance: floor of the variance in a window, in squared intensities.
+    """
+
+    def __init__(
+        self, kernel_size: int = 9, kernel_type: str = "rectangular", min_variance: float = 1e-5
+    ) -> None:
+        super().__init__()
+        check_choice("kernel_type", kernel_type, LNCC_WINDOWS)
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size={kernel_size} is not valid: give an odd number of voxels, 3 or more."
+            )
+        if min_variance <= 0:
+            raise ValueError(f"min_variance={min_variance} is not valid: it must be above 0.")
+        self.loss = LocalNormalizedCrossCorrelationLoss(kernel_size=kernel_size, kernel_type=kernel_type)
+        # MONAI compares with variances that are sums over the window.
+        self.loss.smooth_dr = min_variance * float(self.loss.kernel_vol)
+
+    def forward(self, moved: Image, fixed: Image) -> Tensor:
+        """The mean over batch and voxels of one less the squared local correlation."""
+        with full_precision(moved, fixed) as (moved, fixed):
+            return 1 + self.loss(moved, fixed)
+
+
+@SIMILARITIES.register("mi")
+class MutualInformationLoss(nn.Module):
+    """MONAI's global mutual information with Gaussian Parzen windows, as `log(num_bins) - MI`.
+
+    Mutual information is at most the logarithm of the number of bins, in nats, so the loss is not negative.
+    Intensities outside 0..1 count as 0 or 1. It needs memory for `num_bins` copies of each image.
+
+    Args:
+        num_bins: bins of the histogram over 0..1, 2 or more.
+        sigma_ratio: standard deviation of the Parzen window, in bins.
+    """
+
+    def __init__(self, num_bins: int = 23, sigma_ratio: float = 0.5) -> None:
+        super().__init__()
+        if num_bins < 2:
+            raise ValueError(f"num_bins={num_bins} is not valid: mutual information needs 2 bins or more.")
+        if sigma_ratio <= 0:
+            raise ValueError(f"sigma_ratio={sigma_ratio} is not valid: it must be above 0.")
+        self.loss = GlobalMutualInformationLoss(num_bins=num_bins, sigma_ratio=sigma_ratio)
+        self.offset = math.log(num_bins)
+
+    def forward(self, moved: Image, fixed: Image) -> Tensor:
+        """The mean over the batch of `log(num_bins)` less the mutual information."""
+        with full_precision(moved, fixed) as (moved, fixed):
+            return self.offset + self.loss(moved, fixed)
+
+
+@SIMILARITIES.register("mse")
+class MeanSquaredError(nn.Module):
+    """The mean squared difference of intensities, for scans of one modality and scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, moved: Image, fixed: Image) -> Tensor:
+        """The mean over batch and voxels of the squared difference."""
+        with full_precision(moved, fixed) as (moved, fixed):
+            return F.mse_loss(moved, fixed)

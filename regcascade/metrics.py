@@ -1,0 +1,245 @@
+"""Measures of a registration, per pair, with their units in their names.
+
+A measure that cannot be taken (a structure that is not there, no landmarks, no spacing) is NaN, never 0 or 1,
+and means leave it out.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from monai.metrics import compute_hausdorff_distance
+from torch import Tensor
+
+from regcascade.losses.precision import at_least_float32
+from regcascade.losses.similarity import correlation_coefficient
+from regcascade.spatial import jacobian_det, warp_labels, warp_points
+from regcascade.types import Batch, Flow, Image, Labels, Points, Scalars, Vector
+
+# `sdlogj` takes the logarithm of determinants that are not below this.
+SMALLEST_DETERMINANT = 1e-9
+
+
+def dice_per_label(
+    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]
+) -> Float[Tensor, "batch labels"]:
+    """Dice overlap of each label, `2 |A and B| / (|A| + |B|)`.
+
+    Args:
+        moved_labels: the moving scan's labels, warped, `(B, 1, X, Y, Z)`.
+        fixed_labels: `(B, 1, X, Y, Z)`.
+        labels: the labels to measure, positive; background does not count.
+
+    Returns:
+        `(B, L)` in the order of `labels`: NaN where a label is in neither scan, 0 where it is in one only.
+    """
+    _check_labels(labels)
+    wanted = torch.as_tensor(list(labels), dtype=torch.long, device=fixed_labels.device)
+    rows = []
+    for moved, fixed in zip(moved_labels, fixed_labels, strict=True):
+        shared = _voxels(fixed.where(moved == fixed, 0), wanted)
+        rows.append(2 * shared / (_voxels(moved, wanted) + _voxels(fixed, wanted)))
+    return torch.stack(rows)
+
+
+def mean_dice(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]) -> Scalars:
+    """Mean over the labels that are in either scan of `dice_per_label`; NaN if none is. `(B,)`."""
+    return dice_per_label(moved_labels, fixed_labels, labels).nanmean(1)
+
+
+def folding_percent(flow: Flow) -> Scalars:
+    """Percent of voxels where the map folds: the Jacobian determinant is 0 or less. `(B,)`."""
+    return _folding_percent(_determinant(flow))
+
+
+def jacobian_std(flow: Flow) -> Scalars:
+    """Population standard deviation over voxels of the Jacobian determinant, the first paper's. `(B,)`."""
+    return _population_std(_determinant(flow))
+
+
+def sdlogj(flow: Flow) -> Scalars:
+    """Population standard deviation over voxels of the logarithm of the Jacobian determinant. `(B,)`.
+
+    Determinants below `SMALLEST_DETERMINANT` (1e-9, folded voxels among them) count as that.
+    """
+    return _sdlogj(_determinant(flow))
+
+
+def landmark_distance_voxels(fixed_points: Points, moving_points: Points, flow: Flow) -> Scalars:
+    """Mean over landmarks of `|p_fixed + flow(p_fixed) - p_moving|`, in voxels. `(B,)`.
+
+    Args:
+        fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
+        moving_points: the same landmarks in voxels of the moving grid.
+        flow: `(B, 3, X, Y, Z)`.
+
+    Returns:
+        The mean over the landmarks that both scans have, NaN if there are none.
+    """
+    return (warp_points(fixed_points, flow) - moving_points).norm(dim=-1).nanmean(1)
+
+
+def landmark_distance_mm(
+    fixed_points: Points, moving_points: Points, flow: Flow, moving_spacing: Vector
+) -> Scalars:
+    """`landmark_distance_voxels` in mm: both ends of each distance lie in the moving grid. `(B,)`.
+
+    Args:
+        fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
+        moving_points: the same landmarks in voxels of the moving grid.
+        flow: `(B, 3, X, Y, Z)`.
+        moving_spacing: `(B, 3)`, mm per voxel along each axis of the moving grid.
+    """
+    difference = warp_points(fixed_points, flow) - moving_points
+    return (difference * moving_spacing.to(difference)[:, None]).norm(dim=-1).nanmean(1)
+
+
+def hd95_mm(
+    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
+) -> Float[Tensor, "batch labels"]:
+    """95th percentile of the distances between the surfaces of each label, in mm, by MONAI.
+
+    The surface is the voxels with a neighbour outside; the larger of the two directed percentiles counts.
+
+    Args:
+        moved_labels: the moving scan's labels, warped, `(B, 1, X, Y, Z)`.
+        fixed_labels: `(B, 1, X, Y, Z)`.
+        labels: the labels to measure, positive.
+        spacing: `(B, 3)`, mm per voxel along each axis of the fixed grid, where both label maps live.
+
+    Returns:
+        `(B, L)` in the order of `labels`: NaN where a label is missing in either scan.
+    """
+    _check_labels(labels)
+    result = torch.full((len(fixed_labels), len(labels)), math.nan, device=fixed_labels.device)
+    for item, millimetres in enumerate(spacing.tolist()):
+        for column, label in enumerate(labels):
+            moved = moved_labels[item, None] == label
+            fixed = fixed_labels[item, None] == label
+            if moved.any() and fixed.any():
+                distance = compute_hausdorff_distance(
+                    moved, fixed, include_background=True, percentile=95, spacing=millimetres
+                )
+                result[item, column] = distance.squeeze()
+    return result
+
+
+def pair_measures(
+    pair: Batch,
+    moved: Image,
+    flow: Flow,
+    label_names: Mapping[int, str] | None = None,
+    moved_labels: Labels | None = None,
+) -> dict[str, float]:
+    """Every measure of one pair, flat and as plain floats: a row of a table.
+
+    The keys are `dice_<label>` for each label, `dice_mean`, `cc`, `landmark_distance_voxels`,
+    `landmark_distance_mm`, `hd95_mm` (mean over labels), `folding_percent`, `sdlogj`, `jacobian_std`, always
+    all of them and in this order, so that rows of one data set line up; what cannot be known for this pair is
+    NaN. The measures before registration are `pair_measures(pair, pair["moving"], zero_flow, label_names)`.
+
+    Args:
+        pair: a batch of one pair. Labels, points and spacings may be missing.
+        moved: the moving image deformed, `(1, 1, X, Y, Z)`.
+        flow: what deformed it, `(1, 3, X, Y, Z)`.
+        label_names: the labels to measure and their names; without it those present in either
+            scan, by number.
+        moved_labels: the moving labels deformed; by default `warp_labels` of them with `flow`.
+
+    Raises:
+        ValueError: if the batch holds more than one pair.
+    """
+    if len(flow) != 1:
+        raise ValueError(f"pair_measures takes one pair at a time, not a batch of {len(flow)}.")
+    determinant = _determinant(flow)
+    labels, surface = _label_measures(pair, flow, label_names, moved_labels)
+    return {
+        **labels,
+        "cc": correlation_coefficient(moved, pair["fixed"]).item(),
+        **_landmark_measures(pair, flow),
+        "hd95_mm": surface,
+        "folding_percent": _folding_percent(determinant).item(),
+        "sdlogj": _sdlogj(determinant).item(),
+        "jacobian_std": _population_std(determinant).item(),
+    }
+
+
+def label_keys(label_names: Mapping[int, str]) -> dict[int, str]:
+    """The name of each label as a part of a column's name: lower case, only letters, digits and underscores.
+
+    A name that leaves nothing, that another label has too, or that is `mean`, gets the label's number.
+    """
+    slugs = {label: re.sub(r"[\W_]+", "_", name.lower()).strip("_") for label, name in label_names.items()}
+    taken = [*slugs.values(), "mean"]
+    return {
+        label: slug if slug and taken.count(slug) == 1 else f"{slug}_{label}".strip("_")
+        for label, slug in slugs.items()
+    }
+
+
+def _label_measures(
+    pair: Batch, flow: Tensor, label_names: Mapping[int, str] | None, moved_labels: Tensor | None
+) -> tuple[dict[str, float], float]:
+    """The Dice columns, and the mean HD95."""
+    fixed_labels, moving_labels = pair.get("fixed_labels"), pair.get("moving_labels")
+    if moved_labels is None and moving_labels is not None:
+        moved_labels = warp_labels(moving_labels, flow)
+    if fixed_labels is None or moved_labels is None:
+        keys = label_keys(label_names or {})
+        return dict.fromkeys([*(f"dice_{key}" for key in keys.values()), "dice_mean"], math.nan), math.nan
+    if not label_names:
+        present = torch.cat([fixed_labels.unique(), moved_labels.unique()]).unique().tolist()
+        label_names = {label: str(label) for label in present if label > 0}
+    labels = list(label_names)
+    dice = dice_per_label(moved_labels, fixed_labels, labels)
+    columns = [f"dice_{key}" for key in label_keys(label_names).values()]
+    measures = dict(zip(columns, dice[0].tolist(), strict=True))
+    measures["dice_mean"] = dice.nanmean().item()
+    spacing = pair.get("fixed_spacing")
+    if spacing is None:
+        return measures, math.nan
+    return measures, hd95_mm(moved_labels, fixed_labels, labels, spacing).nanmean().item()
+
+
+def _landmark_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
+    fixed_points, moving_points = pair.get("fixed_points"), pair.get("moving_points")
+    measures = {"landmark_distance_voxels": math.nan, "landmark_distance_mm": math.nan}
+    if fixed_points is None or moving_points is None:
+        return measures
+    measures["landmark_distance_voxels"] = landmark_distance_voxels(fixed_points, moving_points, flow).item()
+    spacing = pair.get("moving_spacing")
+    if spacing is not None:
+        distance = landmark_distance_mm(fixed_points, moving_points, flow, spacing)
+        measures["landmark_distance_mm"] = distance.item()
+    return measures
+
+
+def _check_labels(labels: Sequence[int]) -> None:
+    if any(label <= 0 for label in labels):
+        raise ValueError(f"labels: {list(labels)} are not all positive; 0 is background and has no measure.")
+
+
+def _voxels(volume: Tensor, labels: Tensor) -> Tensor:
+    """How many voxels have each label."""
+    top = int(labels.max()) if len(labels) else 0
+    known = volume.where((volume > 0) & (volume <= top), 0)
+    return torch.bincount(known.flatten(), minlength=top + 1)[labels]
+
+
+def _determinant(flow: Tensor) -> Tensor:
+    """The Jacobian determinants of each item, `(B, N)`."""
+    return jacobian_det(at_least_float32(flow)).flatten(1)
+
+
+def _folding_percent(determinant: Tensor) -> Tensor:
+    return 100 * (determinant <= 0).float().mean(1)
+
+
+def _sdlogj(determinant: Tensor) -> Tensor:
+    return _population_std(determinant.clamp(min=SMALLEST_DETERMINANT).log())
+
+
+def _population_std(values: Tensor) -> Tensor:
+    return values.std(1, correction=0)

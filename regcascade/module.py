@@ -1,0 +1,134 @@
+"""Training a cascade with Lightning: batch -> cascade -> objective, and measures on validation pairs."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+
+from regcascade.cascades import Cascade
+from regcascade.losses import Objective, correlation_coefficient
+from regcascade.metrics import folding_percent, landmark_distance_voxels, mean_dice
+from regcascade.optimization import Optimization
+from regcascade.registration import Registration
+from regcascade.spatial import warp_labels
+from regcascade.types import Batch
+
+CHECKPOINT_KEY = "regcascade"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the message names the term and the pair."""
+
+
+class RegistrationModule(L.LightningModule):
+    """A cascade in training.
+
+    Args:
+        cascade: the model.
+        objective: the loss.
+        optimization: optimiser and schedule.
+        description: what a checkpoint says of itself, plain values only (see `checkpoint.describe`).
+        labels: label values that the validation Dice averages over.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        objective: Objective,
+        optimization: Optimization | None = None,
+        description: Mapping[str, Any] | None = None,
+        labels: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        objective.check_levels(cascade.levels)
+        self.cascade = cascade
+        self.objective = objective
+        self.optimization = optimization or Optimization()
+        self.description = dict(description or {})
+        self.labels = labels
+        self._validation_rows: list[dict[str, float]] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch; every term is logged as `train/<term>`."""
+        self.cascade.on_progress(self.done())
+        terms = self.objective(self.cascade(batch["moving"], batch["fixed"]), batch["fixed"])
+        _check_finite(terms, batch)
+        values = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(values, batch_size=len(batch["fixed"]))
+        self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch["fixed"]))
+        return terms["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Register the pairs of a batch and measure each before and after."""
+        registration = self.cascade(batch["moving"], batch["fixed"])
+        terms = self.objective(registration, batch["fixed"])
+        measures = self._measures(batch, registration)
+        loss_terms = {name: float(value) for name, value in terms.items()}
+        self._validation_rows += [loss_terms | row for row in measures]
+        return {"registration": registration, "measures": measures}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the validation pairs as `val/<measure>`; NaN where a pair lacks one is left out."""
+        rows, self._validation_rows = self._validation_rows, []
+        for name in dict.fromkeys(name for row in rows for name in row):
+            known = [row[name] for row in rows if name in row and not math.isnan(row[name])]
+            if known:
+                mean = sum(known) / len(known)
+                self.log(f"val/{name}", mean, prog_bar=name == "dice", batch_size=len(known), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser over what is not frozen, its learning rate set at every step."""
+        optimizer = self.optimization.optimizer(p for p in self.cascade.parameters() if p.requires_grad)
+        factor = self.optimization.factor
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.done))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def done(self) -> float:
+        """The fraction of the training that is behind, by steps or by time, whichever will end it."""
+        if self._trainer is None or not self.trainer.training:
+            return 0.0
+        by_steps = self.global_step / self.trainer.estimated_stepping_batches
+        by_time = 0.0
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and callback.time_remaining() is not None:
+                elapsed = callback.time_elapsed()
+                by_time = elapsed / max(elapsed + (callback.time_remaining() or 0.0), 1e-9)
+        return max(by_steps, by_time)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint describe itself, so that it can be loaded years later without its config."""
+        checkpoint[CHECKPOINT_KEY] = self.description
+
+    def _measures(self, batch: Batch, registration: Registration) -> list[dict[str, float]]:
+        flow, nothing = registration.flow, torch.zeros_like(registration.flow)
+        columns = {
+            "cc_before": correlation_coefficient(batch["moving"], batch["fixed"]),
+            "cc": correlation_coefficient(registration.moved, batch["fixed"]),
+            "folding_percent": folding_percent(flow),
+        }
+        if "fixed_labels" in batch:
+            labels, fixed = batch["moving_labels"], batch["fixed_labels"]
+            columns["dice_before"] = mean_dice(labels, fixed, self.labels)
+            columns["dice"] = mean_dice(warp_labels(labels, flow), fixed, self.labels)
+        if "fixed_points" in batch:
+            points = batch["fixed_points"], batch["moving_points"]
+            columns["landmark_distance_voxels_before"] = landmark_distance_voxels(*points, nothing)
+            columns["landmark_distance_voxels"] = landmark_distance_voxels(*points, flow)
+        lists = {name: values.tolist() for name, values in columns.items()}
+        return [{name: values[i] for name, values in lists.items()} for i in range(len(flow))]
+
+
+def _check_finite(terms: Mapping[str, Tensor], batch: Batch) -> None:
+    if terms["loss"].isfinite():
+        return
+    bad = [name for name, value in terms.items() if name != "loss" and not value.isfinite()] or ["loss"]
+    pairs = zip(batch["fixed_name"], batch["moving_name"], strict=True)
+    names = "; ".join(f"fixed {fixed}, moving {moving}" for fixed, moving in pairs)
+    raise NonFiniteLossError(
+        f"The loss term {', '.join(bad)} is not finite for the pair ({names}). Look at these scans, lower optimizer.lr, "
+        "or set trainer.precision=32. The last checkpoint is from before this step."
+    )

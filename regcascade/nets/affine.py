@@ -1,0 +1,47 @@
+"""The affine network of both papers: VTN's encoder and two convolutions over its whole last map."""
+
+import torch
+from torch import nn
+
+from regcascade.nets.base import shrink_head
+from regcascade.nets.blocks import init_like_the_first_paper
+from regcascade.nets.vtn import WIDTHS, VTNEncoder
+from regcascade.registration import Affine
+from regcascade.registry import check_choice
+from regcascade.types import Image, Size, size_of
+
+
+class AffineNetwork(nn.Module):
+    """Predicts A = W + I and b; 14,166,288 parameters at 128^3.
+
+    Its last layers span the whole last map, so it belongs to the volume size it was built for.
+
+    Args:
+        size: sides of the volumes.
+        head_init: `near_zero` starts at the identity; `paper` draws the last layers like any other.
+    """
+
+    def __init__(self, size: Size, head_init: str = "near_zero") -> None:
+        super().__init__()
+        check_choice("affine.head_init", head_init, ["near_zero", "paper"])
+        self.size = size
+        last = tuple(-(-side // 64) for side in size)
+        self.encoder = VTNEncoder()
+        self.matrix = nn.Conv3d(WIDTHS[-1], 9, last, bias=False)
+        self.offset = nn.Conv3d(WIDTHS[-1], 3, last, bias=False)
+        self.apply(init_like_the_first_paper)
+        if head_init == "near_zero":
+            shrink_head(self.matrix)
+            shrink_head(self.offset)
+
+    def forward(self, moving: Image, fixed: Image) -> Affine:
+        """The affine map that deforms `moving` onto `fixed`, b in voxels, about the centre of the volume."""
+        if size_of(moving) != self.size:
+            raise ValueError(
+                f"The affine network was built for volumes of {self.size} voxels and got {size_of(moving)}: "
+                "use data.size of that size, or train an affine network for this one."
+            )
+        last = self.encoder(torch.cat([fixed, moving], dim=1))[-1]
+        weights = self.matrix(last).flatten(1).float().view(-1, 3, 3)
+        identity = torch.eye(3, dtype=weights.dtype, device=weights.device)
+        return Affine(weights + identity, self.offset(last).flatten(1).float(), self.size)

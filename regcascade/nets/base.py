@@ -1,0 +1,103 @@
+"""What every base network is: an image pair in, flows at the asked levels out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regcascade.nets.blocks import init_like_the_first_paper
+from regcascade.registry import Registry, check_choice
+from regcascade.types import Flow, Image, level_size, size_of
+
+NETS: Registry["Network"] = Registry("network")
+
+
+class Network(nn.Module, ABC):
+    """A base network of a cascade.
+
+    A subclass builds its layers, fills `self.heads` with a module per level that ends in 3 channels, ends its
+    constructor with `self.initialise()`, and says in `features` which map each head reads. Padding, the order of the
+    inputs, cutting and scaling of the flows are done here.
+
+    Class attributes:
+        scales: the levels at which this network can predict a flow.
+        multiple: the input is padded at the end of each axis, with edge values, to a multiple of this.
+        head_gain: a fixed factor on every flow.
+
+    Args:
+        levels: the levels wanted, 0 (full resolution) among them.
+        flow_multiplier: factor on every flow; a cascade of n stages gives 1/n, as the first paper does.
+        input_order: `fixed_first` (the first paper) or `moving_first` (VoxelMorph's published weights).
+        head_init: `near_zero`, so that the untrained network is close to the identity, or `paper`.
+    """
+
+    scales: ClassVar[tuple[int, ...]] = (0,)
+    multiple: ClassVar[int] = 1
+    head_gain: ClassVar[float] = 1.0
+
+    def __init__(
+        self,
+        *,
+        levels: Iterable[int] = (0,),
+        flow_multiplier: float = 1.0,
+        input_order: str = "fixed_first",
+        head_init: str = "near_zero",
+    ) -> None:
+        super().__init__()
+        check_choice("input_order", input_order, ["fixed_first", "moving_first"])
+        check_choice("head_init", head_init, ["near_zero", "paper"])
+        self.levels = tuple(sorted(levels))
+        missing = [level for level in self.levels if level not in self.scales]
+        if missing or 0 not in self.levels:
+            raise ValueError(
+                f"{type(self).__name__} predicts flows at the levels {self.scales}, and {self.levels} is asked of it: "
+                "choose cascade=cr, which needs level 0 only, or a network that has the others."
+            )
+        self.flow_multiplier = flow_multiplier
+        self.input_order = input_order
+        self.head_init = head_init
+        self.heads = nn.ModuleDict()
+
+    @abstractmethod
+    def features(self, pair: Tensor) -> Mapping[int, Tensor]:
+        """What the head of each of `self.levels` reads, from the padded pair `(B, 2, X, Y, Z)`."""
+
+    def forward(self, moving: Image, fixed: Image) -> dict[int, Flow]:
+        """Predict flows that deform `moving` onto `fixed`, by level, each in voxels of its own level, float32."""
+        size = size_of(moving)
+        pair = torch.cat([fixed, moving] if self.input_order == "fixed_first" else [moving, fixed], dim=1)
+        features = self.features(_pad_to_multiple(pair, self.multiple))
+        flows = {}
+        for level in self.levels:
+            x, y, z = level_size(size, level)
+            flow = self.heads[str(level)](features[level])[:, :, :x, :y, :z]
+            flows[level] = flow.float() * (self.flow_multiplier * self.head_gain)
+        return flows
+
+    def initialise(self) -> None:
+        """Draw the weights: the first paper's uniform ones, flow heads as `head_init` says.
+
+        The paper's VoxelMorph has a normal(0, 1e-5) head, which is `near_zero` here for every network; its VTN draws
+        the head like any other layer, which `head_init=paper` keeps.
+        """
+        self.apply(init_like_the_first_paper)
+        if self.head_init == "near_zero":
+            for head in self.heads.values():
+                shrink_head(head)
+
+
+def shrink_head(head: nn.Module) -> None:
+    """Draw the weights of a flow head from normal(0, 1e-5), biases 0."""
+    for name, parameter in head.named_parameters():
+        if name.endswith("weight"):
+            nn.init.normal_(parameter, std=1e-5)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def _pad_to_multiple(pair: Tensor, multiple: int) -> Tensor:
+    x, y, z = (-side % multiple for side in size_of(pair))
+    return F.pad(pair, (0, z, 0, y, 0, x), mode="replicate") if x or y or z else pair

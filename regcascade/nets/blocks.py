@@ -1,0 +1,77 @@
+"""Layers that several networks share."""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.1  # slope of LeakyReLU in both papers
+
+
+class SameConv3d(nn.Conv3d):
+    """A 3D convolution with TensorFlow's SAME padding, whose output side is `ceil(n / stride)`.
+
+    With t = max((ceil(n / s) - 1) s + k - n, 0) zeros in all, t // 2 go before and the rest after: on an even side a
+    3^3 stride-2 convolution pads 0 and 1, where PyTorch's `padding=1` would look one voxel earlier.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = True
+    ):
+        # With stride 1 and an odd kernel SAME is symmetric, and the convolution pads by itself, without a copy.
+        symmetric = stride == 1 and kernel % 2 == 1
+        super().__init__(
+            channels_in, channels_out, kernel, stride, padding=kernel // 2 if symmetric else 0, bias=bias
+        )
+        self.symmetric = symmetric
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, X, Y, Z)` to `(B, C', ceil(X / s), ceil(Y / s), ceil(Z / s))`."""
+        if not self.symmetric:
+            x = F.pad(x, same_padding(x.shape[2:], self.kernel_size[0], self.stride[0]))
+        return super().forward(x)
+
+
+def same_padding(sides: Sequence[int], kernel: int, stride: int) -> list[int]:
+    """TensorFlow's SAME padding in the order `F.pad` wants: last axis first, before and after."""
+    padding: list[int] = []
+    for side in reversed(sides):
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        padding += [total // 2, total - total // 2]
+    return padding
+
+
+class UpConv3d(nn.ConvTranspose3d):
+    """TensorFlow's SAME up-convolution, 4^3 with stride 2 and no bias, to a given size."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=False)
+
+    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
+        """Double the sides, then cut at the end to `size` (all of it where None)."""
+        large = super().forward(x)
+        if size is None:
+            return large
+        return large[:, :, : size[0], : size[1], : size[2]]
+
+
+def conv(channels_in: int, channels_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """A SAME convolution and LeakyReLU 0.1."""
+    return nn.Sequential(SameConv3d(channels_in, channels_out, kernel, stride), nn.LeakyReLU(LEAK))
+
+
+def init_like_the_first_paper(module: nn.Module) -> None:
+    """Uniform within sqrt(3 / (taps of one output)) of the released program, biases 0.
+
+    Its bound is sqrt(3 / product(shape[:-1])) of the TensorFlow shape, which ends in the output channels for a
+    convolution and in the input channels for an up-convolution.
+    """
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        nn.init.uniform_(module.weight, -1, 1)
+        taps = module.weight[
+            0
+        ].numel()  # (out, in, k, k, k) and (in, out, k, k, k): all but the last in TensorFlow
+        module.weight.data.mul_(math.sqrt(3 / taps))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

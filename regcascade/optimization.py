@@ -1,0 +1,59 @@
+"""The optimiser and its learning-rate schedule, by name and plain values."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from regcascade.registry import check_choice
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights are updated.
+
+    Attributes:
+        name: `adam` (both papers), `adamw` or `sgd`.
+        lr: learning rate at the start.
+        weight_decay: as the optimiser of that name understands it.
+        schedule: `constant`; `halving`, at the steps of `halve_at` (both papers); `cosine`, from `lr` down to a
+            hundredth of it at the end of the training, be that set in steps or in time.
+        halve_at: optimiser steps after which the learning rate is halved.
+    """
+
+    name: str = "adam"
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    halve_at: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer.name", self.name, OPTIMIZERS)
+        check_choice("optimizer.schedule", self.schedule, ["constant", "halving", "cosine"])
+        if self.lr <= 0:
+            raise ValueError(f"optimizer.lr={self.lr}: it must be above 0.")
+        if bool(self.halve_at) != (self.schedule == "halving"):
+            raise ValueError(
+                f"optimizer.schedule={self.schedule} and optimizer.halve_at={list(self.halve_at)} contradict each "
+                "other: schedule=halving needs the steps at which to halve, and no other schedule has any."
+            )
+
+    def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser over what is to be trained."""
+        parameters = list(parameters)
+        # The fused update is several times faster on a CPU; on a GPU it would rule out gradient clipping with fp16.
+        fused = all(parameter.device.type == "cpu" for parameter in parameters)
+        return OPTIMIZERS[self.name](
+            parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None
+        )
+
+    def factor(self, step: int, done: Callable[[], float]) -> float:
+        """The factor on `lr` at an optimiser step; `done` tells the fraction of the training that is behind."""
+        if self.schedule == "halving":
+            return 0.5 ** sum(step >= milestone for milestone in self.halve_at)
+        if self.schedule == "cosine":
+            return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done(), 1.0))) / 2
+        return 1.0

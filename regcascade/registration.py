@@ -1,0 +1,121 @@
+"""What a cascade returns: an affine map, the stages, the whole registration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regcascade.spatial import compose, resize_flow
+from regcascade.types import Flow, Image, Matrix, Size, Vector, level_size, size_of
+
+
+@dataclass(frozen=True)
+class Affine:
+    """An affine map about the centre of the volume: p -> A (p - c) + c + b.
+
+    Attributes:
+        matrix: A, `(B, 3, 3)`.
+        offset: b, `(B, 3)`, in voxels of the full grid.
+        size: sides of the full grid; c = (size - 1) / 2.
+    """
+
+    matrix: Matrix
+    offset: Vector
+    size: Size
+
+    def displacement(self, level: int = 0) -> Flow:
+        """The map as a flow on the grid of a level, in voxels of that level.
+
+        b shrinks to `b / 2^level` and c becomes where the volume's centre lies on that grid, `(S / 2^level - 1) / 2`.
+        """
+        weights = self.matrix - torch.eye(3, dtype=self.matrix.dtype, device=self.matrix.device)
+        flow = (self.offset / 2**level)[:, :, None, None, None]
+        for axis, side in enumerate(level_size(self.size, level)):
+            index = torch.arange(side, dtype=weights.dtype, device=weights.device)
+            centred = index - (self.size[axis] / 2**level - 1) / 2
+            shape = [1, 1, 1, 1, 1]
+            shape[2 + axis] = side
+            flow = flow + weights[:, :, axis, None, None, None] * centred.view(shape)
+        return flow
+
+    def followed_by(self, flow: Flow, level: int = 0) -> Flow:
+        """Compose this map with a flow predicted on its result, exactly, without sampling: A flow + displacement."""
+        return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow) + self.displacement(level)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a cascade.
+
+    Attributes:
+        flow: what this stage adds, on the full grid.
+        totals: the whole deformation so far by level, each in voxels of its own level; 0 is always there.
+        moved: the original moving image warped once with the total.
+        affine: the map, if this is the affine stage.
+    """
+
+    flow: Flow
+    totals: Mapping[int, Flow]
+    moved: Image
+    affine: Affine | None = None
+
+    @property
+    def total(self) -> Flow:
+        """The whole deformation so far, on the full grid."""
+        return self.totals[0]
+
+    def followed_by(self, flow: Flow, level: int = 0) -> Flow:
+        """The total at a level after one more flow there: `c_n = warp(c_{n-1}, a_n) + a_n` (Eq. 5)."""
+        if self.affine is not None:
+            return self.affine.followed_by(flow, level)
+        return compose(self.totals[level], flow)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The result of registering a batch of pairs.
+
+    Attributes:
+        moving: the moving images, from which every moved image is sampled once.
+        stages: all stages in the order they ran; the affine one, where there is one, comes first.
+        supervised: the stages whose moved image the similarity is to compare; the last one unless the cascade is one
+            of the non-cooperative strategies.
+    """
+
+    moving: Image
+    stages: tuple[Stage, ...]
+    supervised: tuple[Stage, ...]
+
+    @property
+    def flow(self) -> Flow:
+        """The whole deformation, in voxels of the full grid: `moved(p) = moving(p + flow(p))`."""
+        return self.stages[-1].total
+
+    @property
+    def moved(self) -> Image:
+        """The moving image deformed onto the fixed one."""
+        return self.stages[-1].moved
+
+    @property
+    def affine(self) -> Affine | None:
+        """The affine map the cascade began with, if any."""
+        return self.stages[0].affine
+
+    @property
+    def deformable_stages(self) -> tuple[Stage, ...]:
+        """The stages that are not affine."""
+        return tuple(stage for stage in self.stages if stage.affine is None)
+
+    def enlarged_total(self, level: int) -> Tensor:
+        """The last stage's field of a level, enlarged to the full grid (the second paper's Phi^k)."""
+        totals = self.stages[-1].totals
+        if level not in totals:
+            raise ValueError(
+                f"This cascade gives no field at level {level} (1/{2**level} resolution), only at {sorted(totals)}."
+            )
+        return resize_flow(totals[level], size_of(self.moving), level)
+
+    def without_affine(self, flow: Flow) -> Flow:
+        """A total flow less the affine displacement, which no smoothness term is to punish."""
+        return flow if self.affine is None else flow - self.affine.displacement()

@@ -1,0 +1,120 @@
+"""Names for classes, so that a config or a checkpoint can say which network, cascade or data set it means."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Spec = str | Mapping[str, Any]
+
+
+class Registry(Generic[T]):
+    """A name for each class of one kind, filled by the decorator `@REGISTRY.register("name")`."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Decorator that names a class. A name means one class only; importing the same file again is fine."""
+
+        def add(cls: type[T]) -> type[T]:
+            known = self._classes.get(name)
+            if known is not None and (known.__module__, known.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
+                raise ValueError(f"{self.kind} {name!r} is already {known.__module__}.{known.__qualname__}.")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[T]:
+        """The class of a name. Raises ValueError with the valid names if there is none."""
+        if name not in self._classes:
+            raise ValueError(
+                f"Unknown {self.kind} {name!r}. Known: {', '.join(self.names())}.{did_you_mean(name, self.names())} "
+                f"One of your own must be imported first (imports=[your_module])."
+            )
+        return self._classes[name]
+
+    def options(self, spec: Spec) -> tuple[str, dict[str, Any]]:
+        """Split a spec (a name, or a mapping with `name` and options) and check its options by the signature."""
+        if isinstance(spec, str):
+            return spec, {}
+        options = dict(spec)
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise ValueError(f"A {self.kind} is a name or a mapping with a 'name'; got {dict(spec)}.")
+        check_options(f"{self.kind} {name!r}", options, inspect.signature(self.get(name)).parameters)
+        return name, options
+
+
+def check_options(what: str, options: Iterable[str], valid: Iterable[str]) -> None:
+    """Raise ValueError for an option that does not exist, naming those that do."""
+    valid = sorted(valid)
+    for key in options:
+        if key not in valid:
+            raise ValueError(
+                f"{what} has no option {key!r}. Known: {', '.join(valid)}.{did_you_mean(key, valid)}"
+            )
+
+
+def check_choice(option: str, value: Any, valid: Iterable[Any]) -> None:
+    """Raise ValueError if the value of an option is not one of the valid ones, naming them."""
+    valid = list(valid)
+    if value not in valid:
+        known = ", ".join(str(choice) for choice in valid)
+        raise ValueError(
+            f"{option}={value} is not valid. Known: {known}.{did_you_mean(str(value), map(str, valid))}"
+        )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def import_package(package: ModuleType) -> None:
+    """Import every module of a package, so that a new file in it registers itself with no edit elsewhere."""
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def import_user_modules(modules: Iterable[str]) -> None:
+    """Import a user's own networks and cascades: dotted module names or paths of Python files."""
+    for module in modules:
+        path = Path(module)
+        try:
+            if path.suffix == ".py":
+                _import_file(path)
+            else:
+                importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"imports: cannot import {module!r} ({error}). Give a module on PYTHONPATH or the path of a .py file."
+            ) from error
+
+
+def _import_file(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"imports: there is no file {path}.")
+    name = f"regcascade_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"imports: {path} is not a Python file.")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)

@@ -1,0 +1,51 @@
+"""Which slices of a volume a page shows, and how a slice lies on it."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+AXES = "xyz"
+
+
+class Plane(NamedTuple):
+    """A slice: all voxels whose index along the axis `normal` is `index`."""
+
+    normal: int
+    index: int
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The array axes that run to the right and up the page."""
+        across, up = (axis for axis in range(3) if axis != self.normal)
+        return across, up
+
+    def cut(self, volume: Shaped[Tensor, "1 c x y z"]) -> Shaped[np.ndarray, "rows columns c"]:
+        """The slice of a volume as an image, its first row being the lowest on the page."""
+        return volume[0].select(1 + self.normal, self.index).permute(2, 1, 0).numpy()
+
+    def aspect(self, spacing: tuple[float, ...]) -> float:
+        """Height of a pixel over its width, from the mm per voxel of the volume."""
+        across, up = self.axes
+        return spacing[up] / spacing[across]
+
+    def proportion(self, size: tuple[int, ...], spacing: tuple[float, ...]) -> float:
+        """Height of the slice over its width, in mm."""
+        across, up = self.axes
+        return size[up] / size[across] * self.aspect(spacing)
+
+
+def planes_of(image: Float[Tensor, "1 1 x y z"], labels: Shaped[Tensor, "1 1 x y z"] | None) -> list[Plane]:
+    """The planes through the middle of the labels, or of the volume if there are none; the fullest one first.
+
+    The middle of the labels is the median of their voxels along each axis. Fullest: most labelled voxels, or
+    where nothing is labelled the largest spread of intensities.
+    """
+    inside = None if labels is None else (labels[0, 0] > 0).nonzero()
+    if inside is None or len(inside) == 0:
+        planes = [Plane(axis, side // 2) for axis, side in enumerate(image.shape[2:])]
+        return sorted(planes, key=lambda plane: -float(plane.cut(image).std()))
+    middle = inside.median(dim=0).values.tolist()
+    planes = [Plane(axis, int(index)) for axis, index in enumerate(middle)]
+    return sorted(planes, key=lambda plane: -int((inside[:, plane.normal] == plane.index).sum()))

@@ -1,0 +1,121 @@
+"""Tables for the terminal and for logs: measures before and after registration, and the size of a model."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from regcascade.evaluation import BEFORE, MIB
+
+
+class _Measure(NamedTuple):
+    """A row: the column of the pairs' table, its name, its decimals, the better direction or 0."""
+
+    column: str
+    name: str
+    decimals: int
+    better: int
+
+
+_MEASURES = (
+    _Measure("dice_mean", "Dice", 3, +1),
+    _Measure("cc", "CC", 3, +1),
+    _Measure("landmark_distance_voxels", "Landmark distance [voxels]", 2, -1),
+    _Measure("landmark_distance_mm", "Landmark distance [mm]", 2, -1),
+    _Measure("hd95_mm", "HD95 [mm]", 2, -1),
+    _Measure("folding_percent", "Folding [%]", 4, -1),
+    _Measure("sdlogj", "SD of log Jacobian", 3, 0),
+    _Measure("jacobian_std", "SD of Jacobian", 3, 0),
+    _Measure("seconds", "Seconds a pair", 3, 0),
+)
+
+
+def measure_table(rows: pd.DataFrame) -> Table:
+    """Mean and standard deviation over pairs of each measure, before and after, and the mean change.
+
+    Args:
+        rows: a row per pair, as `evaluation.evaluate` yields them: columns such as `dice_mean` and
+            `dice_mean_before`. Measures that no pair has are left out, and so is NaN; a measure that only
+            some of the pairs have says of how many it is. The change is the mean over the pairs that have
+            both. The standard deviation is a sample one, as in `summary.json`.
+
+    Returns:
+        A table of rich for `Console().print`, which leaves out all colours where the output is not a
+        terminal; it fits into 80 characters.
+    """
+    count = len(rows)
+    table = _table("One pair" if count == 1 else f"Mean (standard deviation) over {count} pairs")
+    table.add_column("Measure")
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for measure in _MEASURES:
+        after = _values(rows, measure.column)
+        known = int(after.notna().sum())
+        if known:
+            before = _values(rows, measure.column + BEFORE)
+            name = measure.name if known == count else f"{measure.name}, {known} pairs"
+            cells = [_spread(before, measure.decimals), _spread(after, measure.decimals)]
+            table.add_row(escape(name), *cells, _change((after - before).mean(), measure))
+    return table
+
+
+def model_table(rows: Sequence[tuple[str, int]]) -> Table:
+    """The parameters of each part of a model and their size: of the weights, and as the second paper counts.
+
+    Args:
+        rows: the name and the number of parameters of each part; their sum is added at the end.
+
+    Returns:
+        A table with the columns part, parameters, MiB (4 bytes a parameter) and paper size MiB (12 bytes: the
+        weight and Adam's two moments).
+    """
+    table = _table("Model")
+    table.add_column("part")
+    for column in ("parameters", "MiB", "paper size MiB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    total = sum(parameters for _, parameters in rows)
+    for name, parameters in rows:
+        table.add_row(escape(name), *_sizes(parameters))
+    if len(rows) != 1:
+        table.add_section()
+        table.add_row("total", *_sizes(total))
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.show_edge = False
+    return table
+
+
+def _values(rows: pd.DataFrame, column: str) -> pd.Series:
+    if column not in rows:
+        return pd.Series(math.nan, index=rows.index, dtype=float)
+    return rows[column].astype(float)
+
+
+def _spread(values: pd.Series, decimals: int) -> str:
+    mean, deviation = values.mean(), values.std(ddof=1)
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.{decimals}f}" + ("" if math.isnan(deviation) else f" ({deviation:.{decimals}f})")
+
+
+def _change(change: float, measure: _Measure) -> str:
+    if math.isnan(change):
+        return "-"
+    text = f"{change:+.{measure.decimals}f}"
+    if float(text) == 0 or measure.better == 0:
+        return text
+    style = "green" if change * measure.better > 0 else "red"
+    return f"[{style}]{text}[/]"
+
+
+def _sizes(parameters: int) -> list[str]:
+    return [f"{parameters:,}", f"{4 * parameters / MIB:,.1f}", f"{12 * parameters / MIB:,.1f}"]

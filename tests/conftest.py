@@ -1,0 +1,64 @@
+"""Fixtures that every test may ask for."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+SmoothVolume = Callable[..., Tensor]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def threads() -> None:
+    """A few threads are enough for volumes this small; OMP_NUM_THREADS overrides."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(os.cpu_count() or 1, 4))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of scans and weights that is no part of the repository."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("REGCASCADE_SHARED", default))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"there are no scans and weights at {folder}; REGCASCADE_SHARED names another place")
+    return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Turns shape checking off: a user has none, and must still get our own message."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def smooth() -> SmoothVolume:
+    """Makes smooth random volumes in float64, each channel between -1 and 1 and touching one of them."""
+
+    def make(size: tuple[int, int, int], batch: int = 2, channels: int = 1, seed: int = 0) -> Tensor:
+        noise = np.random.default_rng(seed).standard_normal((batch, channels, *size))
+        volume = gaussian_filter(noise, sigma=(0, 0, 2.5, 2.5, 2.5), mode="wrap")
+        peak = np.abs(volume).max(axis=(2, 3, 4), keepdims=True)
+        return torch.from_numpy(volume / peak)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def smooth_flow(smooth: SmoothVolume) -> SmoothVolume:
+    """Makes smooth random flows in float64 of which no component exceeds `amplitude` voxels."""
+
+    def make(
+        size: tuple[int, int, int], amplitude: float = 2.0, batch: int = 2, seed: int = 100
+    ) -> Tensor:
+        return amplitude * smooth(size, batch, 3, seed)
+
+    return make
