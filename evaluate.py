@@ -18,7 +18,7 @@ from regcascade.report.tables import measure_table
 register_resolvers()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="evaluate")
 @with_clear_errors
 def main(config: DictConfig) -> None:
     """Evaluate, and print the measures before and after."""

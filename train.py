@@ -1,4 +1,4 @@
-"""Train a cascade: `python train.py model=drnet cascade=mcr n=3`; `python train.py --help` lists every option."""
+"""Train a cascade: `python train.py model=drnet cascade=mcr n=3`; `--help` lists every option."""
 
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from regcascade.evaluation import evaluate_to_folder, parts
 from regcascade.losses import Objective
 from regcascade.module import RegistrationModule
 from regcascade.optimization import Optimization
+from regcascade.registry import check_options
 from regcascade.report.loggers import close_loggers
 from regcascade.report.tables import measure_table, model_table
 
 register_resolvers()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
 @with_clear_errors
 def main(config: DictConfig) -> float | None:
     """Train, and give a sweeper the mean validation Dice (the loss where nothing is labelled)."""
@@ -42,7 +43,7 @@ def main(config: DictConfig) -> float | None:
 
 
 def train(config: DictConfig) -> dict[str, Any]:
-    """Train a cascade as a config says, evaluate its best checkpoint, and print the measures before and after.
+    """Train a cascade as a config says, evaluate its best checkpoint, and print the measures.
 
     Returns:
         `module`, `trainer`, `data`, `rows` (a DataFrame, a row per validation pair) and `objective`.
@@ -55,6 +56,8 @@ def train(config: DictConfig) -> dict[str, Any]:
     L.seed_everything(options["seed"], workers=True, verbose=False)
     data = build_data(options["data"])
     cascade, description = build_cascade(options, data)
+    for group, cls in {"loss": Objective, "optimizer": Optimization, "trainer": L.Trainer}.items():
+        check_options(group, options[group], cls)
     module = RegistrationModule(
         cascade,
         Objective(**options["loss"]),
@@ -83,7 +86,7 @@ def train(config: DictConfig) -> dict[str, Any]:
 
 
 def build_cascade(options: dict[str, Any], data: RegistrationData) -> tuple[Cascade, dict[str, Any]]:
-    """The model of a config, with the weights it is to start from, and what its checkpoints will say of it."""
+    """The model of a config with the weights it starts from, and what its checkpoints will say of it."""
     affine = dict(options["affine"])
     affine_checkpoint = affine.pop("checkpoint", None)
     model, strategy, n = options["model"], options["cascade"], options["n"]
@@ -117,11 +120,7 @@ def _finish(
     console.print(measure_table(rows))
     console.print(f"Run folder: {folder}")
     labelled = data.has_labels
-    objective = (
-        rows["dice_mean"].mean()
-        if labelled
-        else float(trainer.callback_metrics.get("val/loss", float("nan")))
-    )
+    objective = rows["dice_mean"].mean() if labelled else float(trainer.callback_metrics.get("val/loss", float("nan")))
     return {"module": module, "trainer": trainer, "data": data, "rows": rows, "objective": float(objective)}
 
 

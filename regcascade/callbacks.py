@@ -66,9 +66,7 @@ class LastCheckpoint(Checkpoint):
         """Save the end, unless its step has been saved already."""
         self._save(trainer)
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save if the training was interrupted rather than failed."""
         if trainer.state.fn == TrainerFn.FITTING and isinstance(exception, _INTERRUPTIONS):
             self._save(trainer)
@@ -147,9 +145,7 @@ class StopReason(Callback):
         """Say which limit ended the training."""
         self._say(trainer, limit_reached(trainer))
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Say that it was interrupted, or by which error it ended."""
         if trainer.state.fn == TrainerFn.FITTING:
             interrupted = isinstance(exception, _INTERRUPTIONS)

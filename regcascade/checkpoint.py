@@ -69,9 +69,7 @@ class Checkpoint:
     def summary(self) -> str:
         """One line for messages."""
         d = self.description
-        return (
-            f"model={_name(d['model'])} cascade={_name(d['cascade'])} n={d['n']} affine={_name(d['affine'])}"
-        )
+        return f"model={_name(d['model'])} cascade={_name(d['cascade'])} n={d['n']} affine={_name(d['affine'])}"
 
 
 def describe(
@@ -126,9 +124,7 @@ def read(path: str | Path) -> Checkpoint:
             f"{path} has format {description['format']} and this is regcascade {__version__}, which reads up to "
             f"{FORMAT}: update regcascade."
         )
-    weights = {
-        key[len(PREFIX) :]: value for key, value in content["state_dict"].items() if key.startswith(PREFIX)
-    }
+    weights = {key[len(PREFIX) :]: value for key, value in content["state_dict"].items() if key.startswith(PREFIX)}
     return Checkpoint(path, description, weights, int(content.get("global_step", 0)))
 
 
@@ -144,13 +140,9 @@ def load_affine(cascade: Cascade, path: str | Path) -> None:
     """Give the affine stage of a cascade the weights of the one in a checkpoint of the same volume size."""
     checkpoint = read(path)
     prefix = "affine."
-    weights = {
-        key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)
-    }
+    weights = {key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)}
     if cascade.affine is None or not weights:
-        raise CheckpointError(
-            f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine."
-        )
+        raise CheckpointError(f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine.")
     if tuple(checkpoint.description["size"]) != cascade.affine.size:
         raise CheckpointError(
             f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels, and this "

@@ -36,9 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "counts it (weights and Adam's two moments, 12 bytes a parameter).",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    model.add_argument(
-        "network", nargs="?", default="voxelmorph", help=f"one of {', '.join(nets.names())}, or yours"
-    )
+    model.add_argument("network", nargs="?", default="voxelmorph", help=f"one of {', '.join(nets.names())}, or yours")
     model.add_argument("--cascade", default="cr", help=f"one of {', '.join(cascades.names())}, or yours")
     model.add_argument("-n", type=int, default=1, help="deformable stages")
     model.add_argument("--affine", default="none", choices=cascades.AFFINE_CHOICES, help="affine stage")
@@ -50,9 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("X", "Y", "Z"),
         help="sides of the volume",
     )
-    model.add_argument(
-        "--imports", nargs="*", default=[], metavar="MODULE", help="your own modules or .py files"
-    )
+    model.add_argument("--imports", nargs="*", default=[], metavar="MODULE", help="your own modules or .py files")
     model.set_defaults(run=_print_model)
     return parser
 

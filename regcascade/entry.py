@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
@@ -21,6 +23,10 @@ from rich.console import Console
 from regcascade.files import git_state
 from regcascade.module import NonFiniteLossError
 from regcascade.registry import import_user_modules
+
+# Deprecations between the libraries we stand on, which no user of ours can act on.
+for message in ("monai.metrics.utils get_mask_edges", "`isinstance.treespec, LeafSpec.` is deprecated"):
+    warnings.filterwarnings("ignore", message=f".*{message}", category=FutureWarning)
 
 INSTANTIABLE = ("lightning.pytorch.", "regcascade.")
 LONGEST_FOLDER_NAME = 150
@@ -77,9 +83,7 @@ def built(configs: Mapping[str, Any] | None) -> list[Any]:
     for name, config in (configs or {}).items():
         target = config.get("_target_", "")
         if not target.startswith(INSTANTIABLE):
-            raise ValueError(
-                f"{name}._target_={target}: only {' and '.join(INSTANTIABLE)} classes can be made."
-            )
+            raise ValueError(f"{name}._target_={target}: only {' and '.join(INSTANTIABLE)} classes can be made.")
     return [instantiate(config) for config in (configs or {}).values()]
 
 
@@ -116,7 +120,7 @@ def clear_errors() -> Iterator[None]:
         yield
     except MissingMandatoryValue as error:
         _fail(ValueError(f"{error.full_key or 'a value'} is missing: give it as {error.full_key}=VALUE."))
-    except (ValueError, FileNotFoundError, NonFiniteLossError) as error:
+    except (ValueError, FileNotFoundError, NonFiniteLossError, MisconfigurationException) as error:
         _fail(error)
 
 

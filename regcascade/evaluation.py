@@ -89,9 +89,7 @@ def evaluate_to_folder(
     rows: list[dict[str, Any]] = []
     with (folder / "pairs.csv").open("w", newline="") as file:
         found = evaluate(cascade, loader, data.label_names, r, repeat, device)
-        for row in track(
-            found, "Registering pairs", len(loader), console=Console(stderr=True), transient=True
-        ):
+        for row in track(found, "Registering pairs", len(loader), console=Console(stderr=True), transient=True):
             pd.DataFrame([row]).to_csv(file, header=not rows, index=False)
             file.flush()
             rows.append(row)
@@ -127,8 +125,7 @@ def model_size(cascade: Cascade) -> dict[str, float]:
 def parts(cascade: Cascade) -> list[tuple[str, int]]:
     """The parts of a cascade and their parameters, for `model_table`."""
     return [
-        (name, sum(parameter.numel() for parameter in part.parameters()))
-        for name, part in cascade.named_children()
+        (name, sum(parameter.numel() for parameter in part.parameters())) for name, part in cascade.named_children()
     ]
 
 

@@ -22,9 +22,7 @@ from regcascade.types import Batch, Flow, Image, Labels, Points, Scalars, Vector
 SMALLEST_DETERMINANT = 1e-9
 
 
-def dice_per_label(
-    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]
-) -> Float[Tensor, "batch labels"]:
+def dice_per_label(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]) -> Float[Tensor, "batch labels"]:
     """Dice overlap of each label, `2 |A and B| / (|A| + |B|)`.
 
     Args:
@@ -81,9 +79,7 @@ def landmark_distance_voxels(fixed_points: Points, moving_points: Points, flow: 
     return (warp_points(fixed_points, flow) - moving_points).norm(dim=-1).nanmean(1)
 
 
-def landmark_distance_mm(
-    fixed_points: Points, moving_points: Points, flow: Flow, moving_spacing: Vector
-) -> Scalars:
+def landmark_distance_mm(fixed_points: Points, moving_points: Points, flow: Flow, moving_spacing: Vector) -> Scalars:
     """`landmark_distance_voxels` in mm: both ends of each distance lie in the moving grid. `(B,)`.
 
     Args:

@@ -46,9 +46,7 @@ class Optimization:
         parameters = list(parameters)
         # The fused update is several times faster on a CPU; on a GPU it would rule out gradient clipping with fp16.
         fused = all(parameter.device.type == "cpu" for parameter in parameters)
-        return OPTIMIZERS[self.name](
-            parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None
-        )
+        return OPTIMIZERS[self.name](parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None)
 
     def factor(self, step: int, done: Callable[[], float]) -> float:
         """The factor on `lr` at an optimiser step; `done` tells the fraction of the training that is behind."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regcascade.spatial import compose, resize_flow
-from regcascade.types import Flow, Image, Matrix, Size, Vector, level_size, size_of
+from regcascade.types import Flow, Image, LevelFlow, Matrix, Size, Vector, level_size, size_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Affine:
 
     def followed_by(self, flow: Flow, level: int = 0) -> Flow:
         """Compose this map with a flow predicted on its result, exactly, without sampling: A flow + displacement."""
-        return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow) + self.displacement(level)
+        with torch.autocast(flow.device.type, enabled=False):  # the product would be taken in half precision
+            return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow) + self.displacement(level)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Stage:
     """
 
     flow: Flow
-    totals: Mapping[int, Flow]
+    totals: Mapping[int, LevelFlow]
     moved: Image
     affine: Affine | None = None
 

@@ -6,20 +6,26 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Generic, TypeVar
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Generic, TypeVar, get_args
 
 T = TypeVar("T")
 Spec = str | Mapping[str, Any]
 
 
 class Registry(Generic[T]):
-    """A name for each class of one kind, filled by the decorator `@REGISTRY.register("name")`."""
+    """A name for each class of one kind, filled by the decorator `@REGISTRY.register("name")`.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: what the classes are, for messages.
+        reserved: parameters of their constructors that are no options of a user's.
+    """
+
+    def __init__(self, kind: str, reserved: Sequence[str] = ()) -> None:
         self.kind = kind
+        self.reserved = tuple(reserved)
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -58,18 +64,41 @@ class Registry(Generic[T]):
         name = options.pop("name", None)
         if not isinstance(name, str):
             raise ValueError(f"A {self.kind} is a name or a mapping with a 'name'; got {dict(spec)}.")
-        check_options(f"{self.kind} {name!r}", options, inspect.signature(self.get(name)).parameters)
+        check_options(f"{self.kind} {name!r}", options, self.get(name), self.reserved)
         return name, options
 
 
-def check_options(what: str, options: Iterable[str], valid: Iterable[str]) -> None:
-    """Raise ValueError for an option that does not exist, naming those that do."""
-    valid = sorted(valid)
-    for key in options:
-        if key not in valid:
-            raise ValueError(
-                f"{what} has no option {key!r}. Known: {', '.join(valid)}.{did_you_mean(key, valid)}"
-            )
+def check_options(
+    what: str, options: Mapping[str, Any], function: Callable[..., Any], reserved: Sequence[str] = ()
+) -> None:
+    """Compare options with a signature, less its reserved parameters, before they are used.
+
+    Raises:
+        ValueError: for an option that does not exist, naming those that do, or a value of the wrong type where the
+            signature says `int`, `float`, `bool` or `str`, with or without None.
+    """
+    signature = inspect.signature(function).parameters
+    parameters = {key: parameter for key, parameter in signature.items() if key not in reserved}
+    for key, value in options.items():
+        if key not in parameters:
+            hint = did_you_mean(key, parameters)
+            raise ValueError(f"{what} has no option {key!r}. Known: {', '.join(sorted(parameters))}.{hint}")
+        kinds = _simple_types(parameters[key].annotation)
+        if kinds and not _is_one_of(value, kinds):
+            wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
+            raise ValueError(f"{what}: {key}={value!r} is not of the right type; it wants {wanted}.")
+
+
+def _simple_types(annotation: Any) -> list[type]:
+    """The plain types an annotation allows; nothing where it allows anything else."""
+    kinds = list(get_args(annotation)) if isinstance(annotation, UnionType) else [annotation]
+    return kinds if all(kind in (int, float, bool, str, NoneType) for kind in kinds) else []
+
+
+def _is_one_of(value: Any, kinds: list[type]) -> bool:
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, tuple(kinds)) or (isinstance(value, int) and float in kinds)
 
 
 def check_choice(option: str, value: Any, valid: Iterable[Any]) -> None:
@@ -77,9 +106,7 @@ def check_choice(option: str, value: Any, valid: Iterable[Any]) -> None:
     valid = list(valid)
     if value not in valid:
         known = ", ".join(str(choice) for choice in valid)
-        raise ValueError(
-            f"{option}={value} is not valid. Known: {known}.{did_you_mean(str(value), map(str, valid))}"
-        )
+        raise ValueError(f"{option}={value} is not valid. Known: {known}.{did_you_mean(str(value), map(str, valid))}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

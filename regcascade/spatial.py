@@ -25,9 +25,7 @@ def warp(image: Volume, flow: Flow, mode: str = "bilinear") -> Volume:
         mode: `bilinear` (which is trilinear in 3D) or `nearest`.
     """
     if size_of(image) != size_of(flow):
-        raise ValueError(
-            f"warp: the image has sides {size_of(image)} and the flow {size_of(flow)}; they must agree."
-        )
+        raise ValueError(f"warp: the image has sides {size_of(image)} and the flow {size_of(flow)}; they must agree.")
     with torch.autocast(flow.device.type, enabled=False):
         flow = flow.to(_coordinate_dtype(flow))
         image = image.to(flow.dtype)
@@ -48,9 +46,7 @@ def compose(first: Flow, then: Flow) -> Flow:
     return then + warp(first, then)
 
 
-def resize_flow(
-    flow: Float[Tensor, "batch 3 small_x small_y small_z"], size: tuple[int, int, int], level: int
-) -> Flow:
+def resize_flow(flow: Float[Tensor, "batch 3 small_x small_y small_z"], size: tuple[int, int, int], level: int) -> Flow:
     """Enlarge a flow of level `level` to the full grid `size`, in voxels of the full grid.
 
     Convention: voxel i of level l sits at `2^l i + (2^l - 1) / 2`, so this is half-pixel trilinear interpolation,

@@ -18,6 +18,7 @@ Image = Float[Tensor, "batch 1 x y z"]
 Labels = Int[Tensor, "batch 1 x y z"]
 Volume = Shaped[Tensor, "batch channels x y z"]
 Flow = Float[Tensor, "batch 3 x y z"]
+LevelFlow = Float[Tensor, "batch 3 _ _ _"]  # on the grid of a level, beside tensors of other levels
 Points = Float[Tensor, "batch k 3"]
 Matrix = Float[Tensor, "batch 3 3"]
 Vector = Float[Tensor, "batch 3"]

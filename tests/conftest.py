@@ -56,9 +56,7 @@ def smooth() -> SmoothVolume:
 def smooth_flow(smooth: SmoothVolume) -> SmoothVolume:
     """Makes smooth random flows in float64 of which no component exceeds `amplitude` voxels."""
 
-    def make(
-        size: tuple[int, int, int], amplitude: float = 2.0, batch: int = 2, seed: int = 100
-    ) -> Tensor:
+    def make(size: tuple[int, int, int], amplitude: float = 2.0, batch: int = 2, seed: int = 100) -> Tensor:
         return amplitude * smooth(size, batch, 3, seed)
 
     return make

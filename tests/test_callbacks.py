@@ -108,9 +108,7 @@ def keep_ctrl_c() -> Iterator[None]:
 def test_best_and_last_are_two_files_also_after_resuming(tmp_path):
     fit(tmp_path, Toy([0.5, 0.7, 0.6]), *checkpoint_callbacks(True, tmp_path))
     assert steps_of(tmp_path) == {"best.ckpt": 2, "last.ckpt": 3}
-    trainer = fit(
-        tmp_path, Toy([0.65, 0.69]), *checkpoint_callbacks(True, tmp_path), resume=True, max_steps=5
-    )
+    trainer = fit(tmp_path, Toy([0.65, 0.69]), *checkpoint_callbacks(True, tmp_path), resume=True, max_steps=5)
     assert steps_of(tmp_path) == {"best.ckpt": 2, "last.ckpt": 5}  # the best of the whole run, not of its end
     assert Path(trainer.checkpoint_callback.best_model_path).name == "best.ckpt"
     fit(tmp_path, Toy([0.9]), *checkpoint_callbacks(True, tmp_path), resume=True, max_steps=6)
@@ -135,9 +133,7 @@ def test_an_interruption_keeps_the_last_step_and_an_error_does_not(tmp_path, kee
         folder, reason = tmp_path / name, StopReason()
         module = Toy([0.5], fails_at={3: error})
         with pytest.raises((SystemExit, RuntimeError)):
-            fit(
-                folder, module, reason, *checkpoint_callbacks(True, folder), val_check_interval=2, max_steps=9
-            )
+            fit(folder, module, reason, *checkpoint_callbacks(True, folder), val_check_interval=2, max_steps=9)
         assert steps_of(folder) == {"best.ckpt": 2, "last.ckpt": 3 if name == "interrupted" else 2}
         expected = "interrupted" if name == "interrupted" else "error RuntimeError"
         assert reason.reason.startswith(f"Training stopped: {expected}. Step 3, epoch 0")

@@ -26,9 +26,7 @@ SPACING = (1.0, 2.5, 0.8)
 
 def ellipsoids(shift=(0, 0, 0), size=SIZE):
     """Labels 1, 2 and 7 as ellipsoids, the first two touching, moved by `shift` voxels."""
-    grid = np.stack(np.meshgrid(*(np.arange(side) for side in size), indexing="ij"), axis=-1) - np.array(
-        shift
-    )
+    grid = np.stack(np.meshgrid(*(np.arange(side) for side in size), indexing="ij"), axis=-1) - np.array(shift)
     labels = np.zeros(size, dtype=np.int64)
     for label, centre, radii in [
         (1, (8, 8, 9), (5, 5, 6)),
@@ -133,9 +131,7 @@ def test_hd95_agrees_with_distance_maps():
     np.testing.assert_allclose(hd95_mm(moved, fixed, labels, spacing), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("shift", "expected"), [((0, 0, 0), 0), ((2, 0, 0), 2.0), ((0, 2, 0), 5.0), ((0, 0, 2), 1.6)]
-)
+@pytest.mark.parametrize(("shift", "expected"), [((0, 0, 0), 0), ((2, 0, 0), 2.0), ((0, 2, 0), 5.0), ((0, 0, 2), 1.6)])
 def test_hd95_of_a_moved_box_is_in_mm(shift, expected):
     assert hd95_mm(boxes(shift), boxes(), [3], torch.tensor([SPACING])).item() == pytest.approx(expected)
 
@@ -153,9 +149,7 @@ def test_jacobian_measures_agree_with_a_loop():
     flow = random_flow()
     expected = [determinants(item) for item in flow]
     assert all(0 < (values <= 0).mean() < 1 for values in expected)
-    np.testing.assert_allclose(
-        folding_percent(flow), [100 * (values <= 0).mean() for values in expected], rtol=1e-6
-    )
+    np.testing.assert_allclose(folding_percent(flow), [100 * (values <= 0).mean() for values in expected], rtol=1e-6)
     np.testing.assert_allclose(jacobian_std(flow), [values.std() for values in expected], rtol=1e-10)
     logarithms = [np.log(np.maximum(values, 1e-9)) for values in expected]
     np.testing.assert_allclose(sdlogj(flow), [values.std() for values in logarithms], rtol=1e-10)
@@ -209,9 +203,7 @@ def test_missing_landmarks_are_left_out():
     voxels = landmark_distance_voxels(fixed, moving, flow)
     assert voxels[:2].tolist() == pytest.approx([0.5, 1.5])
     assert voxels[2].isnan()
-    assert landmark_distance_mm(fixed, moving, flow, torch.full((3, 3), 2.0))[:2].tolist() == pytest.approx(
-        [1, 3]
-    )
+    assert landmark_distance_mm(fixed, moving, flow, torch.full((3, 3), 2.0))[:2].tolist() == pytest.approx([1, 3])
 
 
 def one_pair():

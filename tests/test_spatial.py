@@ -70,9 +70,7 @@ def test_one_volume_in_slabs_agrees_with_scipy(smooth_flow, several_threads, thr
     image = torch.rand(1, 2, *SIZE, dtype=torch.float64)
     flow = smooth_flow(SIZE, amplitude=6, batch=1).requires_grad_()
     moved = warp(image.requires_grad_(), flow)
-    np.testing.assert_allclose(
-        moved.detach().numpy(), scipy_warp(image.detach(), flow.detach()), atol=1e-12
-    )
+    np.testing.assert_allclose(moved.detach().numpy(), scipy_warp(image.detach(), flow.detach()), atol=1e-12)
     slabs = torch.autograd.grad(moved.square().sum(), (image, flow))
     twice = warp(image.expand(2, -1, -1, -1, -1), flow.expand(2, -1, -1, -1, -1))
     whole = torch.autograd.grad(twice[0].square().sum(), (image, flow))

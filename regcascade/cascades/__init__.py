@@ -41,6 +41,8 @@ def build(
     name, options = CASCADES.options(cascade)
     if n is None:
         n = len(options.get("stages") or [model])
+    if not isinstance(n, int):
+        raise ValueError(f"n={n}: the number of stages is an integer.")
     return CASCADES.get(name)(model, n, _build_affine(affine, size), **options)
 
 
@@ -48,13 +50,11 @@ def _build_affine(spec: Spec, size: Sequence[int] | None) -> AffineNetwork | Non
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
     check_choice("affine", name, AFFINE_CHOICES)
-    check_options(f"affine={name}", options, ["head_init"])
     if name == "none":
         return None
+    check_options(f"affine={name}", {"size": (), **options}, AffineNetwork)
     if size is None:
-        raise ValueError(
-            f"affine={name} needs size=(X, Y, Z): the affine network belongs to one volume size."
-        )
+        raise ValueError(f"affine={name} needs size=(X, Y, Z): the affine network belongs to one volume size.")
     x, y, z = size
     network = AffineNetwork((x, y, z), **options)
     return network.requires_grad_(name == "learned")

@@ -13,7 +13,7 @@ from regcascade.registry import Registry, Spec, check_choice
 from regcascade.spatial import warp
 from regcascade.types import Image, size_of
 
-CASCADES: Registry["Cascade"] = Registry("cascade")
+CASCADES: Registry["Cascade"] = Registry("cascade", reserved=("model", "n", "affine"))
 SMALLEST_SIDE = 16
 
 
@@ -47,23 +47,16 @@ class Cascade(nn.Module, ABC):
         super().__init__()
         specs = list(stages) if stages else [model] * n
         if len(specs) != n:
-            raise ValueError(
-                f"cascade.stages names {len(specs)} networks and n={n}: leave n out, or make them agree."
-            )
+            raise ValueError(f"cascade.stages names {len(specs)} networks and n={n}: leave n out, or make them agree.")
         if n < 0 or (n == 0 and affine is None):
-            raise ValueError(
-                f"n={n}: a cascade has one stage or more, or none but an affine stage (affine=learned)."
-            )
+            raise ValueError(f"n={n}: a cascade has one stage or more, or none but an affine stage (affine=learned).")
         if share_weights and stages and any(spec != specs[0] for spec in specs):
-            raise ValueError(
-                "cascade.share_weights=true needs the same network at every stage of cascade.stages."
-            )
+            raise ValueError("cascade.share_weights=true needs the same network at every stage of cascade.stages.")
         self.n = n
         self.affine = affine
         self.share_weights = share_weights
         self.nets = nn.ModuleList(
-            build_net(spec, levels=self.levels, flow_multiplier=1 / n)
-            for spec in specs[: self.sets_of_weights]
+            build_net(spec, levels=self.levels, flow_multiplier=1 / n) for spec in specs[: self.sets_of_weights]
         )
 
     @property
@@ -94,8 +87,8 @@ class Cascade(nn.Module, ABC):
 
     def order(self, r: int, repeat: str) -> list[int]:
         """Which network runs at each step."""
-        if r < 1:
-            raise ValueError(f"r={r}: each network is applied once or more.")
+        if not isinstance(r, int) or r < 1:
+            raise ValueError(f"r={r}: how often each network is applied is an integer, 1 or more.")
         check_choice("repeat", repeat, ["stage", "chain"])
         chain = [0 if self.share_weights else k for k in range(self.n)]
         return chain * r if repeat == "chain" else [k for k in chain for _ in range(r)]
@@ -120,9 +113,7 @@ def moved_so_far(moving: Image, before: Stage | None) -> Image:
 
 def _check_pair(moving: Image, fixed: Image) -> None:
     if moving.shape != fixed.shape:
-        raise ValueError(
-            f"moving is {tuple(moving.shape)} and fixed {tuple(fixed.shape)}: bring them to one size."
-        )
+        raise ValueError(f"moving is {tuple(moving.shape)} and fixed {tuple(fixed.shape)}: bring them to one size.")
     if moving.ndim != 5 or moving.shape[1] != 1 or min(size_of(moving)) < SMALLEST_SIDE:
         raise ValueError(
             f"Images are (B, 1, X, Y, Z) with {SMALLEST_SIDE} voxels a side or more; got {tuple(moving.shape)}."

@@ -47,9 +47,7 @@ class OneByOne(CR):
         share_weights: bool = False,
     ) -> None:
         if share_weights:
-            raise ValueError(
-                "cascade=one_by_one fixes the stages it has trained, so it cannot share their weights."
-            )
+            raise ValueError("cascade=one_by_one fixes the stages it has trained, so it cannot share their weights.")
         super().__init__(model, n, affine, stages=stages)
         self.learning = n - 1  # all of them run unless a training says otherwise
 
@@ -63,5 +61,12 @@ class OneByOne(CR):
 
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
         """One network; without gradients if it has been trained already."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (k == self.learning or not self.training)):
+        with self._gradients(k == self.learning):
             return super().step(k, moving, fixed, before)
+
+    def _affine_stage(self, network: AffineNetwork, moving: Image, fixed: Image) -> Stage:
+        with self._gradients(self.learning <= 0):  # with gradients its own loss terms would still move it
+            return super()._affine_stage(network, moving, fixed)
+
+    def _gradients(self, learns: bool) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(torch.is_grad_enabled() and (learns or not self.training))

@@ -106,9 +106,7 @@ def build_augmentation(spec: Spec | None) -> Augmentation | None:
     if spec is None or spec == NONE or (isinstance(spec, Mapping) and spec.get("name") == NONE):
         return None
     if isinstance(spec, str) and spec not in AUGMENTATIONS.names():
-        raise ValueError(
-            f"data.augmentation={spec} is not valid. Known: {', '.join([NONE, *AUGMENTATIONS.names()])}."
-        )
+        raise ValueError(f"data.augmentation={spec} is not valid. Known: {', '.join([NONE, *AUGMENTATIONS.names()])}.")
     name, options = AUGMENTATIONS.options(spec)
     return AUGMENTATIONS.get(name)(**options)
 

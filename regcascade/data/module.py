@@ -98,9 +98,7 @@ class RegistrationData(LightningDataModule):
         self.augmentation = build_augmentation(augmentation)
         self.validate = validate
         if self.pairs_per_epoch < self.batch_size:
-            raise ValueError(
-                f"data.pairs_per_epoch={pairs_per_epoch} is less than data.batch_size={batch_size}."
-            )
+            raise ValueError(f"data.pairs_per_epoch={pairs_per_epoch} is less than data.batch_size={batch_size}.")
         self.validation_pairs = self._choose_pairs(validation, pairs, validation_pairs)
         self._position = {name: index for index, name in enumerate(cases.names)}
         self._progress = Progress()
@@ -203,9 +201,7 @@ class RegistrationData(LightningDataModule):
         with ThreadPool(min(4, os.cpu_count() or 1)) as pool:
             reading = pool.imap(self._read_case, indices)
             console = Console(stderr=True)
-            for _ in track(
-                reading, "Reading scans", len(indices), transient=True, console=console, disable=quiet
-            ):
+            for _ in track(reading, "Reading scans", len(indices), transient=True, console=console, disable=quiet):
                 pass
         self._read.update(names)
 

@@ -54,9 +54,7 @@ class Decathlon(CaseSet):
         for scan in self._scans:
             _check_headers(scan)
         if not self.label_names and any(scan.label for scan in self._scans):
-            raise ValueError(
-                f"{self.root / MANIFEST} lists label files, but its 'labels' does not name their values."
-            )
+            raise ValueError(f"{self.root / MANIFEST} lists label files, but its 'labels' does not name their values.")
         reader = _ReadScan(preprocessing, self.label_names)
         self._cases = (
             CacheDataset(self._scans, reader, runtime_cache=True, copy_cache=False, progress=False)
@@ -99,9 +97,7 @@ class _ReadScan(Transform):
             values = case.labels.flatten().bincount().nonzero().flatten().tolist()
             unknown = [value for value in values if value not in self.known]
             if unknown:
-                raise ValueError(
-                    f"{scan.label} has the labels {unknown}, which 'labels' in {MANIFEST} does not name."
-                )
+                raise ValueError(f"{scan.label} has the labels {unknown}, which 'labels' in {MANIFEST} does not name.")
         return case
 
 
@@ -110,17 +106,13 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}. Give that of a Decathlon task: data.root=DIR.")
     if not path.is_file():
-        raise ValueError(
-            f"{root} has no {MANIFEST}. Give the folder of a Decathlon task that has one: data.root=DIR."
-        )
+        raise ValueError(f"{root} has no {MANIFEST}. Give the folder of a Decathlon task that has one: data.root=DIR.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Fetch it again or mend it.") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("training"), list):
-        raise ValueError(
-            f"{path} has no list 'training'. It must list the scans: [{{'image': ..., 'label': ...}}]."
-        )
+        raise ValueError(f"{path} has no list 'training'. It must list the scans: [{{'image': ..., 'label': ...}}].")
     if not isinstance(manifest.get("test", []), list):
         raise ValueError(f"{path}: 'test' must be a list of image paths.")
     return manifest
@@ -132,9 +124,7 @@ def _list_scans(manifest: dict[str, Any], root: Path) -> list[Scan]:
         raise ValueError(f"{root / MANIFEST} lists no scans.")
     repeated = [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]
     if repeated:
-        raise ValueError(
-            f"{root / MANIFEST} lists more than one scan of the name {repeated[0]!r}; rename the files."
-        )
+        raise ValueError(f"{root / MANIFEST} lists more than one scan of the name {repeated[0]!r}; rename the files.")
     return sorted(scans, key=lambda scan: scan.name)
 
 
@@ -167,6 +157,4 @@ def _numbered_names(manifest: dict[str, Any], key: str, path: Path) -> dict[int,
     try:
         return {int(value): str(name) for value, name in names.items()}
     except (AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: '{key}' must map numbers to names, such as {{'0': 'background'}}."
-        ) from error
+        raise ValueError(f"{path}: '{key}' must map numbers to names, such as {{'0': 'background'}}.") from error

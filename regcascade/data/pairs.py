@@ -96,9 +96,7 @@ class PairSampler(DistributedSampler[CasePair]):
         ValueError: if an epoch has less than one batch on every rank.
     """
 
-    def __init__(
-        self, pairs: RandomPairs, progress: Progress, batch_size: int, ranks: int = 1, rank: int = 0
-    ) -> None:
+    def __init__(self, pairs: RandomPairs, progress: Progress, batch_size: int, ranks: int = 1, rank: int = 0) -> None:
         super().__init__(pairs, num_replicas=ranks, rank=rank, shuffle=False)
         if len(pairs) < batch_size * ranks:
             raise ValueError(
@@ -142,9 +140,7 @@ def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(
-            f"data.pairs={path}: there is no such file. Give a CSV with the columns fixed and moving."
-        )
+        raise ValueError(f"data.pairs={path}: there is no such file. Give a CSV with the columns fixed and moving.")
     known = set(names)
     lines: dict[NamePair, int] = {}
     try:
@@ -152,9 +148,7 @@ def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
             rows = csv.DictReader(file)
             missing = {"fixed", "moving"} - set(rows.fieldnames or ())
             if missing:
-                raise ValueError(
-                    f"{path} has no column {' and no column '.join(sorted(missing))} in its first line."
-                )
+                raise ValueError(f"{path} has no column {' and no column '.join(sorted(missing))} in its first line.")
             for row in rows:
                 where = f"{path}, line {rows.line_num}"
                 pair = (_known(row["fixed"], known, where), _known(row["moving"], known, where))
@@ -208,9 +202,7 @@ def _stack(cases: Sequence[Case], part: Callable[[Case], Tensor | None], what: s
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:
         names = ", ".join(case.name for case in cases)
-        raise ValueError(
-            f"The scans {names} have different {what}, {sorted(shapes)}, and cannot share a batch."
-        )
+        raise ValueError(f"The scans {names} have different {what}, {sorted(shapes)}, and cannot share a batch.")
     return torch.stack(tensors)
 
 

@@ -184,14 +184,11 @@ class Phantom(CaseSet):
         random = self._random(member, _LOOK)
         enhancement = random.normal(1, 0.12)
         tissues = {
-            name: native + enhancement * added + random.normal(0, 5)
-            for name, (native, added) in TISSUES.items()
+            name: native + enhancement * added + random.normal(0, 5) for name, (native, added) in TISSUES.items()
         }
         waves = random.standard_normal((8, 3))
         waves *= random.uniform(8, 24, (8, 1)) / np.linalg.norm(waves, axis=1, keepdims=True)
-        return Look(
-            tissues, waves, random.uniform(0, 2 * np.pi, 8), random.uniform(4, 10), random.uniform(6, 14)
-        )
+        return Look(tissues, waves, random.uniform(0, 2 * np.pi, 8), random.uniform(4, 10), random.uniform(6, 14))
 
     def _render(self, member: int) -> tuple[Float[torch.Tensor, "1 x y z"], Int[torch.Tensor, "1 x y z"]]:
         look = self._look(member)
@@ -221,9 +218,7 @@ def _check(
     if count < 1:
         raise ValueError(f"Phantom: count={count} leaves no case; give 1 or more.")
     if len(size) != 3 or min(size) < SMALLEST_SIDE:
-        raise ValueError(
-            f"Phantom: size={list(size)} is too small; give three sides of {SMALLEST_SIDE} or more."
-        )
+        raise ValueError(f"Phantom: size={list(size)} is too small; give three sides of {SMALLEST_SIDE} or more.")
     if seed < 0 or first_index < 0:
         raise ValueError(f"Phantom: seed={seed} and first_index={first_index} must be 0 or more.")
     if spacing_mm is not None and (len(spacing_mm) != 3 or not min(spacing_mm) > 0):

@@ -80,9 +80,7 @@ class Preprocessing:
         if not 0 <= percentiles[0] < percentiles[1] <= 100:
             raise ValueError(f"data.percentiles={list(percentiles)} is not valid: 0 <= low < high <= 100.")
         if not (window[0] > 0 and np.isfinite(window).all()):
-            raise ValueError(
-                f"data.window={list(window)} is not valid: [width, level] needs a width above 0."
-            )
+            raise ValueError(f"data.window={list(window)} is not valid: [width, level] needs a width above 0.")
         if self.pad != EDGE and (isinstance(self.pad, str | bool) or not 0 <= self.pad <= 1):
             raise ValueError(f"data.pad={self.pad} is not valid: give a value in 0..1, or {EDGE}.")
         object.__setattr__(self, "size", check_size("data.size", self.size))
@@ -91,9 +89,7 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def read(self, image: Path, label: Path | None = None, name: str = "") -> Case:
         """Read one scan, with its labels if there are any; the name defaults to the file's.
@@ -134,9 +130,7 @@ class Preprocessing:
         if self.fit == "crop_pad":
             if self.pad == EDGE:
                 return ResizeWithPadOrCrop(self.size, mode="edge")(volume)
-            return ResizeWithPadOrCrop(self.size, mode="constant", value=0.0 if is_label else self.pad)(
-                volume
-            )
+            return ResizeWithPadOrCrop(self.size, mode="constant", value=0.0 if is_label else self.pad)(volume)
         # Plain "nearest" would sit half a voxel off the image's half-pixel grid.
         mode = "nearest-exact" if is_label else "trilinear"
         return Resize(self.size, mode=mode, align_corners=None if is_label else False)(volume)
@@ -168,14 +162,10 @@ def read_header(path: Path) -> Header:
     try:
         image = nibabel.load(path)
     except _UNREADABLE as error:
-        raise ValueError(
-            f"{path} cannot be read as an image ({_first_line(error)}). Fetch it again."
-        ) from error
+        raise ValueError(f"{path} cannot be read as an image ({_first_line(error)}). Fetch it again.") from error
     shape = tuple(int(side) for side in image.shape)
     if len(shape) != 3:
-        raise ValueError(
-            f"{path} has {len(shape)} axes, {shape}: give 3D images, one channel or time point a file."
-        )
+        raise ValueError(f"{path} has {len(shape)} axes, {shape}: give 3D images, one channel or time point a file.")
     if min(shape) < 1:
         raise ValueError(f"{path} is empty: its shape is {shape}.")
     spacing = voxel_sizes(image.affine)
@@ -190,9 +180,7 @@ def read_header(path: Path) -> Header:
 def check_same_shape(image: Header, label: Header, image_path: Path, label_path: Path) -> None:
     """Raise ValueError naming both files if a label map does not have the shape of its image."""
     if image.shape != label.shape:
-        raise ValueError(
-            f"{label_path} has the shape {label.shape}, but its image {image_path} has {image.shape}."
-        )
+        raise ValueError(f"{label_path} has the shape {label.shape}, but its image {image_path} has {image.shape}.")
 
 
 def _load(path: Path) -> MetaTensor:

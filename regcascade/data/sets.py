@@ -112,9 +112,7 @@ class DecathlonData(RegistrationData):
         augmentation: Spec | None = "none",
     ) -> None:
         if root is None:
-            raise ValueError(
-                "data=msd needs the folder of a Decathlon task, with its dataset.json: data.root=DIR."
-            )
+            raise ValueError("data=msd needs the folder of a Decathlon task, with its dataset.json: data.root=DIR.")
         check_count("data.seed", seed, 0)
         preprocessing = Preprocessing(size, fit, pad, intensity, percentiles, window)
         cases = Decathlon(root, preprocessing, cache)

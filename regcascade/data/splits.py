@@ -18,9 +18,7 @@ class Split(NamedTuple):
     validation: list[str]
 
 
-def split_names(
-    names: Sequence[str], labelled: Collection[str], validation: Part, train: Part, seed: int
-) -> Split:
+def split_names(names: Sequence[str], labelled: Collection[str], validation: Part, train: Part, seed: int) -> Split:
     """Divide the scans of a set.
 
     Each part is a fraction (0.15), a count (30), a list of names, or a file of names: text with one a line,
@@ -51,9 +49,7 @@ def split_names(
         listed_validation = _shuffled(pool, seed)[:count]
     both = set(listed_validation) & set(listed_train or ())
     if both:
-        raise ValueError(
-            f"data.train and data.validation both list {sorted(both)[0]!r}; a scan belongs to one part."
-        )
+        raise ValueError(f"data.train and data.validation both list {sorted(both)[0]!r}; a scan belongs to one part.")
     if listed_train is None:
         rest = [name for name in names if name not in set(listed_validation)]
         count = len(rest) if train is None else _count("data.train", train, len(names), len(rest))
@@ -72,8 +68,7 @@ def _count(option: str, part: object, whole: int, available: int) -> int:
         count = part
     else:
         raise ValueError(
-            f"{option}={part} is not valid: give a fraction in 0..1 (0.15), a count (30), names "
-            "or a file of names."
+            f"{option}={part} is not valid: give a fraction in 0..1 (0.15), a count (30), names or a file of names."
         )
     if count > available:
         raise ValueError(f"{option}={part} asks for {count} scans, but only {available} are left for it.")
@@ -88,9 +83,7 @@ def _listed(option: str, part: Part, names: Sequence[str]) -> list[str] | None:
     known = set(names)
     for name in listed:
         if name not in known:
-            raise ValueError(
-                f"{option}: there is no scan {name!r} in the data set.{did_you_mean(str(name), names)}"
-            )
+            raise ValueError(f"{option}: there is no scan {name!r} in the data set.{did_you_mean(str(name), names)}")
     if len(set(listed)) < len(listed):
         repeated = next(name for name in listed if listed.count(name) > 1)
         raise ValueError(f"{option} lists {repeated!r} more than once.")

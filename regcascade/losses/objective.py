@@ -96,26 +96,18 @@ class Objective(nn.Module):
         terms["loss"] = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
         return terms
 
-    def _similarities(
-        self, registration: Registration, fixed: Image, fields: dict[int, Tensor]
-    ) -> dict[str, Tensor]:
-        terms = {
-            "similarity": sum_of(self.similarity(stage.moved, fixed) for stage in registration.supervised)
-        }
+    def _similarities(self, registration: Registration, fixed: Image, fields: dict[int, Tensor]) -> dict[str, Tensor]:
+        terms = {"similarity": sum_of(self.similarity(stage.moved, fixed) for stage in registration.supervised)}
         for level, field in fields.items():
             if level > 0:
-                terms[f"similarity{LEVEL_NAMES[level]}"] = self.similarity(
-                    warp(registration.moving, field), fixed
-                )
+                terms[f"similarity{LEVEL_NAMES[level]}"] = self.similarity(warp(registration.moving, field), fixed)
         return terms
 
     def _smoothness(self, registration: Registration, fields: dict[int, Tensor]) -> dict[str, Tensor]:
         if not registration.deformable_stages:
             return {}
         if self.smoothness_of == "stages":
-            return {
-                "smoothness": sum_of(self.regularizer(stage.flow) for stage in registration.deformable_stages)
-            }
+            return {"smoothness": sum_of(self.regularizer(stage.flow) for stage in registration.deformable_stages)}
         return {
             f"smoothness{LEVEL_NAMES[level]}": self.regularizer(registration.without_affine(field))
             for level, field in fields.items()

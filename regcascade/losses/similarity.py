@@ -80,15 +80,11 @@ class LocalCorrelationLoss(nn.Module):
         min_variance: floor of the variance in a window, in squared intensities.
     """
 
-    def __init__(
-        self, kernel_size: int = 9, kernel_type: str = "rectangular", min_variance: float = 1e-5
-    ) -> None:
+    def __init__(self, kernel_size: int = 9, kernel_type: str = "rectangular", min_variance: float = 1e-5) -> None:
         super().__init__()
         check_choice("kernel_type", kernel_type, LNCC_WINDOWS)
         if kernel_size < 3 or kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size={kernel_size} is not valid: give an odd number of voxels, 3 or more."
-            )
+            raise ValueError(f"kernel_size={kernel_size} is not valid: give an odd number of voxels, 3 or more.")
         if min_variance <= 0:
             raise ValueError(f"min_variance={min_variance} is not valid: it must be above 0.")
         self.loss = LocalNormalizedCrossCorrelationLoss(kernel_size=kernel_size, kernel_type=kernel_type)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from regcascade.nets.blocks import init_like_the_first_paper
 from regcascade.registry import Registry, check_choice
-from regcascade.types import Flow, Image, level_size, size_of
+from regcascade.types import Image, LevelFlow, level_size, size_of
 
 NETS: Registry["Network"] = Registry("network")
 
@@ -65,7 +65,7 @@ class Network(nn.Module, ABC):
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
         """What the head of each of `self.levels` reads, from the padded pair `(B, 2, X, Y, Z)`."""
 
-    def forward(self, moving: Image, fixed: Image) -> dict[int, Flow]:
+    def forward(self, moving: Image, fixed: Image) -> dict[int, LevelFlow]:
         """Predict flows that deform `moving` onto `fixed`, by level, each in voxels of its own level, float32."""
         size = size_of(moving)
         pair = torch.cat([fixed, moving] if self.input_order == "fixed_first" else [moving, fixed], dim=1)

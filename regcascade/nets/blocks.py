@@ -16,14 +16,10 @@ class SameConv3d(nn.Conv3d):
     3^3 stride-2 convolution pads 0 and 1, where PyTorch's `padding=1` would look one voxel earlier.
     """
 
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = True
-    ):
+    def __init__(self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = True):
         # With stride 1 and an odd kernel SAME is symmetric, and the convolution pads by itself, without a copy.
         symmetric = stride == 1 and kernel % 2 == 1
-        super().__init__(
-            channels_in, channels_out, kernel, stride, padding=kernel // 2 if symmetric else 0, bias=bias
-        )
+        super().__init__(channels_in, channels_out, kernel, stride, padding=kernel // 2 if symmetric else 0, bias=bias)
         self.symmetric = symmetric
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,9 +65,7 @@ def init_like_the_first_paper(module: nn.Module) -> None:
     """
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.uniform_(module.weight, -1, 1)
-        taps = module.weight[
-            0
-        ].numel()  # (out, in, k, k, k) and (in, out, k, k, k): all but the last in TensorFlow
+        taps = module.weight[0].numel()  # (out, in, k, k, k) and (in, out, k, k, k): all but the last in TensorFlow
         module.weight.data.mul_(math.sqrt(3 / taps))
         if module.bias is not None:
             nn.init.zeros_(module.bias)

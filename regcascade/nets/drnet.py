@@ -39,13 +39,10 @@ class DRNet(Network):
         input_order: str = "fixed_first",
         head_init: str = "near_zero",
     ) -> None:
-        super().__init__(
-            levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init
-        )
+        super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init)
         block = IncepBlock if incep else conv
         self.pyramid = nn.ModuleList(
-            SameConv3d(PYRAMID_CHANNELS if k else 2, PYRAMID_CHANNELS, stride=2)
-            for k in range(3 if pim else 0)
+            SameConv3d(PYRAMID_CHANNELS if k else 2, PYRAMID_CHANNELS, stride=2) for k in range(3 if pim else 0)
         )
         self.blocks, self.down = nn.ModuleList(), nn.ModuleList()
         for k, width in enumerate(WIDTHS):

@@ -38,9 +38,7 @@ class VoxelMorph(Network):
         input_order: str = "fixed_first",
         head_init: str = "near_zero",
     ) -> None:
-        super().__init__(
-            levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init
-        )
+        super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init)
         for option, value in {
             "width_multiplier": width_multiplier, "convolutions": convolutions, "passes": passes
         }.items():  # fmt: skip
@@ -48,8 +46,7 @@ class VoxelMorph(Network):
                 raise ValueError(f"{option}={value}: it counts things, so it is 1 or more.")
         last = 16 * width_multiplier
         self.passes = nn.ModuleList(
-            _UNet(2 if k == 0 else last, width_multiplier, convolutions, negative_slope)
-            for k in range(passes)
+            _UNet(2 if k == 0 else last, width_multiplier, convolutions, negative_slope) for k in range(passes)
         )
         width_at = {0: last, 1: 2 * last, 2: 2 * last}
         self.heads.update({str(level): SameConv3d(width_at[level], 3) for level in self.levels})

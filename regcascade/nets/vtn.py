@@ -54,9 +54,7 @@ class VTN(Network):
         input_order: str = "fixed_first",
         head_init: str = "near_zero",
     ) -> None:
-        super().__init__(
-            levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init
-        )
+        super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init)
         self.encoder = VTNEncoder()
         self.predictions, self.up_predictions, self.up_features = (
             nn.ModuleList(),
@@ -81,8 +79,6 @@ class VTN(Network):
         decoder = zip(reversed(skips), self.up_features, self.predictions, self.up_predictions, strict=True)
         for skip, up_features, prediction, up_prediction in decoder:
             size = skip.shape[2:]
-            x = torch.cat(
-                [skip, self.activation(up_features(x, size)), up_prediction(prediction(x), size)], dim=1
-            )
+            x = torch.cat([skip, self.activation(up_features(x, size)), up_prediction(prediction(x), size)], dim=1)
             maps.append(x)
         return {0: maps[-1], 1: maps[-1], 2: maps[-2]}

@@ -73,9 +73,7 @@ class MetricsFile(Logger):
         self._waiting.append({"step": step, **row})
 
     @rank_zero_only
-    def log_hyperparams(
-        self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any
-    ) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:
         """Nothing to do: `config.yaml` of the run folder holds them."""
 
     @rank_zero_only

@@ -86,9 +86,7 @@ def draw_difference(axes: Axes, view: View, when: str, image: Tensor, fixed: Ten
     title(axes, f"{when}: difference to fixed")
 
 
-def draw_overlap(
-    axes: Axes, view: View, when: str, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor
-) -> None:
+def draw_overlap(axes: Axes, view: View, when: str, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor) -> None:
     """Two label maps over a dimmed image; the title has the mean Dice of the whole volume."""
     both = torch.cat([fixed_labels.unique(), moved_labels.unique()])
     present = [label for label in both.unique().tolist() if label > 0]

@@ -81,9 +81,7 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     pair = _pair(batch, registration, index)
     planes = planes_of(pair.fixed, pair.labels[0] if pair.labels else None)
     views = [View(plane, pair.spacing) for plane in planes]
-    shapes = [
-        plane.proportion(size_of(pair.fixed), pair.spacing) for plane in [*planes, planes[0], planes[0]]
-    ]
+    shapes = [plane.proportion(size_of(pair.fixed), pair.spacing) for plane in [*planes, planes[0], planes[0]]]
     figure, grid = _page([min(max(shape, 0.4), 2.0) for shape in shapes], 2 + len(pair.stages))
     for row, view in enumerate(views):
         _draw_images(figure, grid, row, view, pair)
@@ -205,9 +203,7 @@ def _write_around(figure: Figure, pair: _Pair) -> None:
     spacing = " x ".join(f"{step:.3g}" for step in pair.spacing)
     facts = f"{sides} voxels of {spacing} mm. x, y, z: the axes of the array, arrows towards higher indices."
     flows = "Flows: |displacement| along x, y, z in red, green, blue; full colour is the slice's largest."
-    figure.text(
-        0.01, 1 - 0.12 / height, f"{moving} onto {fixed}{hidden}", fontsize=12, va="top", weight="bold"
-    )
+    figure.text(0.01, 1 - 0.12 / height, f"{moving} onto {fixed}{hidden}", fontsize=12, va="top", weight="bold")
     figure.text(0.01, 1 - 0.38 / height, facts, fontsize=8, va="top")
     figure.text(0.01, 0.08 / height, flows, fontsize=8, va="bottom")
     entries = [Patch(facecolor=FOLDED, label="folded")]

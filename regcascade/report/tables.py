@@ -87,9 +87,7 @@ def model_table(rows: Sequence[tuple[str, int]]) -> Table:
 
 
 def _table(title: str) -> Table:
-    table = Table(
-        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.show_edge = False
     return table
 

@@ -113,9 +113,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(tmp_path, stop):
     trainer(max_steps=stop, callbacks=[checkpoint], enable_checkpointing=True).fit(first, data(**options))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*not resumable.*")
-        trainer(max_steps=12).fit(
-            second, data(**options), ckpt_path=tmp_path / "last.ckpt", weights_only=True
-        )
+        trainer(max_steps=12).fit(second, data(**options), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
 
     pieces = first.seen["train"] + second.seen["train"]
     assert len(pieces) == len(whole.seen["train"]) == 12

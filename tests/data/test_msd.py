@@ -187,9 +187,7 @@ def unknown_label(root: Path) -> None:
 def test_damaged_content_is_found_before_training(decathlon, damage, message, cache):
     root = decathlon()
     damage(root)
-    data = build_data(
-        {"name": "msd", "root": str(root), "size": [16, 18, 12], "validation": 2, "cache": cache}
-    )
+    data = build_data({"name": "msd", "root": str(root), "size": [16, 18, 12], "validation": 2, "cache": cache})
     with pytest.raises(ValueError, match=message):
         data.setup("fit")
 

@@ -81,9 +81,7 @@ def test_an_epoch_shorter_than_a_batch_is_refused():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(workers):
     drawn = pairs()
-    loader = DataLoader(
-        drawn, 3, sampler=PairSampler(drawn, Progress(), 3), num_workers=workers, collate_fn=collate
-    )
+    loader = DataLoader(drawn, 3, sampler=PairSampler(drawn, Progress(), 3), num_workers=workers, collate_fn=collate)
     names = [pair for batch in loader for pair in zip(batch["fixed_name"], batch["moving_name"], strict=True)]
     wanted = [drawn.draw(k) for k in range(12)]
     assert names == [(f"case_{fixed}", f"case_{moving}") for fixed, moving in wanted]

@@ -67,9 +67,7 @@ def test_resample_is_half_pixel_and_keeps_the_field_of_view(files):
         indexing="ij",
     )
     mapped = unit_range(image, image.min(), image.max())
-    np.testing.assert_allclose(
-        case.image[0], map_coordinates(mapped, centres, order=1, mode="nearest"), atol=1e-5
-    )
+    np.testing.assert_allclose(case.image[0], map_coordinates(mapped, centres, order=1, mode="nearest"), atol=1e-5)
     nearest = tuple(np.floor(axis + 0.5).astype(int) for axis in centres)
     np.testing.assert_array_equal(case.labels[0], labels[nearest])
     extents = np.array(case.spacing) * size

@@ -39,9 +39,7 @@ def test_phantom():
 
 def test_msd(decathlon):
     root = str(decathlon(labelled=6, unlabelled=2))
-    data = build_data(
-        {"name": "msd", "root": root, "size": [16, 12, 11], "validation": 3, "augmentation": "bspline"}
-    )
+    data = build_data({"name": "msd", "root": root, "size": [16, 12, 11], "validation": 3, "augmentation": "bspline"})
     assert len(data.train_names) == 5 and {"toy_06", "toy_07"} <= set(data.train_names)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))

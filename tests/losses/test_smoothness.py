@@ -15,9 +15,7 @@ def random_flow(seed=0, batch=2, size=SIZE, dtype=torch.float64):
 
 
 def coordinates(size=SIZE):
-    return torch.stack(
-        torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in size), indexing="ij")
-    )
+    return torch.stack(torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in size), indexing="ij"))
 
 
 def printed_smoothness(flow):

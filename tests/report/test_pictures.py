@@ -92,9 +92,7 @@ def test_a_page_shows_every_stage_and_both_overlaps(registered):
     assert shown.count("own flow, to 1.00 voxels") == 2
     assert "total flow, to 2.00 voxels" in shown
     assert "after: Dice 1.000" in shown
-    assert float(next(title for title in shown if title.startswith("before"))[-5:]) == pytest.approx(
-        7 / 9, abs=1e-3
-    )
+    assert float(next(title for title in shown if title.startswith("before"))[-5:]) == pytest.approx(7 / 9, abs=1e-3)
     assert "moving grid, 0.000 % folded" in shown
     assert figure.texts[0].get_text() == "scan_4 onto scan_3"
 

@@ -1,0 +1,361 @@
+"""What every registered network keeps in every registered cascade."""
+
+import copy
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch.func import functional_call
+
+from regcascade import build, cascades, nets
+from regcascade.registration import Affine
+from regcascade.spatial import compose, resize_flow, warp
+from regcascade.types import level_size
+
+SIZE = (16, 16, 16)
+ODD = (17, 22, 19)
+COMBINATIONS = list(product(nets.names(), cascades.names()))
+
+
+def images(size=SIZE, batch=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(2, batch, 1, *size, generator=generator)
+
+
+@pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
+def untrained(request):
+    """One cascade of two stages for each combination, as it comes."""
+    torch.manual_seed(0)
+    net, strategy = request.param
+    return build(net, strategy, n=2).eval()
+
+
+@pytest.fixture
+def cascade(untrained):
+    """The same with heads that make flows of about a voxel, and enlargements that have learnt something."""
+    before = copy.deepcopy([p.detach() for p in light_parameters(untrained)])
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for net in untrained.nets:
+            flows = net(*images())
+            for level, head in net.heads.items():
+                head.weight.mul_(1.5 / flows[int(level)].abs().max())
+        for weight in getattr(untrained, "enlarge", torch.nn.Module()).parameters():
+            weight.add_(0.01 * torch.randn_like(weight))
+    yield untrained
+    with torch.no_grad():
+        for parameter, value in zip(light_parameters(untrained), before, strict=True):
+            parameter.copy_(value)
+
+
+def light_parameters(cascade):
+    return [p for key, p in cascade.named_parameters() if ".heads." in key or key.startswith("enlarge.")]
+
+
+def compositions(cascade, registration):
+    """The totals that the stages' own flows make, one by one."""
+    total = None
+    for stage in registration.stages:
+        total = stage.flow if total is None else compose(total, stage.flow)
+        yield total
+
+
+def test_untrained_it_is_near_the_identity_at_any_size(untrained):
+    heavy = sum(p.numel() for p in untrained.parameters()) > 30e6
+    moving, fixed = images(SIZE if heavy else ODD, batch=2)
+    with torch.no_grad():
+        registration = untrained(moving, fixed)
+    assert registration.flow.shape == (2, 3, *moving.shape[2:])
+    assert registration.flow.dtype == registration.moved.dtype == torch.float32
+    assert 0 < registration.flow.abs().max() < 0.1
+    assert registration.affine is None
+    for stage in registration.stages:
+        assert set(stage.totals) == set(untrained.levels)
+        for level, total in stage.totals.items():
+            assert total.shape == (2, 3, *level_size(moving.shape[2:], level))
+
+
+def test_the_total_is_the_composition_and_one_warp_of_it_the_moved_image(cascade):
+    moving, fixed = images()
+    with torch.no_grad():
+        registration = cascade(moving, fixed, r=2)
+        assert len(registration.stages) == len(registration.deformable_stages) == 4
+        for stage, total in zip(registration.stages, compositions(cascade, registration), strict=True):
+            assert stage.flow.abs().max() > 0.2
+            torch.testing.assert_close(stage.total, total)
+            torch.testing.assert_close(stage.moved, warp(moving, total))
+    assert registration.moving is moving
+    assert registration.flow is registration.stages[-1].total
+    assert registration.moved is registration.stages[-1].moved
+    assert registration.supervised[-1] is registration.stages[-1]
+
+
+def test_each_stage_sees_what_the_ones_before_left(cascade):
+    moving, fixed = images()
+    seen = []
+    handles = [
+        net.register_forward_pre_hook(lambda _, args, k=k: seen.append((k, *args)))
+        for k, net in enumerate(cascade.nets)
+    ]
+    with torch.no_grad():
+        registration = cascade(moving, fixed, r=2, repeat="chain")
+    for handle in handles:
+        handle.remove()
+    assert [k for k, *_ in seen] == [0, 1, 0, 1]
+    before = [moving, *(stage.moved for stage in registration.stages[:-1])]
+    for (_, image, target), expected in zip(seen, before, strict=True):
+        assert torch.equal(image, expected)
+        assert torch.equal(target, fixed)
+
+
+def test_repeats_apply_each_stage_in_place_or_the_chain(cascade):
+    assert cascade.order(1, "stage") == cascade.order(1, "chain") == [0, 1]
+    assert cascade.order(3, "stage") == [0, 0, 0, 1, 1, 1]
+    assert cascade.order(3, "chain") == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_batch_gives_what_its_items_give_one_by_one(cascade):
+    moving, fixed = images(batch=2, seed=3)
+    with torch.no_grad():
+        whole = cascade(moving, fixed)
+        for k in range(2):
+            alone = cascade(moving[k : k + 1], fixed[k : k + 1])
+            torch.testing.assert_close(whole.flow[k : k + 1], alone.flow, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(whole.moved[k : k + 1], alone.moved, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_reach_every_parameter_that_learns(cascade):
+    cascade.train()
+    reached = set()
+    for done in (0.0, 0.9):  # a strategy with phases trains each stage in its own
+        cascade.zero_grad()
+        cascade.on_progress(done)
+        registration = cascade(*images())
+        assert registration.flow.requires_grad
+        sum(stage.moved.square().sum() for stage in registration.supervised).backward()
+        for key, parameter in cascade.named_parameters():
+            if parameter.grad is not None:
+                assert parameter.grad.isfinite().all(), key
+                if parameter.grad.any():
+                    reached.add(key)
+    cascade.zero_grad()
+    cascade.on_progress(1.0)
+    cascade.eval()
+    assert reached == {key for key, _ in cascade.named_parameters()}
+
+
+def test_weights_survive_the_state_dict(cascade):
+    state = {key: value.clone() for key, value in cascade.state_dict().items()}
+    fresh = copy.deepcopy(cascade).to("meta")
+    fresh.load_state_dict(state, assign=True)
+    with torch.no_grad():
+        assert torch.equal(fresh(*images()).flow, cascade(*images()).flow)
+
+
+@pytest.mark.parametrize("strategy", cascades.names())
+@pytest.mark.parametrize("size", [SIZE, ODD, (24, 16, 33)])
+def test_any_size_goes_through_any_strategy(strategy, size):
+    model = build("voxelmorph", strategy, n=3)
+    moving, fixed = images(size, batch=2)
+    with torch.no_grad():
+        registration = model(moving, fixed)
+    assert registration.flow.shape == (2, 3, *size)
+    assert registration.moved.shape == (2, 1, *size)
+
+
+@pytest.mark.parametrize("strategy", cascades.names())
+def test_autocast_gives_float32_flows_close_to_full_precision(strategy):
+    torch.manual_seed(0)
+    model = build({"name": "voxelmorph", "head_init": "paper"}, strategy, affine="learned", n=1, size=SIZE)
+    with torch.no_grad():
+        plain = model(*images())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = model(*images())
+    for a, b in zip(plain.stages, mixed.stages, strict=True):
+        for level, total in a.totals.items():
+            assert b.totals[level].dtype == torch.float32
+            assert (b.totals[level] - total).abs().max() < 0.05 * total.abs().max() + 1e-4
+        assert b.moved.dtype == torch.float32
+
+
+@pytest.mark.parametrize("strategy", cascades.names())
+def test_the_flow_multiplier_is_one_over_n(strategy):
+    with torch.device("meta"):
+        for n in (1, 2, 3):
+            model = build("vtn", strategy, n=n)
+            assert [net.flow_multiplier for net in model.nets] == [pytest.approx(1 / n)] * n
+
+
+class TestAffine:
+    @pytest.fixture(params=cascades.names())
+    def model(self, request):
+        """With an affine stage that is far from the identity."""
+        torch.manual_seed(0)
+        model = build("voxelmorph", request.param, n=1, affine="learned", size=ODD)
+        with torch.no_grad():
+            start = model.affine(*images(ODD))
+            model.affine.matrix.weight.mul_(0.06 / (start.matrix - torch.eye(3)).abs().max())
+            model.affine.offset.weight.mul_(1 / start.offset.abs().max())
+            flow = model.nets[0](*images(ODD))[0]
+            for head in model.nets[0].heads.values():
+                head.weight.mul_(1 / flow.abs().max())
+        return model
+
+    def test_comes_first_and_is_followed_exactly(self, model):
+        moving, fixed = images(ODD)
+        model.eval()
+        with torch.no_grad():
+            registration = model(moving, fixed)
+        first, second = registration.stages
+        affine = first.affine
+        assert registration.affine is affine and registration.deformable_stages == (second,)
+        assert isinstance(affine, Affine) and affine.size == ODD
+        torch.testing.assert_close(first.total, affine.displacement())
+        torch.testing.assert_close(first.moved, warp(moving, first.total))
+        expected = affine.followed_by(second.flow)
+        torch.testing.assert_close(second.total, expected)
+        torch.testing.assert_close(second.moved, warp(moving, expected))
+        for level, total in second.totals.items():
+            assert set(first.totals) == set(second.totals)
+            # Near the border an enlarged field cannot be linear.
+            inner = (..., *(slice(4, side - 4) for side in ODD))
+            whole = resize_flow(first.totals[level], ODD, level)
+            torch.testing.assert_close(whole[inner], first.total[inner], rtol=1e-3, atol=1e-4)
+            assert total.shape == first.totals[level].shape
+
+    def test_learns_when_learned(self, model):
+        model.train().zero_grad()
+        model.on_progress(0.0)
+        registration = model(*images(ODD))
+        registration.moved.square().sum().backward()
+        assert all(p.grad is not None and p.grad.any() for p in model.affine.parameters())
+        model.zero_grad()
+
+    @pytest.mark.parametrize("strategy", cascades.names())
+    def test_gets_no_gradient_when_frozen(self, strategy):
+        model = build("voxelmorph", strategy, n=1, affine="frozen", size=SIZE)
+        model.train()
+        registration = model(*images())
+        registration.moved.square().sum().backward()
+        assert not registration.affine.matrix.requires_grad
+        assert all(p.grad is None and not p.requires_grad for p in model.affine.parameters())
+        assert any(p.grad is not None for p in model.nets.parameters())
+
+    @pytest.mark.parametrize("strategy", cascades.names())
+    def test_alone_is_a_cascade_of_no_stage(self, strategy):
+        model = build("vtn", strategy, n=0, affine="learned", size=ODD)
+        assert sum(p.numel() for p in model.nets.parameters()) == 0
+        model.on_progress(0.5)
+        registration = model(*images(ODD, batch=2), r=2)
+        assert len(registration.stages) == 1 and registration.deformable_stages == ()
+        assert torch.equal(registration.flow, registration.affine.displacement())
+        assert registration.flow.abs().max() < 0.1
+        registration.moved.square().sum().backward()
+        assert all(p.grad is not None for p in model.parameters())
+
+
+class TestSharedWeights:
+    @pytest.fixture(params=[name for name in cascades.names() if name != "one_by_one"])
+    def strategy(self, request):
+        return request.param
+
+    def test_there_is_one_set(self, strategy):
+        with torch.device("meta"):
+            alone, three = build("voxelmorph", strategy, n=1), build("voxelmorph", strategy, n=3)
+            shared = build("voxelmorph", {"name": strategy, "share_weights": True}, n=3)
+
+        def count(model):
+            return sum(p.numel() for p in model.parameters())
+
+        assert count(three) == 3 * count(alone)
+        assert count(shared) == count(alone)
+        assert shared.order(1, "stage") == [0, 0, 0]
+        assert shared.nets[0].flow_multiplier == pytest.approx(1 / 3)
+
+    def test_it_computes_what_equal_stages_compute(self, strategy):
+        torch.manual_seed(0)
+        shared = build("voxelmorph", {"name": strategy, "share_weights": True}, n=2)
+        with torch.no_grad():
+            for head in shared.nets[0].heads.values():
+                head.weight.mul_(2000)
+        plain = build("voxelmorph", strategy, n=2)
+        state = {
+            part + f".{k}." + rest: value
+            for key, value in shared.state_dict().items()
+            for part, _, rest in [key.split(".", 2)]
+            for k in range(2)
+        }
+        with torch.no_grad():
+            expected = shared(*images()).flow
+            assert expected.abs().max() > 0.05
+            torch.testing.assert_close(functional_call(plain, state, tuple(images())).flow, expected)
+
+    def test_different_networks_cannot_share(self, strategy):
+        with pytest.raises(ValueError, match=r"share_weights=true needs the same network"):
+            build(cascade={"name": strategy, "share_weights": True, "stages": ["voxelmorph", "vtn"]})
+
+
+@pytest.mark.parametrize("strategy", cascades.names())
+def test_stages_may_be_different_networks(strategy):
+    narrow = {"name": "voxelmorph", "convolutions": 2}
+    with torch.device("meta"):
+        model = build("drnet", {"name": strategy, "stages": ["vtn", narrow, "voxelmorph"]})
+    assert model.n == 3
+    assert [type(net).__name__ for net in model.nets] == ["VTN", "VoxelMorph", "VoxelMorph"]
+    assert len(model.nets[1].passes[0].bottom) == 4
+
+
+class TestBadOptions:
+    def test_numbers_that_make_no_cascade(self):
+        with pytest.raises(ValueError, match=r"n=0: a cascade has one stage or more"):
+            build(n=0)
+        with pytest.raises(ValueError, match=r"n=-1"):
+            build(n=-1)
+        with pytest.raises(ValueError, match=r"cascade.stages names 2 networks and n=3"):
+            build(cascade={"name": "cr", "stages": ["vtn", "vtn"]}, n=3)
+
+    def test_names_and_options(self):
+        with pytest.raises(ValueError, match=r"Unknown cascade 'mrc'. Known: all_stages, cr, mcr, one_by_one"):
+            build(cascade="mrc")
+        with pytest.raises(ValueError, match=r"cascade 'cr' has no option 'accumulate'"):
+            build(cascade={"name": "cr", "accumulate": "add"})
+        with pytest.raises(ValueError, match=r"cascade.accumulate=multiply is not valid. Known: add, compose"):
+            build(cascade={"name": "mcr", "accumulate": "multiply"})
+        with pytest.raises(ValueError, match=r"affine=rigid is not valid. Known: none, learned, frozen"):
+            build(affine="rigid")
+        with pytest.raises(ValueError, match=r"affine=learned has no option 'checkpint'"):
+            build(affine={"name": "learned", "checkpint": "x"}, size=SIZE)
+        with pytest.raises(ValueError, match=r"affine=learned needs size"):
+            build(affine="learned")
+        with pytest.raises(ValueError, match=r"one_by_one.*cannot share"):
+            build(cascade={"name": "one_by_one", "share_weights": True}, n=2)
+
+    def test_repeats(self):
+        model = build(n=1)
+        with pytest.raises(ValueError, match=r"r=0"):
+            model(*images(), r=0)
+        with pytest.raises(ValueError, match=r"repeat=both is not valid. Known: stage, chain"):
+            model(*images(), repeat="both")
+
+    def test_a_side_below_16(self):
+        with pytest.raises(ValueError, match=r"16 voxels a side or more; got \(1, 1, 16, 15, 16\)"):
+            build()(*images((16, 15, 16)))
+
+    @pytest.mark.usefixtures("unchecked")
+    def test_images_that_do_not_fit(self):
+        with pytest.raises(ValueError, match="bring them to one size"):
+            build()(torch.rand(1, 1, 16, 16, 16), torch.rand(1, 1, 16, 16, 17))
+        with pytest.raises(ValueError, match=r"\(B, 1, X, Y, Z\)"):
+            build()(torch.rand(1, 2, 16, 16, 16), torch.rand(1, 2, 16, 16, 16))
+        with pytest.raises(ValueError, match=r"\(B, 1, X, Y, Z\)"):
+            build()(torch.rand(16, 16, 16), torch.rand(16, 16, 16))
+
+
+def test_nothing_is_kept_between_calls():
+    torch.manual_seed(0)
+    model = build("voxelmorph", "mcr", n=2)
+    with torch.no_grad():
+        first = model(*images()).flow
+        model(*images(ODD, batch=2))
+        np.testing.assert_array_equal(model(*images()).flow, first)
