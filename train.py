@@ -68,8 +68,8 @@ def train(config: DictConfig) -> dict[str, Any]:
     trainer = L.Trainer(
         **options["trainer"],
         default_root_dir=folder,
-        logger=built(options["logger"]),
-        callbacks=[*built(options["callbacks"]), *checkpoint_callbacks(data.has_labels, folder)],
+        logger=built(options["logger"], options["imports"]),
+        callbacks=[*built(options["callbacks"], options["imports"]), *checkpoint_callbacks(data.has_labels, folder)],
     )
     record_run(folder, config)
     for logger in trainer.loggers:
@@ -150,7 +150,7 @@ def _config_of_resumed(config: DictConfig, resumed: Path) -> DictConfig:
                 f"{override}: a resumed run keeps the {key} it was started with; change single values only."
             )
         OmegaConf.update(stored, key, OmegaConf.select(config, key), force_add=True)
-    stored.paths = config.paths
+    stored.paths, stored.imports = config.paths, config.imports  # the file's own imports are not to run
     return stored  # type: ignore[return-value]
 
 

@@ -145,8 +145,8 @@ def load_affine(cascade: Cascade, path: str | Path) -> None:
         raise CheckpointError(f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine.")
     if tuple(checkpoint.description["size"]) != cascade.affine.size:
         raise CheckpointError(
-            f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels, and this "
-            f"run has {list(cascade.affine.size)}: set data.size to the former, or train another (experiment=affine)."
+            f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels, and "
+            f"this run has {list(cascade.affine.size)}: set data.size to the former, or train another (experiment=affine)."
         )
     cascade.affine.load_state_dict(weights)
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,12 @@ from regcascade.registry import import_user_modules
 for message in ("monai.metrics.utils get_mask_edges", "`isinstance.treespec, LeafSpec.` is deprecated"):
     warnings.filterwarnings("ignore", message=f".*{message}", category=FutureWarning)
 
-INSTANTIABLE = ("lightning.pytorch.", "regcascade.")
+INSTANTIABLE = (
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "regcascade.callbacks.",
+    "regcascade.report.loggers.",
+)
 LONGEST_FOLDER_NAME = 150
 
 
@@ -78,13 +83,30 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in options.items()}  # type: ignore[union-attr]
 
 
-def built(configs: Mapping[str, Any] | None) -> list[Any]:
-    """The loggers or callbacks of a config group. Only classes of Lightning and of this package are made."""
+def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> list[Any]:
+    """The loggers or callbacks of a config group.
+
+    Only classes of Lightning, of this package and of the modules the user imports can be made: a config of somebody
+    else's, such as the one in the folder of a run to resume, cannot name any other code to run.
+    """
+    allowed = (*INSTANTIABLE, *(f"{module}." for module in imports))
     for name, config in (configs or {}).items():
-        target = config.get("_target_", "")
-        if not target.startswith(INSTANTIABLE):
-            raise ValueError(f"{name}._target_={target}: only {' and '.join(INSTANTIABLE)} classes can be made.")
+        for target in _targets(config):
+            if not str(target).startswith(allowed):
+                raise ValueError(f"{name}._target_={target}: only classes of {', '.join(allowed)} can be made.")
     return [instantiate(config) for config in (configs or {}).values()]
+
+
+def _targets(config: Any) -> Iterator[Any]:
+    """Every `_target_` in nested plain values."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key == "_target_":
+                yield value
+            yield from _targets(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _targets(value)
 
 
 def record_run(folder: Path, config: DictConfig) -> None:

@@ -129,6 +129,6 @@ def _check_finite(terms: Mapping[str, Tensor], batch: Batch) -> None:
     pairs = zip(batch["fixed_name"], batch["moving_name"], strict=True)
     names = "; ".join(f"fixed {fixed}, moving {moving}" for fixed, moving in pairs)
     raise NonFiniteLossError(
-        f"The loss term {', '.join(bad)} is not finite for the pair ({names}). Look at these scans, lower optimizer.lr, "
-        "or set trainer.precision=32. The last checkpoint is from before this step."
+        f"The loss term {', '.join(bad)} is not finite for the pair ({names}). Look at these scans, "
+        "lower optimizer.lr, or set trainer.precision=32. The last checkpoint is from before this step."
     )

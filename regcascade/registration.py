@@ -117,6 +117,11 @@ class Registration:
             )
         return resize_flow(totals[level], size_of(self.moving), level)
 
-    def without_affine(self, flow: Flow) -> Flow:
-        """A total flow less the affine displacement, which no smoothness term is to punish."""
-        return flow if self.affine is None else flow - self.affine.displacement()
+    def without_affine(self, flow: Flow, level: int = 0) -> Flow:
+        """A total flow, enlarged from a level, less the affine displacement, which no smoothness term is to punish.
+
+        The displacement is enlarged from that level too: next to the border an enlarged linear field is not linear.
+        """
+        if self.affine is None:
+            return flow
+        return flow - resize_flow(self.affine.displacement(level), size_of(flow), level)

@@ -110,8 +110,8 @@ def test_composition_of_linear_maps_is_exact():
     points = points_of(SIZE)
     a, b = some_matrix(1), some_matrix(2)
     offset_a, offset_b = (
-        around_the_centre(a, SIZE) + [0.3, -0.2, 0.1],
-        around_the_centre(b, SIZE) + [-0.4, 0.1, 0.2],
+        around_the_centre(a, SIZE) + np.array([0.3, -0.2, 0.1]),
+        around_the_centre(b, SIZE) + np.array([-0.4, 0.1, 0.2]),
     )
     first, then = linear_flow(a, offset_a, points), linear_flow(b, offset_b, points)
     expected = linear_flow(a @ b, a @ offset_b + offset_a, points)

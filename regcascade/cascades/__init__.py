@@ -52,7 +52,7 @@ def _build_affine(spec: Spec, size: Sequence[int] | None) -> AffineNetwork | Non
     check_choice("affine", name, AFFINE_CHOICES)
     if name == "none":
         return None
-    check_options(f"affine={name}", {"size": (), **options}, AffineNetwork)
+    check_options(f"affine={name}", options, AffineNetwork, reserved=("size",))
     if size is None:
         raise ValueError(f"affine={name} needs size=(X, Y, Z): the affine network belongs to one volume size.")
     x, y, z = size

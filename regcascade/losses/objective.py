@@ -109,7 +109,7 @@ class Objective(nn.Module):
         if self.smoothness_of == "stages":
             return {"smoothness": sum_of(self.regularizer(stage.flow) for stage in registration.deformable_stages)}
         return {
-            f"smoothness{LEVEL_NAMES[level]}": self.regularizer(registration.without_affine(field))
+            f"smoothness{LEVEL_NAMES[level]}": self.regularizer(registration.without_affine(field, level))
             for level, field in fields.items()
         }
 

@@ -12,7 +12,7 @@ from regcascade.nets.blocks import init_like_the_first_paper
 from regcascade.registry import Registry, check_choice
 from regcascade.types import Image, LevelFlow, level_size, size_of
 
-NETS: Registry["Network"] = Registry("network")
+NETS: Registry["Network"] = Registry("network", reserved=("levels", "flow_multiplier"))
 
 
 class Network(nn.Module, ABC):

@@ -331,6 +331,16 @@ class TestBadOptions:
         with pytest.raises(ValueError, match=r"one_by_one.*cannot share"):
             build(cascade={"name": "one_by_one", "share_weights": True}, n=2)
 
+    def test_what_the_program_sets_is_no_option(self):
+        for option in ("levels", "flow_multiplier"):
+            with pytest.raises(ValueError, match=f"network 'voxelmorph' has no option '{option}'"):
+                build({"name": "voxelmorph", option: 1})
+        for option in ("model", "n", "affine"):
+            with pytest.raises(ValueError, match=f"cascade 'cr' has no option '{option}'"):
+                build(cascade={"name": "cr", option: 1})
+        with pytest.raises(ValueError, match=r"affine=learned has no option 'size'. Known: head_init"):
+            build(affine={"name": "learned", "size": SIZE}, size=SIZE)
+
     def test_repeats(self):
         model = build(n=1)
         with pytest.raises(ValueError, match=r"r=0"):

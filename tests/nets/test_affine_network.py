@@ -79,7 +79,7 @@ def test_its_last_layers_span_the_last_map():
 
 
 def test_the_paper_s_start_is_an_option():
-    with pytest.raises(ValueError, match="affine.head_init=zero is not valid. Known: near_zero, paper"):
+    with pytest.raises(ValueError, match=r"affine.head_init=zero is not valid. Known: near_zero, paper"):
         AffineNetwork(SIZE, head_init="zero")
     with torch.device("meta"):
         AffineNetwork(SIZE, head_init="paper")

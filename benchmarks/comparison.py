@@ -1,0 +1,86 @@
+"""What the benchmarks share: options, interleaved timing, a table of ratios, a result file."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import monai
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from regcascade.version import __version__
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Row(NamedTuple):
+    """One comparison: seconds of each candidate, the first being ours."""
+
+    name: str
+    seconds: Mapping[str, float]
+    limit: float | None = None  # of ours over the second
+
+
+def options(description: str | None, repeats: int) -> argparse.Namespace:
+    """The command line of a benchmark; sets the number of threads."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds, each of which times every candidate")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of PyTorch")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    return given
+
+
+def interleaved(candidates: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """The median seconds of each candidate, measured A B A B after a round that does not count.
+
+    What disturbs the machine for a while then disturbs all of them.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_number in range(repeats + 1):
+        for name, seconds in candidates.items():
+            taken = seconds()
+            if round_number:
+                measured[name].append(taken)
+    return {name: statistics.median(values) for name, values in measured.items()}
+
+
+def timed(task: Callable[[], Any]) -> Callable[[], float]:
+    """A function that runs a task and tells how long it took."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        task()
+        return time.perf_counter() - start
+
+    return run
+
+
+def report(name: str, rows: list[Row], given: argparse.Namespace) -> None:
+    """Print the rows and write `<name>-<version>-<cores>cores.json`."""
+    table = Table("", *rows[0].seconds, "ratio", "limit", title=f"{name}, {given.threads} threads")
+    results = []
+    for row in rows:
+        ours, theirs = list(row.seconds.values())[:2]
+        times = [f"{1000 * seconds:.1f} ms" for seconds in row.seconds.values()]
+        limit = "" if row.limit is None else f"<= {row.limit}"
+        table.add_row(row.name, *times, f"{ours / theirs:.2f}", limit)
+        results.append({"name": row.name, "seconds": row.seconds, "ratio": ours / theirs, "limit": row.limit})
+    Console().print(table)
+    given.out.mkdir(parents=True, exist_ok=True)
+    cores = os.cpu_count()
+    content = {
+        "regcascade": __version__, "torch": torch.__version__, "monai": monai.__version__,
+        "python": platform.python_version(), "machine": platform.machine(), "cores": cores,
+        "threads": given.threads, "repeats": given.repeats, "rows": results,
+    }  # fmt: skip
+    path = given.out / f"{name}-{__version__}-{cores}cores.json"
+    path.write_text(json.dumps(content, indent=2) + "\n")
