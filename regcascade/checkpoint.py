@@ -18,6 +18,7 @@ from regcascade.version import __version__
 
 FORMAT = 1
 PREFIX = "cascade."
+MODEL_KEYS = ("model", "cascade", "n", "affine", "size")
 
 
 class CheckpointError(ValueError):
@@ -42,8 +43,7 @@ class Checkpoint:
 
     def build(self) -> Cascade:
         """The cascade it describes, with its weights, ready to register."""
-        model = {key: self.description[key] for key in ("model", "cascade", "n", "affine", "size")}
-        cascade = build(**model)
+        cascade = build(**{key: self.description[key] for key in MODEL_KEYS})
         self.load_into(cascade)
         return cascade.eval()
 
@@ -116,9 +116,9 @@ def read(path: str | Path) -> Checkpoint:
             f"{path} cannot be read as a checkpoint: it is truncated, foreign, or holds more than tensors and plain "
             f"values, which is refused ({reason})"
         ) from error
-    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+    description = content.get(CHECKPOINT_KEY) if isinstance(content, dict) else None
+    if not isinstance(description, dict) or not set(MODEL_KEYS) <= set(description) or "state_dict" not in content:
         raise CheckpointError(f"{path} is not a checkpoint of regcascade: it does not describe its model.")
-    description = content[CHECKPOINT_KEY]
     if description.get("format", 0) > FORMAT:
         raise CheckpointError(
             f"{path} has format {description['format']} and this is regcascade {__version__}, which reads up to "

@@ -201,8 +201,8 @@ def test_missing_points_send_no_nan_into_the_flow(smooth_flow):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gradients_of_warp(several_threads, threads):
     several_threads(threads)
-    size = (4, 2, 3)
-    image = torch.rand(1, 2, *size, dtype=torch.float64, requires_grad=True)
+    size = (4, 2, 2)
+    image = torch.rand(1, 1, *size, dtype=torch.float64, requires_grad=True)
     flow = fractional_flow(size).requires_grad_()
     assert torch.autograd.gradcheck(warp, (image, flow))
 

@@ -9,7 +9,7 @@ from regcascade.losses import Objective
 from regcascade.spatial import compose, resize_flow, warp
 from regcascade.types import level_size
 
-SIZE = (17, 22, 19)
+SIZE = (16, 19, 16)
 
 
 def images(batch=1, size=SIZE):
@@ -70,7 +70,7 @@ def test_mcr_enlarges_each_total_to_the_full_grid(mcr):
         torch.testing.assert_close(registration.enlarged_total(level), expected)
 
 
-@pytest.mark.parametrize("size", [(16, 12, 8), SIZE, (5, 6, 7)])
+@pytest.mark.parametrize("size", [(16, 12, 8), (17, 22, 19), (5, 6, 7)])
 def test_the_learned_enlargement_starts_as_trilinear_up_to_the_border(smooth_flow, size):
     flow = smooth_flow(level_size(size, 1)).float()
     torch.testing.assert_close(LearnedEnlargement()(flow, size), resize_flow(flow, size, 1))
@@ -113,11 +113,18 @@ def test_all_stages_supervises_each_stage():
     assert len(registration.stages) == 5
 
 
+@pytest.fixture(scope="module")
+def three():
+    torch.manual_seed(0)
+    return build("voxelmorph", "one_by_one", n=3, affine="learned", size=SIZE)
+
+
 class TestOneByOne:
     @pytest.fixture
-    def model(self):
-        torch.manual_seed(0)
-        return build("voxelmorph", "one_by_one", n=3, affine="learned", size=SIZE).train()
+    def model(self, three):
+        three.on_progress(1.0)
+        three.zero_grad()
+        return three.train()
 
     def learning(self, model, registration):
         model.zero_grad()

@@ -159,8 +159,8 @@ def test_fields_that_are_only_affine_are_smooth(moving, fixed, affine):
 @pytest.mark.parametrize("strategy, smoothness_of", [("cr", "stages"), ("mcr", "fields"), ("all_stages", "stages")])
 def test_the_loss_of_a_cascade_reaches_its_parameters(strategy, smoothness_of):
     torch.manual_seed(0)
-    model = build("voxelmorph", strategy, n=2, affine="learned", size=(16, 17, 18))
-    moving, fixed = torch.rand(2, 2, 1, 16, 17, 18)
+    model = build("voxelmorph", strategy, n=2, affine="learned", size=(16, 16, 16))
+    moving, fixed = torch.rand(2, 2, 1, 16, 16, 16)
     levels = {"alpha": 0.5, "beta": 0.25} if strategy == "mcr" else {}
     objective = Objective(lambda2=1.0, smoothness_of=smoothness_of, **levels)
     objective.check_levels(model.levels)

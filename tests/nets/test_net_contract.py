@@ -42,7 +42,7 @@ def lively(net):
     net.heads.load_state_dict(before)
 
 
-@pytest.mark.parametrize("size", [(16, 16, 16), ODD, (24, 16, 33)])
+@pytest.mark.parametrize("size", [ODD, (24, 16, 33)])
 def test_flows_have_the_sizes_of_their_levels_and_start_near_zero(net, size):
     with torch.no_grad():
         flows = net(*pair(size))
@@ -54,7 +54,7 @@ def test_flows_have_the_sizes_of_their_levels_and_start_near_zero(net, size):
 
 
 def test_a_batch_gives_what_its_items_give_one_by_one(lively):
-    moving, fixed = pair((16, 18, 17), batch=2)
+    moving, fixed = pair((16, 16, 18), batch=2)
     with torch.no_grad():
         whole = lively(moving, fixed)
         for k in range(2):
@@ -108,14 +108,14 @@ def test_the_flow_multiplier_scales_every_flow(lively):
 
 
 def test_padding_comes_at_the_end_with_edge_values(lively):
-    """A network that pads sees the same as if the user had continued the images; one that does not, differs."""
-    moving, fixed = pair(ODD)
+    """A network that pads gives what it gives for images that are continued already."""
+    size = (17, 16, 16)
+    moving, fixed = pair(size)
+    padding = [p for side in reversed(size) for p in (0, -side % lively.multiple)]
+    continued = [torch.nn.functional.pad(image, padding, mode="replicate") for image in (moving, fixed)]
     with torch.no_grad():
-        flow = lively(moving, fixed)[0]
-        padding = [p for side in reversed(ODD) for p in (0, -side % lively.multiple)]
-        large = lively(*(torch.nn.functional.pad(image, padding, mode="replicate") for image in (moving, fixed)))
-    x, y, z = ODD
-    torch.testing.assert_close(large[0][:, :, :x, :y, :z], flow, rtol=1e-4, atol=1e-5)
+        flow, large = lively(moving, fixed)[0], lively(*continued)[0]
+    torch.testing.assert_close(large[:, :, :17], flow, rtol=1e-4, atol=1e-5)
 
 
 def test_autocast_gives_float32_flows_close_to_full_precision(lively):
