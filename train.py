@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from regcascade.callbacks import checkpoint_callbacks
+from regcascade.callbacks import CHECKPOINTS, checkpoint_callbacks
 from regcascade.cascades import Cascade, build
 from regcascade.checkpoint import describe, load_affine, read
 from regcascade.data import RegistrationData, build_data
@@ -109,12 +109,13 @@ def _finish(
     console: Console,
 ) -> dict[str, Any]:
     """Evaluate the best checkpoint on the validation pairs, and print and write the table."""
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
-    if best:
-        read(best).load_into(module.cascade)
     folder = Path(options["paths"]["run"])
+    kept = [folder / CHECKPOINTS / name for name in ("best.ckpt", "last.ckpt")]
+    chosen = next((path for path in kept if path.is_file()), None)  # a short run may end before any validation
+    if chosen is not None:
+        read(chosen).load_into(module.cascade)
     rows = evaluate_to_folder(
-        module.cascade, data, folder, Path(best) if best else None,
+        module.cascade, data, folder, chosen,
         r=options["r"], repeat=options["repeat"], device=trainer.strategy.root_device,
     )  # fmt: skip
     console.print(measure_table(rows))

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
@@ -139,7 +140,7 @@ def import_user_modules(modules: Iterable[str]) -> None:
 def _import_file(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"imports: there is no file {path}.")
-    name = f"regcascade_user_{path.stem}"
+    name = f"regcascade_user_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"  # two files may share a stem
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"imports: {path} is not a Python file.")

@@ -110,16 +110,20 @@ def _coordinate_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _normalised_coordinates(flow: Tensor) -> Tensor:
-    """`p + flow(p)` as the `(B, X, Y, Z, 3)` grid that `grid_sample` wants: last axis first, -1..1 edge to edge."""
-    size = size_of(flow)
+    """`p + flow(p)` as the `(B, X, Y, Z, 3)` grid that `grid_sample` wants: last axis first, -1..1 edge to edge.
+
+    Its memory stays one plane per component like the flow's, which `grid_sample` reads as fast; interleaving them
+    takes longer than the arithmetic. `unbind` has one gradient for all components, where indexing has one each.
+    """
+    size, components = size_of(flow), flow.unbind(1)
     parts = []
     for axis in (2, 1, 0):
         side = size[axis]
         shape = [1, 1, 1]
         shape[axis] = side
         index = torch.arange(side, dtype=flow.dtype, device=flow.device)
-        parts.append(torch.add(((2 * index + 1) / side - 1).view(shape), flow[:, axis], alpha=2 / side))
-    return torch.stack(parts, dim=-1)
+        parts.append(torch.add(((2 * index + 1) / side - 1).view(shape), components[axis], alpha=2 / side))
+    return torch.stack(parts, dim=1).permute(0, 2, 3, 4, 1)
 
 
 def _normalise(coordinates: Tensor, size: tuple[int, int, int]) -> Tensor:

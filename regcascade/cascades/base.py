@@ -46,10 +46,10 @@ class Cascade(nn.Module, ABC):
     ) -> None:
         super().__init__()
         specs = list(stages) if stages else [model] * n
-        if len(specs) != n:
-            raise ValueError(f"cascade.stages names {len(specs)} networks and n={n}: leave n out, or make them agree.")
         if n < 0 or (n == 0 and affine is None):
             raise ValueError(f"n={n}: a cascade has one stage or more, or none but an affine stage (affine=learned).")
+        if len(specs) != n:
+            raise ValueError(f"cascade.stages names {len(specs)} networks and n={n}: leave n out, or make them agree.")
         if share_weights and stages and any(spec != specs[0] for spec in specs):
             raise ValueError("cascade.share_weights=true needs the same network at every stage of cascade.stages.")
         self.n = n

@@ -73,8 +73,9 @@ class Network(nn.Module, ABC):
         flows = {}
         for level in self.levels:
             x, y, z = level_size(size, level)
-            flow = self.heads[str(level)](features[level])[:, :, :x, :y, :z]
-            flows[level] = flow.float() * (self.flow_multiplier * self.head_gain)
+            with torch.autocast(moving.device.type, enabled=False):  # half precision would round the flow itself
+                flow = self.heads[str(level)](features[level].float())
+            flows[level] = flow[:, :, :x, :y, :z] * (self.flow_multiplier * self.head_gain)
         return flows
 
     def initialise(self) -> None:

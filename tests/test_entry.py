@@ -1,0 +1,71 @@
+"""Run folders, and what a config may have made."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from regcascade.entry import built, job_folder, owner, resumed_checkpoint, run_folder
+
+
+def made_run(folder: Path, when: int) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: 0\n")
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(b"")
+    os.utime(checkpoint, (when, when))
+    return checkpoint
+
+
+def test_last_is_the_newest_checkpoint_and_its_run_goes_on_in_its_own_folder(tmp_path):
+    made_run(tmp_path / "2026-01-02" / "10-00-00", when=2)
+    newest = made_run(tmp_path / "2026-01-01" / "10-00-00", when=3)
+    assert resumed_checkpoint(tmp_path, "last") == newest
+    assert run_folder(str(tmp_path), "last") == str(owner(newest)) == str(newest.parents[1])
+
+
+def test_a_new_run_never_gets_a_folder_that_is_there(tmp_path):
+    first = Path(run_folder(str(tmp_path), None))
+    first.mkdir(parents=True)
+    second = Path(run_folder(str(tmp_path), None))
+    assert second != first
+    assert second.is_relative_to(tmp_path)
+
+
+def test_nothing_to_resume(tmp_path):
+    assert resumed_checkpoint(tmp_path, "last") is None
+    assert resumed_checkpoint(tmp_path, str(tmp_path / "no.ckpt")) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("loss.lambda1-0.5_n-3", "7_loss.lambda1-0.5_n-3"),
+        ("cascade.stages-[vtn,voxelmorph]", "7_cascade.stages-vtn-voxelmorph"),
+        ("data.root-/some where/a=b", "7_data.root-some-where-a-b"),
+    ],
+)
+def test_a_job_folder_needs_no_quotes(overrides, name):
+    assert job_folder(7, overrides) == name
+
+
+def test_long_overrides_are_cut():
+    assert len(job_folder(1, "x" * 1000)) <= 150
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_target_": "os.getcwd"},
+        {"_target_": "regcascade.registry.import_user_modules", "modules": ["evil.py"]},
+        {"_target_": "lightning.pytorch.callbacks.LambdaCallback", "setup": {"_target_": "os.getcwd"}},
+    ],
+)
+def test_a_config_can_make_loggers_and_callbacks_only(config):
+    with pytest.raises(ValueError, match="only classes of"):
+        built({"mine": config})
+
+
+def test_classes_of_the_modules_a_user_imports_can_be_made():
+    (made,) = built({"mine": {"_target_": "fractions.Fraction", "numerator": 3}}, imports=["fractions"])
+    assert made == 3
