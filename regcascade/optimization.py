@@ -22,6 +22,8 @@ class Optimization:
         schedule: `constant`; `halving`, at the steps of `halve_at` (both papers); `cosine`, from `lr` down to a
             hundredth of it at the end of the training, be that set in steps or in time.
         halve_at: optimiser steps after which the learning rate is halved.
+        warmup_steps: steps over which the learning rate rises linearly to `lr`; Adam's first steps are large ones,
+            and a deep network can leave the identity for good in them.
     """
 
     name: str = "adam"
@@ -29,6 +31,7 @@ class Optimization:
     weight_decay: float = 0.0
     schedule: str = "constant"
     halve_at: Sequence[int] = ()
+    warmup_steps: int = 0
 
     def __post_init__(self) -> None:
         check_choice("optimizer.name", self.name, OPTIMIZERS)
@@ -50,6 +53,12 @@ class Optimization:
 
     def factor(self, step: int, done: Callable[[], float]) -> float:
         """The factor on `lr` at an optimiser step; `done` tells the fraction of the training that is behind."""
+        return self._warmth(step) * self._scheduled(step, done)
+
+    def _warmth(self, step: int) -> float:
+        return min((step + 1) / (self.warmup_steps + 1), 1.0)
+
+    def _scheduled(self, step: int, done: Callable[[], float]) -> float:
         if self.schedule == "halving":
             return 0.5 ** sum(step >= milestone for milestone in self.halve_at)
         if self.schedule == "cosine":

@@ -84,6 +84,11 @@ def test_the_cosine_falls_to_a_hundredth_by_the_end(tmp_path):
     assert module.optimizers().param_groups[0]["lr"] == pytest.approx(1e-5, rel=1e-3)
 
 
+def test_the_learning_rate_warms_up():
+    factors = [Optimization(warmup_steps=3).factor(step, lambda: 0.0) for step in range(5)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+
+
 def test_one_by_one_trains_its_stages_in_turn(tmp_path):
     module = RegistrationModule(build(cascade="one_by_one", n=2), Objective(), Optimization(lr=1e-3))
     start = {name: weight.clone() for name, weight in module.cascade.state_dict().items()}

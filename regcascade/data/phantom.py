@@ -110,7 +110,7 @@ class Phantom(CaseSet):
     def __init__(
         self,
         count: int,
-        size: Sequence[int] = (40, 32, 32),
+        size: Sequence[int] = (32, 32, 32),
         seed: int = 0,
         spacing_mm: Sequence[float | int] | None = None,
         first_index: int = 0,

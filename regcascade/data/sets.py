@@ -33,7 +33,7 @@ class PhantomData(RegistrationData):
 
     def __init__(
         self,
-        size: Sequence[int] = (40, 32, 32),
+        size: Sequence[int] = (32, 32, 32),
         train: int = 32,
         validation: int = 8,
         batch_size: int = 1,
