@@ -5,21 +5,23 @@ from typing import Any
 
 import hydra
 import pandas as pd
+import torch
 from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from rich.console import Console
 
 from regcascade.checkpoint import Checkpoint, CheckpointError, read
 from regcascade.data import RegistrationData, build_data
-from regcascade.entry import plain, record_run, register_resolvers, with_clear_errors
+from regcascade.entry import command, plain, record_run
 from regcascade.evaluation import evaluate_to_folder
+from regcascade.registry import import_user_modules
 from regcascade.report.tables import measure_table
+from regcascade.runs import register_resolvers
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="evaluate")
-@with_clear_errors
 def main(config: DictConfig) -> None:
     """Evaluate, and print the measures before and after."""
     evaluate(config)
@@ -27,6 +29,7 @@ def main(config: DictConfig) -> None:
 
 def evaluate(config: DictConfig) -> pd.DataFrame:
     """Evaluate a checkpoint as a config says; writes `pairs.csv` and `summary.json` and returns the rows."""
+    import_user_modules(config.imports)
     options = plain(config)
     checkpoint = read(options["checkpoint"])
     data = _data(options["data"], checkpoint)
@@ -36,9 +39,10 @@ def evaluate(config: DictConfig) -> pd.DataFrame:
             f"{checkpoint.path} has an affine network for volumes of {list(cascade.affine.size)} voxels, and "
             f"data.size={list(data.size)}: set data.size to the former."
         )
+    cascade.order(options["r"], options["repeat"])  # which says what is wrong with them, before any pair
     folder = Path(options["paths"]["run"])
+    device = _device(options["accelerator"])
     record_run(folder, config)
-    device = Fabric(accelerator=options["accelerator"], devices=1).device
     rows = evaluate_to_folder(
         cascade, data, folder, checkpoint.path, r=options["r"], repeat=options["repeat"], device=device
     )
@@ -46,6 +50,13 @@ def evaluate(config: DictConfig) -> pd.DataFrame:
     console.print(measure_table(rows))
     console.print(f"Results: {folder}")
     return rows
+
+
+def _device(accelerator: str) -> torch.device:
+    try:
+        return Fabric(accelerator=accelerator, devices=1).device
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"accelerator={accelerator}: {error}") from error
 
 
 def _data(options: dict[str, Any], checkpoint: Checkpoint) -> RegistrationData:
@@ -57,4 +68,4 @@ def _data(options: dict[str, Any], checkpoint: Checkpoint) -> RegistrationData:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

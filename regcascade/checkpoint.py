@@ -1,8 +1,6 @@
 """Self-describing checkpoints: written with plain values, loaded through the registries, running no code."""
 
 import hashlib
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +41,10 @@ class Checkpoint:
 
     def build(self) -> Cascade:
         """The cascade it describes, with its weights, ready to register."""
-        cascade = build(**{key: self.description[key] for key in MODEL_KEYS})
+        try:
+            cascade = build(**{key: self.description[key] for key in MODEL_KEYS})
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"The model that {self.path} describes cannot be built: {error}") from error
         self.load_into(cascade)
         return cascade.eval()
 
@@ -53,6 +54,11 @@ class Checkpoint:
         Raises:
             CheckpointError: if any weight is missing, left over or of another shape; nothing is copied then.
         """
+        self.check_fits(cascade)
+        cascade.load_state_dict(dict(self.weights))
+
+    def check_fits(self, cascade: Cascade) -> None:
+        """Raise CheckpointError unless a cascade has exactly its weights, in name and shape."""
         theirs = {key: tuple(value.shape) for key, value in self.weights.items()}
         ours = {key: tuple(value.shape) for key, value in cascade.state_dict().items()}
         differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
@@ -63,7 +69,6 @@ class Checkpoint:
                 f"{theirs.get(key, 'absent')} in the file, {ours.get(key, 'absent')} in the model built. "
                 "Build the model that the file describes, or name another file."
             )
-        cascade.load_state_dict(dict(self.weights))
 
     @property
     def summary(self) -> str:
@@ -102,30 +107,34 @@ def read(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"There is no checkpoint {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
+    except Exception as error:  # damaged files make torch raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: it is truncated, foreign, or holds more than tensors and plain "
             f"values, which is refused ({reason})"
         ) from error
     description = content.get(CHECKPOINT_KEY) if isinstance(content, dict) else None
-    if not isinstance(description, dict) or not set(MODEL_KEYS) <= set(description) or "state_dict" not in content:
+    if not isinstance(description, dict) or not _is_whole(content, description):
         raise CheckpointError(f"{path} is not a checkpoint of regcascade: it does not describe its model.")
-    if description.get("format", 0) > FORMAT:
+    if description["format"] > FORMAT:
         raise CheckpointError(
             f"{path} has format {description['format']} and this is regcascade {__version__}, which reads up to "
             f"{FORMAT}: update regcascade."
         )
     weights = {key[len(PREFIX) :]: value for key, value in content["state_dict"].items() if key.startswith(PREFIX)}
-    return Checkpoint(path, description, weights, int(content.get("global_step", 0)))
+    return Checkpoint(path, description, weights, content.get("global_step", 0))
+
+
+def _is_whole(content: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
+    weights, step = content.get("state_dict"), content.get("global_step", 0)
+    keys = {*MODEL_KEYS, "format", "data", "label_names", "preprocessing"}
+    return (
+        keys <= set(description)
+        and isinstance(description["format"], int)
+        and isinstance(step, int)
+        and isinstance(weights, dict)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items())
+    )
 
 
 def load(path: str | Path) -> Cascade:
@@ -145,8 +154,9 @@ def load_affine(cascade: Cascade, path: str | Path) -> None:
         raise CheckpointError(f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine.")
     if tuple(checkpoint.description["size"]) != cascade.affine.size:
         raise CheckpointError(
-            f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels, and "
-            f"this run has {list(cascade.affine.size)}: set data.size to the former, or train another (experiment=affine)."
+            f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels and "
+            f"this run has {list(cascade.affine.size)}: set data.size to the former, or train another one "
+            "(experiment=affine)."
         )
     cascade.affine.load_state_dict(weights)
 

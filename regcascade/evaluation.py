@@ -44,7 +44,7 @@ def evaluate(
 
     Yields:
         A row per pair: `fixed`, `moving`, the measures of `pair_measures`, the same before registration with the
-        suffix `_before` (those of an undeformed grid are left out), and `seconds`, the time of the network alone.
+        suffix `_before`, and `seconds`, the time of the network alone.
     """
     device = torch.device(device)
     cascade.to(device).eval()
@@ -60,8 +60,6 @@ def evaluate(
             seconds = time.perf_counter() - start
             after = pair_measures(batch, registration.moved, registration.flow, label_names)
             before = pair_measures(batch, batch["moving"], torch.zeros_like(registration.flow), label_names)
-        for name in ("folding_percent", "sdlogj", "jacobian_std"):
-            before.pop(name)
         yield {
             "fixed": batch["fixed_name"][0],
             "moving": batch["moving_name"][0],

@@ -24,7 +24,7 @@ def git_state() -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
             command = ["git", "-C", str(Path(__file__).parent), *arguments]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            return subprocess.run(command, capture_output=True, text=True, errors="replace", check=True).stdout
         except (OSError, subprocess.CalledProcessError):
             return None
 

@@ -66,6 +66,7 @@ class RegistrationModule(L.LightningModule):
         """Register the pairs of a batch and measure each before and after."""
         registration = self.cascade(batch["moving"], batch["fixed"])
         terms = self.objective(registration, batch["fixed"])
+        _check_finite(terms, batch)
         measures = self._measures(batch, registration)
         loss_terms = {name: float(value) for name, value in terms.items()}
         self._validation_rows += [loss_terms | row for row in measures]
@@ -84,8 +85,12 @@ class RegistrationModule(L.LightningModule):
         """The optimiser over what is not frozen, its learning rate set at every step."""
         optimizer = self.optimization.optimizer(p for p in self.cascade.parameters() if p.requires_grad)
         factor = self.optimization.factor
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.done))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.phase_done))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def phase_done(self) -> float:
+        """The fraction of the cascade's present phase of training that is behind."""
+        return self.cascade.phase_done(self.done())
 
     def done(self) -> float:
         """The fraction of the training that is behind, by steps or by time, whichever will end it."""

@@ -38,6 +38,10 @@ class Optimization:
         check_choice("optimizer.schedule", self.schedule, ["constant", "halving", "cosine"])
         if self.lr <= 0:
             raise ValueError(f"optimizer.lr={self.lr}: it must be above 0.")
+        if self.warmup_steps < 0:
+            raise ValueError(f"optimizer.warmup_steps={self.warmup_steps}: it must be 0 or more.")
+        if not isinstance(self.halve_at, Sequence) or not all(isinstance(step, int) for step in self.halve_at):
+            raise ValueError(f"optimizer.halve_at={self.halve_at}: it is a list of steps, such as [60000,80000].")
         if bool(self.halve_at) != (self.schedule == "halving"):
             raise ValueError(
                 f"optimizer.schedule={self.schedule} and optimizer.halve_at={list(self.halve_at)} contradict each "

@@ -124,7 +124,7 @@ def import_package(package: ModuleType) -> None:
 
 def import_user_modules(modules: Iterable[str]) -> None:
     """Import a user's own networks and cascades: dotted module names or paths of Python files."""
-    for module in modules:
+    for module in [modules] if isinstance(modules, str) else modules:
         path = Path(module)
         try:
             if path.suffix == ".py":

@@ -1,23 +1,31 @@
 """Every config composes, and lists the keys and defaults of the signature it configures."""
 
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 
 import lightning as L
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from regcascade.cascades import CASCADES, build
-from regcascade.entry import register_resolvers
+from regcascade.data import DATA_SETS
 from regcascade.losses import Objective
 from regcascade.nets import NETS
 from regcascade.nets.affine import AffineNetwork
 from regcascade.optimization import Optimization
+from regcascade.runs import register_resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 SET_BY_THE_PROGRAM = {"levels", "flow_multiplier", "model", "n", "affine", "size"}
-CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.stem != "trained"]
+CHOICES = [
+    f"{group.name}={path.relative_to(group).with_suffix('').as_posix()}"  # experiments may lie in folders
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir())
+    for path in sorted(group.rglob("*.yaml"))
+    if path.stem != "trained"
+]
 register_resolvers()
 
 
@@ -28,9 +36,9 @@ def composed(*overrides: str, name: str = "train") -> dict:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def defaults(cls: type) -> dict:
+def defaults(cls: type, leave_out: Collection[str] = SET_BY_THE_PROGRAM) -> dict:
     parameters = inspect.signature(cls).parameters
-    return {key: value.default for key, value in parameters.items() if key not in SET_BY_THE_PROGRAM}
+    return {key: value.default for key, value in parameters.items() if key not in leave_out}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -42,6 +50,9 @@ def test_every_choice_composes_and_its_model_builds(choice):
     Objective(**config["loss"]).check_levels(CASCADES.get(config["cascade"]["name"]).levels)
     Optimization(**config["optimizer"])
     assert set(config["trainer"]) <= set(inspect.signature(L.Trainer).parameters)
+    for made in [*config["logger"].values(), *config["callbacks"].values()]:
+        options = {key for key in made if not key.startswith("_")}
+        assert options <= set(inspect.signature(get_object(made["_target_"])).parameters)
 
 
 @pytest.mark.parametrize("name", ["voxelmorph", "vtn", "drnet"])
@@ -100,5 +111,38 @@ def test_dr_net_brings_its_optimizer_unless_another_is_named():
     assert composed("model=drnet", "optimizer=rcn")["optimizer"] == composed("optimizer=rcn")["optimizer"]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "steps", "limited"),
+    [
+        ([], 150, True),
+        (["optimizer=rcn"], 100000, False),
+        (["data=msd", "optimizer=rcn"], 100000, False),
+        (["data=msd", "trainer=full"], 30000, False),
+        (["model=drnet", "optimizer=mil"], 30000, False),
+    ],
+)
+def test_the_papers_schedules_bring_a_full_training(overrides, steps, limited):
+    trainer = composed(*overrides)["trainer"]
+    assert trainer["max_steps"] == steps
+    assert (trainer["max_time"] is not None) == limited
+
+
 def test_evaluation_composes():
     assert composed("checkpoint=x.ckpt", name="evaluate")["data"]["name"] == "trained"
+
+
+@pytest.mark.parametrize("name", ["phantom", "msd"])
+def test_data_configs_list_the_defaults_of_their_signatures(name):
+    listed = composed(f"data={name}")["data"]
+    signature = defaults(DATA_SETS.get(name), leave_out=())
+    as_in_yaml = {key: list(value) if isinstance(value, tuple) else value for key, value in signature.items()}
+    assert listed == {"name": name, **as_in_yaml}
+    assert composed("checkpoint=x.ckpt", f"data={name}", name="evaluate")["data"] == listed
+
+
+def test_the_trained_data_set_replaces_nothing_unless_told_to():
+    listed = composed("checkpoint=x.ckpt", name="evaluate")["data"]
+    known = {key for name in DATA_SETS.names() for key in defaults(DATA_SETS.get(name))}
+    assert listed.pop("name") == "trained"
+    assert listed.keys() <= known
+    assert set(listed.values()) == {None}

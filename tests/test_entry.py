@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from regcascade.entry import built, job_folder, owner, resumed_checkpoint, run_folder
+from regcascade.entry import built
+from regcascade.runs import job_folder, owner, resumed_checkpoint, run_folder
 
 
 def made_run(folder: Path, when: int) -> Path:
@@ -59,13 +60,23 @@ def test_long_overrides_are_cut():
         {"_target_": "os.getcwd"},
         {"_target_": "regcascade.registry.import_user_modules", "modules": ["evil.py"]},
         {"_target_": "lightning.pytorch.callbacks.LambdaCallback", "setup": {"_target_": "os.getcwd"}},
+        {"_target_": "regcascade.callbacks.Path.write_text", "_args_": ["harm"]},
+        {"_target_": "regcascade.report.loggers.os.mkdir", "path": "harm"},
+        {"no_target": 1},
     ],
 )
-def test_a_config_can_make_loggers_and_callbacks_only(config):
-    with pytest.raises(ValueError, match="only classes of"):
+def test_a_config_can_make_loggers_and_callbacks_only(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must be one logger or callback"):
         built({"mine": config})
+    assert not list(tmp_path.iterdir())
 
 
-def test_classes_of_the_modules_a_user_imports_can_be_made():
-    (made,) = built({"mine": {"_target_": "fractions.Fraction", "numerator": 3}}, imports=["fractions"])
-    assert made == 3
+def test_callbacks_of_the_modules_a_user_imports_can_be_made(tmp_path, monkeypatch):
+    (tmp_path / "my_callbacks.py").write_text("import lightning as L\n\n\nclass Mine(L.Callback):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"mine": {"_target_": "my_callbacks.Mine"}}
+    with pytest.raises(ValueError, match="must be one logger or callback"):
+        built(config)
+    (made,) = built(config, imports=["my_callbacks"])
+    assert type(made).__name__ == "Mine"

@@ -45,6 +45,8 @@ class Cascade(nn.Module, ABC):
         share_weights: bool = False,
     ) -> None:
         super().__init__()
+        if isinstance(stages, str):
+            raise ValueError(f"cascade.stages={stages}: give a list, such as [{stages}].")
         specs = list(stages) if stages else [model] * n
         if n < 0 or (n == 0 and affine is None):
             raise ValueError(f"n={n}: a cascade has one stage or more, or none but an affine stage (affine=learned).")
@@ -96,6 +98,10 @@ class Cascade(nn.Module, ABC):
     def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
         """The stages whose moved image the similarity compares: the last one, as in both papers."""
         return (stages[-1],)
+
+    def phase_done(self, done: float) -> float:
+        """The fraction of the present phase that is done, for the learning rate; training is one unless overridden."""
+        return done
 
     def on_progress(self, done: float) -> None:
         """Told before each training step which fraction of the training is done; for strategies with phases."""

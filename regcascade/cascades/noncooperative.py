@@ -55,6 +55,10 @@ class OneByOne(CR):
         """Move on to the stage whose part of the training this is."""
         self.learning = max(min(int(done * self.n), self.n - 1), 0)
 
+    def phase_done(self, done: float) -> float:
+        """Every stage has a learning rate schedule of its own."""
+        return 1.0 if done >= 1 else done * self.n % 1
+
     def order(self, r: int, repeat: str) -> list[int]:
         """The stages that have learnt or are learning."""
         return [k for k in super().order(r, repeat) if k <= self.learning]

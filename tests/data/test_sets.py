@@ -39,11 +39,11 @@ def test_phantom():
 
 def test_msd(decathlon):
     root = str(decathlon(labelled=6, unlabelled=2))
-    data = build_data({"name": "msd", "root": root, "size": [16, 12, 11], "validation": 3, "augmentation": "bspline"})
+    data = build_data({"name": "msd", "root": root, "size": [16, 18, 17], "validation": 3, "augmentation": "bspline"})
     assert len(data.train_names) == 5 and {"toy_06", "toy_07"} <= set(data.train_names)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    assert batch["fixed"].shape == (1, 1, 16, 12, 11)
+    assert batch["fixed"].shape == (1, 1, 16, 18, 17)
     assert "fixed_labels" not in batch
     assert "fixed_labels" in next(iter(data.val_dataloader()))
     assert data.preprocessing["fit"] == "resample"

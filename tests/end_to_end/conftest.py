@@ -17,6 +17,7 @@ def in_process_train(monkeypatch):
     from hydra.core.global_hydra import GlobalHydra
 
     import train
+    from regcascade.entry import command
 
     def run(arguments: list[str], folder: Path) -> tuple[int, str]:
         monkeypatch.chdir(folder)
@@ -26,7 +27,7 @@ def in_process_train(monkeypatch):
         status = 0
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             try:
-                train.main()
+                command(train.main)
             except SystemExit as end:
                 status = int(end.code or 0)
         return status, output.getvalue()

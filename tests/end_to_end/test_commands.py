@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,16 @@ MISTAKES = {
     "model=voxelmorf": "voxelmorph",
     "model.name=voxelmorf": "voxelmorph",
     "+model.witdh=2": "width_multiplier",
+    "model.witdh=2": "width_multiplier",
+    "loss.lamda1=2": "Did you mean 'lambda1'",
+    "mdoel=vtn": "mdoel",
+    "cascade.stages=vtn": "[vtn]",
+    "r=0": "r=0",
+    "repeat=chian": "chain",
+    "optimizer.warmup_steps=-1": "warmup_steps",
+    "optimizer.halve_at=[5]": "halve_at",
+    "+trainer.logger=false": "trainer",
+    "callbacks.pictures.every_n_validations=0": "every_n_validations",
     "n=0": "affine",
     "n=-1": "n=-1",
     "cascade=cr loss=mil": "loss.alpha",
@@ -195,6 +206,7 @@ MISTAKES = {
     "data=msd": "data.root",
     "data=msd data.root=nowhere": "nowhere",
     "data.size=[8,8,8]": "16",
+    "data=msd data.root=. data.size=[8,32,32]": "16",
     "data.validation=1 data.validation_pairs=null": "data.validation",
     "data.pairs=nothing.csv": "nothing.csv",
     "ckpt_path=last": "ckpt_path=last",
@@ -230,6 +242,27 @@ def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path, in_process_
     status, output = in_process_train([*TINY, "cascade=cr", f"init={best}"], tmp_path)
     assert status != 0
     assert "another model" in output
+
+
+def test_a_resume_that_cannot_go_on_leaves_the_run_as_it_was(trained, tmp_path, in_process_train):
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    run = only_run(tmp_path)
+    last, config = run / "checkpoints/last.ckpt", (run / "config.yaml").read_text()
+    for arguments, word in {
+        ("n=2",): "another model",
+        ("model=vtn",): "model=vtn",
+        ("experiment=affine",): "experiment=affine",
+        ("cascade.stages=[vtn]",): "another model",
+    }.items():
+        status, output = in_process_train(["ckpt_path=last", *arguments], tmp_path)
+        assert status != 0
+        assert word in output
+        assert "Traceback" not in output
+        assert (run / "config.yaml").read_text() == config
+    last.write_bytes(last.read_bytes()[:1000])
+    status, output = in_process_train(["ckpt_path=last"], tmp_path)
+    assert status != 0
+    assert "truncated" in output
 
 
 class _Hostile:

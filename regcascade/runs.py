@@ -1,0 +1,124 @@
+"""Run folders: where a run writes, which one is resumed, and the config it goes on with."""
+
+import datetime
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+LONGEST_FOLDER_NAME = 150
+
+
+def register_resolvers() -> None:
+    """Make `run_folder` and `job_folder` known to OmegaConf, for the hydra section of the configs."""
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+
+
+def run_folder(runs: str, ckpt_path: str | None) -> str:
+    """The folder of a run: a new one named by date and time, or that of the run to resume."""
+    resumed = resumed_checkpoint(runs, ckpt_path) if ckpt_path else None
+    if resumed is not None and (folder := owner(resumed)) is not None:
+        return str(folder)
+    now = datetime.datetime.now()
+    folder = Path(runs) / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
+    taken = 2
+    while folder.exists():
+        folder = folder.with_name(f"{now:%H-%M-%S}-{taken}")
+        taken += 1
+    return str(folder)
+
+
+def job_folder(number: int, overrides: str) -> str:
+    """The folder of one job of a sweep: its number and overrides, in characters that any shell takes unquoted."""
+    name = re.sub(r"[^\w.+]+", "-", f"{number}_{overrides}").strip("-_")
+    return name[:LONGEST_FOLDER_NAME]
+
+
+def resumed_checkpoint(runs: str | Path, ckpt_path: str) -> Path | None:
+    """The checkpoint file to resume: that of the newest run for `last`; None where there is no such file."""
+    if ckpt_path != "last":
+        return Path(ckpt_path) if Path(ckpt_path).is_file() else None
+    found = sorted(Path(runs).glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def owner(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, if it does."""
+    folder = checkpoint.parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def check_devices(devices: int) -> None:
+    """Refuse several devices in a sweep that runs its jobs one after another in this process.
+
+    Lightning starts its other ranks by running the command again, which would be the whole sweep.
+    """
+    if devices > 1 and in_sweep() and "BasicLauncher" in str(HydraConfig.get().launcher.get("_target_")):
+        raise ValueError(
+            f"trainer.devices={devices} in a sweep (-m): every rank would start the sweep anew. Launch the jobs with "
+            "Hydra's submitit launcher (hydra/launcher=submitit_slurm), or one by one under torchrun."
+        )
+
+
+def to_resume(config: DictConfig) -> Path | None:
+    """The checkpoint a config asks to resume, None if it asks for none. Raises ValueError if there is none."""
+    if config.ckpt_path is None:
+        return None
+    if in_sweep():
+        raise ValueError("ckpt_path resumes one run; a sweep (-m) starts new ones. Leave one of the two out.")
+    resumed = resumed_checkpoint(config.paths.runs, config.ckpt_path)
+    if resumed is None:
+        where = f"under {config.paths.runs}/" if config.ckpt_path == "last" else f"at {config.ckpt_path}"
+        raise ValueError(f"ckpt_path={config.ckpt_path}: there is no checkpoint {where} to resume.")
+    return resumed
+
+
+def config_of_resumed(config: DictConfig, resumed: Path) -> DictConfig:
+    """The config a run was started with, and the single values given on this command line on top of it.
+
+    Its own `imports` are not taken over, so that resuming somebody else's run imports nothing unasked.
+    """
+    folder = owner(resumed)
+    if folder is None:
+        return config
+    stored = OmegaConf.load(folder / "config.yaml")
+    if isinstance(stored, ListConfig) or "paths" not in stored:
+        raise ValueError(f"{folder / 'config.yaml'} is not the config of a run.")
+    stored = _moved(stored, str(stored.paths.run), str(config.paths.run))
+    if HydraConfig.initialized():
+        groups = set(HydraConfig.get().runtime.choices)
+        for override in HydraConfig.get().overrides.task:
+            _override(stored, config, override, groups)
+    stored.paths, stored.imports = config.paths, config.imports
+    return stored
+
+
+def _override(stored: DictConfig, config: DictConfig, override: str, groups: set[str]) -> None:
+    key = override.lstrip("+").split("=", 1)[0]
+    if override.startswith("~") or key.split("@")[0] in groups or OmegaConf.is_dict(OmegaConf.select(stored, key)):
+        raise ValueError(
+            f"{override}: a resumed run keeps the {key.lstrip('~')} it was started with; set single values only."
+        )
+    OmegaConf.update(stored, key, OmegaConf.select(config, key), force_add=True)
+
+
+def _moved(config: DictConfig, old: str, new: str) -> DictConfig:
+    """The config with every path in the old run folder replaced, in case the folder was moved or copied."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replaced(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [replaced(inner) for inner in value]
+        return new + value[len(old) :] if isinstance(value, str) and value.startswith(old) else value
+
+    return OmegaConf.create(replaced(OmegaConf.to_container(config)))
