@@ -10,6 +10,7 @@ from rich.console import Console
 
 from regcascade.callbacks import CHECKPOINTS, checkpoint_callbacks
 from regcascade.cascades import Cascade, build
+from regcascade.cascades.base import SMALLEST_SIDE
 from regcascade.checkpoint import describe, load_affine, read
 from regcascade.data import RegistrationData, build_data
 from regcascade.entry import built, command, plain, record_run
@@ -72,6 +73,8 @@ def train(config: DictConfig) -> dict[str, Any]:
 
 def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = True) -> RegistrationModule:
     """The cascade of a config in its Lightning module, with the weights it starts from if it is a fresh one."""
+    if min(data.size) < SMALLEST_SIDE:
+        raise ValueError(f"data.size={list(data.size)}: the networks need {SMALLEST_SIDE} voxels a side or more.")
     affine = dict(options["affine"])
     affine_checkpoint = affine.pop("checkpoint", None)
     model, strategy = options["model"], options["cascade"]

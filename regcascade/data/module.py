@@ -33,7 +33,6 @@ from regcascade.types import Batch, Size
 
 # The stream of random numbers of the augmentation; the pairs have 1 and 2.
 _AUGMENTATION = 3
-SMALLEST_SIDE = 16  # the networks halve a volume four times
 
 
 class RegistrationData(LightningDataModule):
@@ -91,8 +90,6 @@ class RegistrationData(LightningDataModule):
         self.train_names = list(train)
         self.preprocessing = dict(preprocessing)
         self.size: Size = check_size("data.size", self.preprocessing["size"])
-        if min(self.size) < SMALLEST_SIDE:
-            raise ValueError(f"data.size={list(self.size)}: the networks need {SMALLEST_SIDE} voxels a side or more.")
         self.label_names = dict(cases.label_names)
         self.batch_size = check_count("data.batch_size", batch_size, 1)
         self.num_workers = check_count("data.num_workers", num_workers, 0)
