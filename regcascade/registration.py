@@ -18,11 +18,13 @@ class Affine:
         matrix: A, `(B, 3, 3)`.
         offset: b, `(B, 3)`, in voxels of the full grid.
         size: sides of the full grid; c = (size - 1) / 2.
+        frozen: whether the network it comes from is not to learn, so that no loss judges the map.
     """
 
     matrix: Matrix
     offset: Vector
     size: Size
+    frozen: bool = False
 
     def displacement(self, level: int = 0) -> Flow:
         """The map as a flow on the grid of a level, in voxels of that level.

@@ -31,7 +31,7 @@ class Objective(nn.Module):
         smoothness: weight of the smoothness term; the first paper's program halves Eq. 10.
         smoothness_of: `stages`, each stage's own flow (first paper), or `fields`, the last stage's total fields less
             the affine displacement (second paper).
-        affine_det: weight of 0.5 (det A - 1)^2, where there is an affine stage.
+        affine_det: weight of 0.5 (det A - 1)^2, where there is an affine stage that learns.
         affine_ortho: weight of the orthogonality of A, likewise.
         similarity: `cc`, `lncc`, `mi`, `mse`, or a mapping with `name` and options.
         regularizer: `gradient` (Eq. 10) or `bending`.
@@ -90,7 +90,7 @@ class Objective(nn.Module):
         terms = self._similarities(registration, fixed, fields) | self._smoothness(registration, fields)
         if self.weights["edge"]:
             terms["edge"] = edge_loss(registration.moved, fixed, form=self.edge)
-        if registration.affine is not None:  # of a frozen one they are constants
+        if registration.affine is not None and not registration.affine.frozen:
             for name, value in affine_losses(registration.affine.matrix).items():
                 terms[f"affine_{name}"] = value
         terms["loss"] = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()

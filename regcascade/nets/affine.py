@@ -44,4 +44,5 @@ class AffineNetwork(nn.Module):
         last = self.encoder(torch.cat([fixed, moving], dim=1))[-1]
         weights = self.matrix(last).flatten(1).float().view(-1, 3, 3)
         identity = torch.eye(3, dtype=weights.dtype, device=weights.device)
-        return Affine(weights + identity, self.offset(last).flatten(1).float(), self.size)
+        frozen = not any(parameter.requires_grad for parameter in self.parameters())
+        return Affine(weights + identity, self.offset(last).flatten(1).float(), self.size, frozen)

@@ -15,7 +15,11 @@ from regcascade.types import level_size
 
 SIZE = (16, 16, 16)
 ODD = (17, 22, 19)
-COMBINATIONS = list(product(nets.names(), cascades.names()))
+COMBINATIONS = [
+    (net, strategy)
+    for net, strategy in product(nets.names(), cascades.names())
+    if set(cascades.CASCADES.get(strategy).levels) <= set(nets.NETS.get(net).scales)
+]
 
 
 def images(size=SIZE, batch=1, seed=0):

@@ -1,5 +1,7 @@
 """The weighted sum, and which field each term sees, by terms worked out in NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -123,9 +125,18 @@ def test_a_weight_of_zero_drops_a_term_from_the_sum(registration, fixed):
     assert terms["similarity"] > 0 and terms["smoothness"] > 0
 
 
-def test_an_affine_map_that_does_not_learn_pays_nothing(registration, fixed, affine):
-    affine.matrix.requires_grad_(False)
-    assert set(Objective()(registration, fixed)) == {"similarity", "smoothness", "loss"}
+def test_an_affine_map_that_does_not_learn_pays_nothing(registration, fixed):
+    first, *others = registration.stages
+    frozen = replace(first, affine=replace(first.affine, frozen=True))
+    terms = Objective()(replace(registration, stages=(frozen, *others)), fixed)
+    assert set(terms) == {"similarity", "smoothness", "loss"}
+
+
+def test_a_frozen_affine_network_says_so():
+    moving, fixed = torch.rand(2, 1, 1, 16, 16, 16)
+    for affine, frozen in {"learned": False, "frozen": True}.items():
+        with torch.no_grad():
+            assert build(n=0, affine=affine, size=(16, 16, 16))(moving, fixed).affine.frozen == frozen
 
 
 def test_similarity_of_every_supervised_stage_is_summed(registration, fixed):
