@@ -114,7 +114,7 @@ def test_dr_net_brings_its_optimizer_unless_another_is_named():
 @pytest.mark.parametrize(
     ("overrides", "steps", "limited"),
     [
-        ([], 150, True),
+        ([], 240, True),
         (["optimizer=rcn"], 100000, False),
         (["data=msd", "optimizer=rcn"], 100000, False),
         (["data=msd", "trainer=full"], 30000, False),
