@@ -50,12 +50,13 @@ def train(config: DictConfig) -> dict[str, Any]:
     L.seed_everything(options["seed"], workers=True, verbose=False)
     data = build_data(options["data"])
     module = build_module(options, data, fresh=resumed is None)
-    if resumed is not None:
-        read(resumed).check_fits(module.cascade)
+    checkpoint = None if resumed is None else read(resumed)
+    if checkpoint is not None:
+        checkpoint.check_fits(module.cascade)
     trainer = build_trainer(options, data)
     console = Console(quiet=not trainer.is_global_zero)
-    if resumed is not None:
-        console.print(f"Resuming {resumed} at step {read(resumed).step}.")
+    if checkpoint is not None:
+        console.print(f"Resuming {checkpoint.path} at step {checkpoint.step}.")
     if trainer.is_global_zero:
         record_run(Path(options["paths"]["run"]), config)
     for logger in trainer.loggers:
