@@ -6,6 +6,7 @@ better. Images are in 0..1. Statistics are float32 under autocast.
 
 import math
 
+import torch
 import torch.nn.functional as F
 from monai.losses import GlobalMutualInformationLoss, LocalNormalizedCrossCorrelationLoss
 from torch import Tensor, nn
@@ -74,15 +75,30 @@ class LocalCorrelationLoss(nn.Module):
     and gradients to match. With ours a flat region counts as uncorrelated. The windows reach over the border
     into zeros.
 
+    With a stride above 1 there is a window around every `stride`-th voxel only, cut at the border. Neighbouring
+    windows overlap in nearly all they see, so little is lost, and a third of the window's side takes about a sixth of
+    the time on a CPU.
+
     Args:
         kernel_size: side of the window in voxels, odd.
         kernel_type: `rectangular`, `triangular` or `gaussian`. All three are separable and cost the same.
         min_variance: floor of the variance in a window, in squared intensities.
+        stride: voxels from one window to the next; above 1 for rectangular windows only.
     """
 
-    def __init__(self, kernel_size: int = 9, kernel_type: str = "rectangular", min_variance: float = 1e-5) -> None:
+    def __init__(
+        self,
+        kernel_size: int = 9,
+        kernel_type: str = "rectangular",
+        min_variance: float = 1e-5,
+        stride: int = 1,
+    ) -> None:
         super().__init__()
         check_choice("kernel_type", kernel_type, LNCC_WINDOWS)
+        if not 1 <= stride <= kernel_size:
+            raise ValueError(f"stride={stride} is not valid: give 1 up to kernel_size={kernel_size} voxels.")
+        if stride > 1 and kernel_type != "rectangular":
+            raise ValueError(f"stride={stride} needs kernel_type=rectangular, not {kernel_type}.")
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} is not valid: give an odd number of voxels, 3 or more.")
         if min_variance <= 0:
@@ -90,11 +106,21 @@ class LocalCorrelationLoss(nn.Module):
         self.loss = LocalNormalizedCrossCorrelationLoss(kernel_size=kernel_size, kernel_type=kernel_type)
         # MONAI compares with variances that are sums over the window.
         self.loss.smooth_dr = min_variance * float(self.loss.kernel_vol)
+        self.min_variance = min_variance
+        self.stride = stride
 
     def forward(self, moved: Image, fixed: Image) -> Tensor:
-        """The mean over batch and voxels of one less the squared local correlation."""
+        """The mean over batch and windows of one less the squared local correlation."""
         with full_precision(moved, fixed) as (moved, fixed):
-            return 1 + self.loss(moved, fixed)
+            return 1 + self.loss(moved, fixed) if self.stride == 1 else 1 - self._strided(moved, fixed)
+
+    def _strided(self, moved: Image, fixed: Image) -> Tensor:
+        side = self.loss.kernel_size
+        products = torch.cat([moved, fixed, moved * moved, fixed * fixed, moved * fixed], dim=1)
+        means = F.avg_pool3d(products, side, self.stride, padding=side // 2, count_include_pad=False)
+        m, f, mm, ff, mf = means.unbind(1)
+        variances = (mm - m * m).clamp(min=self.min_variance) * (ff - f * f).clamp(min=self.min_variance)
+        return ((mf - m * f).square() / variances).mean()
 
 
 @SIMILARITIES.register("mi")

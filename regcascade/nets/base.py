@@ -1,6 +1,5 @@
 """What every base network is: an image pair in, flows at the asked levels out."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
@@ -15,12 +14,13 @@ from regcascade.types import Image, LevelFlow, level_size, size_of
 NETS: Registry["Network"] = Registry("network", reserved=("levels", "flow_multiplier"))
 
 
-class Network(nn.Module, ABC):
+class Network(nn.Module):
     """A base network of a cascade.
 
     A subclass builds its layers, fills `self.heads` with a module per level that ends in 3 channels, ends its
     constructor with `self.initialise()`, and says in `features` which map each head reads. Padding, the order of the
-    inputs, cutting and scaling of the flows are done here.
+    inputs, cutting and scaling of the flows are done here. A network whose flows steer its own features, as a
+    pyramid's do, overrides `flows` instead.
 
     Class attributes:
         scales: the levels at which this network can predict a flow.
@@ -61,22 +61,28 @@ class Network(nn.Module, ABC):
         self.head_init = head_init
         self.heads = nn.ModuleDict()
 
-    @abstractmethod
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
         """What the head of each of `self.levels` reads, from the padded pair `(B, 2, X, Y, Z)`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `features`, or `flows`.")
+
+    def flows(self, pair: Tensor) -> Mapping[int, Tensor]:
+        """The flow at each of `self.levels`, scaled, in float32, from the padded pair `(B, 2, X, Y, Z)`."""
+        features = self.features(pair)
+        return {level: self.head_flow(level, features[level]) for level in self.levels}
+
+    def head_flow(self, level: int, features: Tensor) -> Tensor:
+        """What the head of a level makes of a feature map, scaled, in float32."""
+        with torch.autocast(features.device.type, enabled=False):  # half precision would round the flow itself
+            flow: Tensor = self.heads[str(level)](features.float())
+        return flow * (self.flow_multiplier * self.head_gain)
 
     def forward(self, moving: Image, fixed: Image) -> dict[int, LevelFlow]:
         """Predict flows that deform `moving` onto `fixed`, by level, each in voxels of its own level, float32."""
         size = size_of(moving)
         pair = torch.cat([fixed, moving] if self.input_order == "fixed_first" else [moving, fixed], dim=1)
-        features = self.features(_pad_to_multiple(pair, self.multiple))
-        flows = {}
-        for level in self.levels:
-            x, y, z = level_size(size, level)
-            with torch.autocast(moving.device.type, enabled=False):  # half precision would round the flow itself
-                flow = self.heads[str(level)](features[level].float())
-            flows[level] = flow[:, :, :x, :y, :z] * (self.flow_multiplier * self.head_gain)
-        return flows
+        sides = {level: level_size(size, level) for level in self.levels}
+        flows = self.flows(_pad_to_multiple(pair, self.multiple))
+        return {level: flows[level][:, :, :x, :y, :z] for level, (x, y, z) in sides.items()}
 
     def initialise(self) -> None:
         """Draw the weights: the first paper's uniform ones, flow heads as `head_init` says.

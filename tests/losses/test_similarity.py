@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from regcascade.losses.similarity import (
     SIMILARITIES,
@@ -105,6 +106,30 @@ def test_local_correlation_agrees_with_a_loop():
     assert loss(a, b).item() == pytest.approx(1 - expected, rel=1e-5)
 
 
+def test_strided_local_correlation_agrees_with_numpy_on_cut_windows():
+    a, b = images(0, size=(9, 6, 7)), images(1, size=(9, 6, 7))
+    b = b + 0.5 * a
+
+    def squared(item, centre):
+        window = tuple(slice(max(c - 2, 0), c + 3) for c in centre)
+        return np.corrcoef(a[item, 0][window].ravel(), b[item, 0][window].ravel())[0, 1] ** 2
+
+    centres = [range(0, side, 3) for side in (9, 6, 7)]
+    expected = np.mean([squared(item, centre) for item in range(2) for centre in itertools.product(*centres)])
+    loss = LocalCorrelationLoss(kernel_size=5, stride=3)
+    assert loss(a, b).item() == pytest.approx(1 - expected, rel=1e-9)
+
+
+def test_strided_local_correlation_of_a_flat_region_is_none():
+    flat, other = torch.full((1, 1, 12, 12, 12), 0.7), images(0, dtype=torch.float32)[:1]
+    flat.requires_grad_()
+    loss = LocalCorrelationLoss(stride=4)
+    value = loss(flat, F.interpolate(other, size=(12, 12, 12)))
+    value.backward()
+    assert value.item() == pytest.approx(1, abs=1e-4)
+    assert flat.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("value", [0.0, 1 / 3, 0.7, 1.0])
 @pytest.mark.parametrize("window", ["rectangular", "triangular", "gaussian"])
 def test_local_correlation_of_flat_regions_is_not_made_of_rounding_errors(value, window):
@@ -168,7 +193,7 @@ def test_every_similarity_is_finite_where_there_is_nothing_to_see(name):
         assert loss.isfinite() and moved.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("spec", ["cc", {"name": "lncc", "kernel_size": 3}, {"name": "mi", "num_bins": 5}, "mse"])
+@pytest.mark.parametrize("spec", ["cc", {"name": "lncc", "kernel_size": 3}, {"name": "lncc", "kernel_size": 3, "stride": 2}, {"name": "mi", "num_bins": 5}, "mse"])
 def test_gradients_in_float64(spec):
     moved = (0.1 + 0.8 * images(0, size=(4, 3, 5))).requires_grad_()
     fixed = 0.1 + 0.8 * images(1, size=(4, 3, 5))
@@ -192,6 +217,8 @@ def test_options_reach_the_loss():
         ({"name": "lncc", "kernel_size": 4}, "odd"),
         ({"name": "lncc", "kernel_type": "round"}, "rectangular, triangular, gaussian"),
         ({"name": "lncc", "min_variance": 0.0}, "above 0"),
+        ({"name": "lncc", "stride": 10}, "kernel_size=9"),
+        ({"name": "lncc", "stride": 2, "kernel_type": "gaussian"}, "rectangular"),
         ({"name": "mi", "num_bins": 1}, "2 bins"),
         ({"name": "mi", "sigma_ratio": 0.0}, "above 0"),
     ],

@@ -86,6 +86,8 @@ def test_the_two_inputs_are_told_apart(lively):
 
 
 def test_moving_first_is_fixed_first_with_the_inputs_swapped(lively):
+    if "input_order" not in inspect.signature(type(lively)).parameters:
+        pytest.skip("it does not concatenate the scans, so it has no order of them")
     moving, fixed = pair((16, 16, 16))
     with torch.no_grad():
         expected = lively(fixed, moving)[0]
@@ -97,17 +99,18 @@ def test_moving_first_is_fixed_first_with_the_inputs_swapped(lively):
     assert torch.equal(swapped, expected)
 
 
-def test_the_flow_multiplier_scales_every_flow(lively):
+def test_the_flow_multiplier_scales_every_flow(net):
+    # Small flows: a pyramid's own warps make it linear only to first order.
     images = pair((16, 16, 16))
     with torch.no_grad():
-        whole = lively(*images)
-        lively.flow_multiplier = 0.25
+        whole = net(*images)
+        net.flow_multiplier = 0.25
         try:
-            quarter = lively(*images)
+            quarter = net(*images)
         finally:
-            lively.flow_multiplier = 1.0
+            net.flow_multiplier = 1.0
     for level, flow in whole.items():
-        torch.testing.assert_close(quarter[level], flow / 4)
+        torch.testing.assert_close(quarter[level], flow / 4, rtol=1e-2, atol=1e-2 * float(flow.abs().max()))
 
 
 def test_padding_comes_at_the_end_with_edge_values(lively):
@@ -133,9 +136,12 @@ def test_autocast_gives_float32_flows_close_to_full_precision(lively):
         assert (mixed[level] - flow).abs().max() < 0.1 * flow.abs().max()
 
 
-def test_only_level_0_is_built_unless_more_are_asked_for(name):
-    with torch.device("meta"):
-        assert list(build_net(name).heads) == ["0"]
+def test_nothing_is_built_for_levels_that_are_not_asked_for(name):
+    net = build_net(name)
+    random_heads(net)
+    net(*pair((16, 16, 16)))[0].square().sum().backward()
+    for key, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), key
 
 
 def test_levels_it_does_not_have_are_refused(name):
