@@ -15,7 +15,7 @@ COARSEST = 3  # 1/8 resolution
 
 @NETS.register("pyramid")
 class Pyramid(Network):
-    """Registers well after minutes of training; in neither paper. 209,475 parameters with the defaults.
+    """Registers well after minutes of training; in neither paper. 206,113 parameters with the defaults.
 
     One encoder sees each scan by itself, down to 1/8. From there to 1/2 the moving scan's features are warped by the
     flow found so far, correlated with the fixed scan's around each voxel, and give what is to be added to the flow.
@@ -46,7 +46,9 @@ class Pyramid(Network):
     ) -> None:
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, head_init=head_init)
         if width < 1 or radius < 0:
-            raise ValueError(f"width={width} and radius={radius} are not valid: 1 or more feature maps, 0 or more voxels.")
+            raise ValueError(
+                f"width={width} and radius={radius} are not valid: 1 or more feature maps, 0 or more voxels."
+            )
         self.radius = radius
         offsets = (2 * radius + 1) ** 3
         self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()

@@ -193,7 +193,16 @@ def test_every_similarity_is_finite_where_there_is_nothing_to_see(name):
         assert loss.isfinite() and moved.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("spec", ["cc", {"name": "lncc", "kernel_size": 3}, {"name": "lncc", "kernel_size": 3, "stride": 2}, {"name": "mi", "num_bins": 5}, "mse"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "cc",
+        {"name": "lncc", "kernel_size": 3},
+        {"name": "lncc", "kernel_size": 3, "stride": 2},
+        {"name": "mi", "num_bins": 5},
+        "mse",
+    ],
+)
 def test_gradients_in_float64(spec):
     moved = (0.1 + 0.8 * images(0, size=(4, 3, 5))).requires_grad_()
     fixed = 0.1 + 0.8 * images(1, size=(4, 3, 5))
