@@ -85,12 +85,14 @@ def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = 
         _give_weights(cascade, affine_checkpoint, options["init"])
     for group, cls in {"loss": Objective, "optimizer": Optimization}.items():
         check_options(group, options[group], cls)
+    objective = Objective(**options["loss"])
+    objective.check_supervision(data.scans_without)
     description = describe(
         model, strategy, cascade.n, affine, data.size, data.label_names, data.preprocessing, options["data"]
     )
     return RegistrationModule(
         cascade,
-        Objective(**options["loss"]),
+        objective,
         Optimization(**options["optimizer"]),
         description,
         tuple(data.label_names),

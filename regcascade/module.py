@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 from regcascade.cascades import Cascade
+from regcascade.data import RegistrationData
 from regcascade.losses import Objective, correlation_coefficient
 from regcascade.metrics import folding_percent, landmark_distance_voxels, mean_dice
 from regcascade.optimization import Optimization
@@ -52,10 +53,16 @@ class RegistrationModule(L.LightningModule):
         self.labels = labels
         self._validation_rows: list[dict[str, float]] = []
 
+    def setup(self, stage: str) -> None:
+        """Raise ValueError if the objective needs labels or points that a scan of the data module lacks."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, RegistrationData):
+            self.objective.check_supervision(data.scans_without)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged as `train/<term>`."""
         self.cascade.on_progress(self.done())
-        terms = self.objective(self.cascade(batch["moving"], batch["fixed"]), batch["fixed"])
+        terms = self.objective(self.cascade(batch["moving"], batch["fixed"]), batch["fixed"], batch)
         _check_finite(terms, batch)
         values = {f"train/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["fixed"]))
@@ -63,7 +70,11 @@ class RegistrationModule(L.LightningModule):
         return terms["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Register the pairs of a batch and measure each before and after."""
+        """Register the pairs of a batch and measure each before and after.
+
+        The loss is without weak supervision, so that it can be compared between trainings with and without, and of
+        sets without labels; the Dice and the landmark distance tell what that would.
+        """
         registration = self.cascade(batch["moving"], batch["fixed"])
         terms = self.objective(registration, batch["fixed"])
         _check_finite(terms, batch)

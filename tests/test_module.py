@@ -113,9 +113,9 @@ def test_statistics_stay_float32_under_mixed_precision(tmp_path, precision):
     seen = {}
     objective = module.objective.forward
 
-    def watched(registration, fixed):
+    def watched(registration, fixed, batch=None):
         seen.update({"flow": registration.flow.dtype, "moved": registration.moved.dtype})
-        terms = objective(registration, fixed)
+        terms = objective(registration, fixed, batch)
         seen.update({name: value.dtype for name, value in terms.items()})
         return terms
 

@@ -1,6 +1,6 @@
 """The training objective: which terms, of which fields, with which weights."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,24 @@ from regcascade.losses.affine import affine_losses
 from regcascade.losses.edge import edge_loss
 from regcascade.losses.similarity import build_similarity
 from regcascade.losses.smoothness import build_regularizer
+from regcascade.losses.supervision import landmark_loss, soft_dice_loss
 from regcascade.registration import Registration
 from regcascade.registry import Spec, check_choice
 from regcascade.spatial import warp
-from regcascade.types import Image
+from regcascade.types import Batch, Image
 
 LEVEL_NAMES = {0: "", 1: "_half", 2: "_quarter"}
+
+# What of the scans a term of weak supervision needs, as the keys of a batch end.
+SUPERVISION = {"labels": "labels", "landmarks": "points"}
 
 
 class Objective(nn.Module):
     """Eqs. 13 to 15 of the second paper, and the first paper's loss, by the same weights.
 
     total = lambda1 similarity + lambda2 edge + smoothness + affine terms, where similarity and smoothness sum the
-    full, half and quarter resolution with the weights 1, alpha, beta.
+    full, half and quarter resolution with the weights 1, alpha, beta. Weak supervision, of neither paper, adds
+    labels (1 - soft Dice) + landmarks (distance in voxels), both of the total flow; see `losses.supervision`.
 
     Args:
         lambda1: weight of the similarity.
@@ -36,6 +41,8 @@ class Objective(nn.Module):
         similarity: `cc`, `lncc`, `mi`, `mse`, or a mapping with `name` and options.
         regularizer: `gradient` (Eq. 10) or `bending`.
         edge: `rms` or `printed`; see `edge_loss`.
+        labels: weight of `soft_dice_loss`; above 0 every training scan needs labels.
+        landmarks: weight of `landmark_loss`; above 0 every training scan needs points.
     """
 
     def __init__(
@@ -52,13 +59,15 @@ class Objective(nn.Module):
         similarity: Spec = "cc",
         regularizer: Spec = "gradient",
         edge: str = "rms",
+        labels: float = 0.0,
+        landmarks: float = 0.0,
     ) -> None:
         super().__init__()
         check_choice("loss.smoothness_of", smoothness_of, ["stages", "fields"])
         check_choice("loss.edge", edge, ["rms", "printed"])
         self.weights = {
             "similarity": lambda1, "edge": lambda2, "smoothness": smoothness,
-            "affine_det": affine_det, "affine_ortho": affine_ortho,
+            "affine_det": affine_det, "affine_ortho": affine_ortho, "labels": labels, "landmarks": landmarks,
         }  # fmt: skip
         self.level_weights = {0: 1.0, 1: alpha, 2: beta}
         for option, value in [*self.weights.items(), ("alpha", alpha), ("beta", beta)]:
@@ -84,8 +93,37 @@ class Objective(nn.Module):
                 "use cascade=mcr, or set them to 0."
             )
 
-    def forward(self, registration: Registration, fixed: Image) -> dict[str, Tensor]:
-        """Every term under its name, unweighted, averaged over the batch, and their weighted sum as `loss`."""
+    @property
+    def supervision(self) -> list[str]:
+        """The terms of weak supervision that have a weight: `labels`, `landmarks`."""
+        return [term for term in SUPERVISION if self.weights[term] > 0]
+
+    def check_supervision(self, scans_without: Callable[[str], Sequence[str]]) -> None:
+        """Raise ValueError if a term with a weight needs what a scan that trains lacks.
+
+        Args:
+            scans_without: the names of the scans that train without their `labels`, or without `points`.
+        """
+        for term in self.supervision:
+            part = SUPERVISION[term]
+            without = scans_without(part)
+            if without:
+                raise ValueError(
+                    f"loss.{term}={self.weights[term]} needs {part} of every scan that trains, and {len(without)} have "
+                    f"none ({without[0]} among them): leave them out by data.train, or set loss.{term}=0."
+                )
+
+    def forward(self, registration: Registration, fixed: Image, batch: Batch | None = None) -> dict[str, Tensor]:
+        """Every term under its name, unweighted, averaged over the batch, and their weighted sum as `loss`.
+
+        Args:
+            registration: of the batch.
+            fixed: the fixed images.
+            batch: has the labels and points of weak supervision; None leaves its terms out, as validation does.
+
+        Raises:
+            ValueError: if the batch lacks the labels or points that a term with a weight needs.
+        """
         fields = {level: registration.enlarged_total(level) for level in self.levels}
         terms = self._similarities(registration, fixed, fields) | self._smoothness(registration, fields)
         if self.weights["edge"]:
@@ -93,6 +131,8 @@ class Objective(nn.Module):
         if registration.affine is not None and not registration.affine.frozen:
             for name, value in affine_losses(registration.affine.matrix).items():
                 terms[f"affine_{name}"] = value
+        if batch is not None:
+            terms |= self._supervision_terms(registration, batch)
         terms["loss"] = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
         return terms
 
@@ -112,6 +152,15 @@ class Objective(nn.Module):
             f"smoothness{LEVEL_NAMES[level]}": self.regularizer(registration.without_affine(field, level))
             for level, field in fields.items()
         }
+
+    def _supervision_terms(self, registration: Registration, batch: Batch) -> dict[str, Tensor]:
+        self.check_supervision(lambda part: [] if f"fixed_{part}" in batch else batch["fixed_name"])
+        terms = {}
+        if "labels" in self.supervision:
+            terms["labels"] = soft_dice_loss(batch["moving_labels"], batch["fixed_labels"], registration.flow)
+        if "landmarks" in self.supervision:
+            terms["landmarks"] = landmark_loss(batch["fixed_points"], batch["moving_points"], registration.flow)
+        return terms
 
     def _weight(self, name: str) -> float:
         for level in (1, 2):

@@ -1,0 +1,99 @@
+"""Weak supervision of the total flow: by the overlap of labels, and by the distance of landmarks.
+
+Convention: `moved(p) = moving(p + flow(p))`, so the fixed landmark p belongs at `p + flow(p)` of the moving scan.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from regcascade.losses.precision import full_precision
+from regcascade.spatial import warp, warp_points
+from regcascade.types import Flow, Labels, Points
+
+# Masks, moved masks and their gradients take 16 bytes a voxel and label: 8 labels take 270 MB at 128^3.
+LABELS_AT_ONCE = 8
+
+
+def soft_dice_loss(
+    moving_labels: Labels, fixed_labels: Labels, flow: Flow, labels: Sequence[int] | None = None
+) -> Tensor:
+    """One less the soft Dice of the moving labels, warped, and the fixed ones, averaged over the pairs of the batch.
+
+    Each label of the moving map is warped linearly as a mask m of 0 and 1, so that the loss has a gradient, and
+    compared with the mask f of the fixed map by `2 sum(m f) / (sum m + sum f)`. A pair's Dice is the mean over the
+    labels that are in either of its scans; one that is in neither does not count, one that is in one only counts as 0.
+    A pair without any label is left out; a batch without any has the loss 0.
+
+    Memory: masks of many labels are large, so `LABELS_AT_ONCE` of them are made at a time. Where that takes several
+    rounds, no round's masks are kept for the gradient; they are made and warped once more when it is computed.
+
+    Args:
+        moving_labels: `(B, 1, X, Y, Z)` integers.
+        fixed_labels: `(B, 1, X, Y, Z)` integers.
+        flow: `(B, 3, X, Y, Z)` in voxels.
+        labels: the values that count; None for all that occur in the batch but 0, the background.
+    """
+    if labels is None:
+        present = torch.cat([moving_labels.unique(), fixed_labels.unique()]).unique()
+        values = present[present != 0]
+    else:
+        values = torch.as_tensor(list(labels), dtype=fixed_labels.dtype, device=fixed_labels.device)
+    with full_precision(flow) as (flow,):
+        if len(values) == 0:
+            return flow.new_zeros(())
+        groups = values.split(LABELS_AT_ONCE)
+        dice_of = _dice if len(groups) == 1 else _dice_kept_small
+        rounds = [dice_of(moving_labels, fixed_labels, flow, group) for group in groups]
+        dice, counts = (torch.cat(parts, dim=1) for parts in zip(*rounds, strict=True))
+        return _mean_of_pairs(1 - dice, counts)
+
+
+def landmark_loss(fixed_points: Points, moving_points: Points, flow: Flow) -> Tensor:
+    """Mean of `|p_fixed + flow(p_fixed) - p_moving|` over landmarks, in voxels, averaged over the pairs of the batch.
+
+    A landmark that is NaN in either scan does not count, and a pair without any is left out; a batch without any has
+    the loss 0. The gradient is finite in every case.
+
+    Args:
+        fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
+        moving_points: the same landmarks in voxels of the moving grid.
+        flow: `(B, 3, X, Y, Z)` in voxels.
+    """
+    with full_precision(flow, fixed_points, moving_points) as (flow, fixed_points, moving_points):
+        known = ~(fixed_points + moving_points).isnan().any(-1)
+        difference = warp_points(fixed_points, flow) - moving_points
+        # NaN is cut out before the norm: the gradient of one that is only left out afterwards would be NaN too.
+        distance = difference.masked_fill(~known[..., None], 0.0).norm(dim=-1)
+        return _mean_of_pairs(distance, known)
+
+
+def _dice(
+    moving: Labels, fixed: Labels, flow: Flow, values: Tensor
+) -> tuple[Float[Tensor, "batch labels"], Bool[Tensor, "batch labels"]]:
+    """Soft Dice of each value in each pair, and whether it is in either scan."""
+    values = values.view(1, -1, 1, 1, 1)
+    moving_masks, fixed_masks = moving == values, fixed == values
+    target = fixed_masks.to(flow.dtype)
+    moved = warp(moving_masks.to(flow.dtype), flow)
+    shared, total = (moved * target).sum((2, 3, 4)), (moved + target).sum((2, 3, 4))
+    # Below one voxel the fixed scan does not have the label, and the Dice is 0 whatever it is divided by.
+    return 2 * shared / total.clamp(min=1), (moving_masks | fixed_masks).flatten(2).any(2)
+
+
+def _dice_kept_small(
+    moving: Labels, fixed: Labels, flow: Flow, values: Tensor
+) -> tuple[Float[Tensor, "batch labels"], Bool[Tensor, "batch labels"]]:
+    """`_dice`, computed once more for its gradient in place of keeping its masks until then."""
+    # Nothing in it is random, so there is no state of random numbers to keep.
+    return checkpoint(_dice, moving, fixed, flow, values, use_reentrant=False, preserve_rng_state=False)
+
+
+def _mean_of_pairs(values: Float[Tensor, "batch n"], counts: Bool[Tensor, "batch n"]) -> Tensor:
+    """The mean over what counts of each pair, averaged over the pairs in which anything does; 0 if none."""
+    number = counts.sum(1)
+    means = values.masked_fill(~counts, 0.0).sum(1) / number.clamp(min=1)
+    return means.sum() / (number > 0).sum().clamp(min=1)
