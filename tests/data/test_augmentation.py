@@ -160,7 +160,7 @@ def test_build():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("bsplin", r"data\.augmentation=bsplin is not valid. Known: none, bspline"),
+        ("bsplin", r"data\.augmentation=bsplin is not valid. Known: none, affine, bspline"),
         ({"name": "bspline", "points": 5}, "no option 'points'. Known: control_points, power, scale"),
         ({"name": "bspline", "control_points": 1}, r"control_points=1 is not valid"),
         ({"name": "bspline", "scale": -1.0}, r"scale=-1.0 is not valid"),
