@@ -11,7 +11,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from regcascade.cascades import CASCADES, build
-from regcascade.data import DATA_SETS
+from regcascade.data import DATA_SETS, build_data
+from regcascade.data.augmentation import AUGMENTATIONS
 from regcascade.losses import Objective
 from regcascade.nets import NETS
 from regcascade.nets.affine import AffineNetwork
@@ -138,6 +139,12 @@ def test_data_configs_list_the_defaults_of_their_signatures(name):
     as_in_yaml = {key: list(value) if isinstance(value, tuple) else value for key, value in signature.items()}
     assert listed == {"name": name, **as_in_yaml}
     assert composed("checkpoint=x.ckpt", f"data={name}", name="evaluate")["data"] == listed
+
+
+def test_augmentations_can_be_listed_on_the_command_line(unchecked):
+    listed = composed("data=phantom", "data.augmentation=[flip,{name:affine,rotation:20}]")["data"]
+    flip, affine = build_data(listed).augmentation.parts
+    assert (type(flip), affine.rotation) == (AUGMENTATIONS.get("flip"), 20.0)
 
 
 def test_the_trained_data_set_replaces_nothing_unless_told_to():

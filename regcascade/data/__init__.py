@@ -2,6 +2,7 @@
 
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.module import DATA_SETS, RegistrationData
+from regcascade.data.prepared_sets import PreparedData
 from regcascade.data.sets import DecathlonData, PhantomData
 from regcascade.registry import Spec
 
@@ -11,6 +12,7 @@ __all__ = [
     "CaseSet",
     "DecathlonData",
     "PhantomData",
+    "PreparedData",
     "RegistrationData",
     "build_data",
     "names",

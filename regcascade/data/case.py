@@ -53,3 +53,7 @@ class CaseSet(ABC):
     def labelled(self, index: int) -> bool:
         """Whether a case has labels, told without reading it. All or none, unless a set knows better."""
         return bool(self.label_names)
+
+    def landmarked(self, index: int) -> bool:
+        """Whether a case has points. It is read to see, unless a set knows better."""
+        return self[index].points is not None

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from regcascade.data.augmentation import build_augmentation
+from regcascade.data.augmentation import AugmentationSpec, build_augmentation
 from regcascade.data.case import CaseSet
 from regcascade.data.options import check_count, check_size
 from regcascade.data.pairs import (
@@ -21,6 +21,7 @@ from regcascade.data.pairs import (
     ListedPairs,
     NamePair,
     PairSampler,
+    Pool,
     Progress,
     RandomPairs,
     collate,
@@ -28,7 +29,7 @@ from regcascade.data.pairs import (
     read_pairs,
     sample_pairs,
 )
-from regcascade.registry import Registry, Spec
+from regcascade.registry import Registry
 from regcascade.types import Batch, Size
 
 # The stream of random numbers of the augmentation; the pairs have 1 and 2.
@@ -53,7 +54,11 @@ class RegistrationData(LightningDataModule):
         pairs: a CSV file of the validation pairs, with any scans of the set; None draws them.
         validation_pairs: how many ordered pairs of the validation scans to draw; None for all.
         pairs_per_epoch: length of a training epoch, over all devices.
-        augmentation: `none`, a name, or a mapping with `name` and options.
+        augmentation: `none`, a name, a mapping with `name` and options, or a list of them, applied in turn.
+        pools: for training from several sets: the names of each and how often to draw from it; pairs are then of one
+            pool. None for one pool of all of `train`.
+        atlas: the name of the scan that is fixed in every pair of training.
+        listed: the pairs of validation and test, where they are known; a file of `pairs` comes before them.
         validate: read every scan of a run once before it trains, so that a damaged one is found at once; it
             also fills the cache of a set that has one.
 
@@ -82,7 +87,10 @@ class RegistrationData(LightningDataModule):
         pairs: str | None = None,
         validation_pairs: int | None = 60,
         pairs_per_epoch: int = 1000,
-        augmentation: Spec | None = "none",
+        augmentation: AugmentationSpec = "none",
+        pools: Sequence[tuple[Sequence[str], float]] | None = None,
+        atlas: str | None = None,
+        listed: Sequence[NamePair] | None = None,
         validate: bool = True,
     ) -> None:
         super().__init__()
@@ -99,7 +107,9 @@ class RegistrationData(LightningDataModule):
         self.validate = validate
         if self.pairs_per_epoch < self.batch_size:
             raise ValueError(f"data.pairs_per_epoch={pairs_per_epoch} is less than data.batch_size={batch_size}.")
-        self.validation_pairs = self._choose_pairs(validation, pairs, validation_pairs)
+        self.pools = [(self.train_names, 1.0)] if pools is None else list(pools)
+        self.atlas = atlas
+        self.validation_pairs = self._choose_pairs(validation, pairs, validation_pairs, listed)
         self._position = {name: index for index, name in enumerate(cases.names)}
         self._progress = Progress()
         self._read: set[str] = set()
@@ -108,6 +118,11 @@ class RegistrationData(LightningDataModule):
     def has_labels(self) -> bool:
         """Whether every scan of the validation pairs has labels."""
         return self._all_labelled({name for pair in self.validation_pairs for name in pair})
+
+    def scans_without(self, part: str) -> list[str]:
+        """The scans that train without their `labels`, or without `points`. It may have to read them to see."""
+        has = {"labels": self.cases.labelled, "points": self.cases.landmarked}[part]
+        return [name for name in self._training_names() if not has(self._position[name])]
 
     def setup(self, stage: str) -> None:
         """Check that there is something to train on, and read every scan it will need, if `validate`.
@@ -124,6 +139,7 @@ class RegistrationData(LightningDataModule):
             )
         if stage == "fit" and self.validate:
             names = {*self.train_names, *(name for pair in self.validation_pairs for name in pair)}
+            names |= set() if self.atlas is None else {self.atlas}
             self._read_once(sorted(names - self._read))
 
     def train_dataloader(self) -> DataLoader[CasePair]:
@@ -133,12 +149,13 @@ class RegistrationData(LightningDataModule):
             ValueError: if an epoch has less than one batch on every device.
         """
         self._warn_of_overlap()
-        members = [self._position[name] for name in self.train_names]
-        pairs = RandomPairs(self.cases, members, self.seed, self.pairs_per_epoch)
+        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self.pools]
+        atlas = None if self.atlas is None else self._position[self.atlas]
+        pairs = RandomPairs(self.cases, pools, self.seed, self.pairs_per_epoch, atlas)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = PairSampler(pairs, self._progress, self.batch_size, ranks, rank)
         return _ResumableLoader(
-            pairs, self.batch_size, sampler=sampler, drop_last=True, **self._loading(self.train_names)
+            pairs, self.batch_size, sampler=sampler, drop_last=True, **self._loading(self._training_names())
         )
 
     def val_dataloader(self) -> DataLoader[CasePair]:
@@ -170,17 +187,26 @@ class RegistrationData(LightningDataModule):
         """Go on after the pairs of a checkpoint."""
         self._progress.consumed = int(state_dict["consumed_pairs"])
 
-    def _choose_pairs(self, validation: Sequence[str], file: str | None, count: int | None) -> list[NamePair]:
+    def _choose_pairs(
+        self, validation: Sequence[str], file: str | None, count: int | None, listed: Sequence[NamePair] | None
+    ) -> list[NamePair]:
         if count is not None:
             check_count("data.validation_pairs", count, 1)
         if file is not None:
             return read_pairs(file, self.cases.names)
+        if listed is not None:
+            return list(listed)
         if len(validation) < 2:
             raise ValueError(
                 f"The split leaves {len(validation)} scans for validation, and a pair needs two. "
                 "Raise data.validation, or list pairs in a file: data.pairs=pairs.csv."
             )
         return sample_pairs(validation, count, self.seed)
+
+    def _training_names(self) -> list[str]:
+        """The scans that training pairs are made of, the atlas among them."""
+        names = {name for members, _ in self.pools for name in members}
+        return sorted(names | ({self.atlas} if self.atlas is not None else set()))
 
     def _all_labelled(self, names: set[str]) -> bool:
         return all(self.cases.labelled(self._position[name]) for name in names)
@@ -210,7 +236,7 @@ class RegistrationData(LightningDataModule):
         _ = self.cases[index]
 
     def _warn_of_overlap(self) -> None:
-        shared = {name for pair in self.validation_pairs for name in pair} & set(self.train_names)
+        shared = {name for pair in self.validation_pairs for name in pair} & set(self.train_names) - {self.atlas}
         if shared:
             warnings.warn(
                 f"{len(shared)} scans of the validation pairs also train ({sorted(shared)[0]} among them): "

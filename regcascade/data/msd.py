@@ -10,7 +10,9 @@ from monai.data.dataset import CacheDataset, Dataset
 from monai.transforms.transform import Transform
 
 from regcascade.data.case import Case, CaseSet
-from regcascade.data.preprocessing import Preprocessing, case_name, check_same_shape, read_header
+from regcascade.data.preprocessing import Preprocessing, check_same_shape
+from regcascade.data.sources import Source, check_names
+from regcascade.data.volumes import read_header, scan_name
 
 MANIFEST = "dataset.json"
 
@@ -83,6 +85,21 @@ class Decathlon(CaseSet):
         """Whether the manifest gives a scan labels."""
         return self._scans[index].label is not None
 
+    def landmarked(self, index: int) -> bool:
+        """No scan of a Decathlon folder has landmarks."""
+        return False
+
+
+def decathlon_sources(root: Path) -> tuple[list[Source], dict[int, str]]:
+    """The raw scans of a Decathlon folder, and what their labels mean, for `regcascade prepare`.
+
+    Raises:
+        ValueError: naming the file, if the folder or its `dataset.json` is not as it should be.
+    """
+    manifest = _read_manifest(root)
+    sources = [Source(scan.name, scan.image, scan.label) for scan in _list_scans(manifest, root)]
+    return check_names(sources, root / MANIFEST), _label_names(manifest, root / MANIFEST)
+
 
 class _ReadScan(Transform):
     """MONAI's cache keeps what a `Transform` returns, and takes any other callable for a random one."""
@@ -138,7 +155,7 @@ def _scan(entry: object, root: Path) -> Scan:
             f"{root / MANIFEST}: a scan is {{'image': 'imagesTr/a.nii.gz', 'label': 'labelsTr/a.nii.gz'}}, "
             f"the label optional; got {entry!r}."
         )
-    return Scan(case_name(Path(image)), root / image, root / label if label else None)
+    return Scan(scan_name(Path(image)), root / image, root / label if label else None)
 
 
 def _check_headers(scan: Scan) -> None:

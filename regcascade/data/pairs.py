@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,26 +23,39 @@ NamePair = tuple[str, str]
 _TRAINING, _VALIDATION = 1, 2
 
 
+class Pool(NamedTuple):
+    """Scans that are paired with one another, and how often training draws from them beside other pools."""
+
+    members: Sequence[int]
+    weight: float = 1.0
+
+
 class RandomPairs(Dataset[CasePair]):
-    """The training pairs: draw k is a function of (seed, k) alone, uniform over the ordered pairs.
+    """The training pairs: draw k is a function of (seed, k) alone, uniform over the ordered pairs of a pool.
 
     A counter-based generator makes each draw independent of the others, so workers and ranks share nothing,
     no list of pairs is kept, and training resumes by going on at the next k. Any k from 0 is valid.
 
     Args:
         cases: the set.
-        members: positions in it of the scans that train, at least two.
+        pools: positions in it of the scans that train, at least two in each pool; a pool is drawn first, by weight.
         seed: of the draws.
         length: what `len` says.
+        atlas: the position of the scan that is fixed in every pair; None to draw the fixed scan too.
     """
 
-    def __init__(self, cases: CaseSet, members: Sequence[int], seed: int, length: int) -> None:
-        if len(members) < 2:
-            raise ValueError(f"A pair needs two scans; the set has {len(members)}.")
+    def __init__(self, cases: CaseSet, pools: Sequence[Pool], seed: int, length: int, atlas: int | None = None) -> None:
         self.cases = cases
-        self.members = list(members)
+        # The atlas is no moving scan of its own.
+        self.pools = [[member for member in pool.members if member != atlas] for pool in pools]
+        for members in self.pools:
+            if len(members) < (2 if atlas is None else 1):
+                raise ValueError(f"A pair needs two scans; the set has {len(members)}.")
+        weights = np.array([pool.weight for pool in pools], float)
+        self.shares = np.cumsum(weights) / weights.sum()
         self.seed = seed
         self.length = length
+        self.atlas = atlas
 
     def __len__(self) -> int:
         return self.length
@@ -57,10 +71,15 @@ class RandomPairs(Dataset[CasePair]):
             key=np.array([self.seed, _TRAINING], np.uint64), counter=np.array([0, k, 0, 0], np.uint64)
         )
         random = np.random.Generator(bits)
-        fixed = int(random.integers(len(self.members)))
-        moving = int(random.integers(len(self.members) - 1))
+        # One pool takes no draw, so that its pairs do not depend on there being a choice of pools.
+        pool = int(np.searchsorted(self.shares, random.random(), side="right")) if len(self.pools) > 1 else 0
+        members = self.pools[pool]
+        if self.atlas is not None:
+            return self.atlas, members[int(random.integers(len(members)))]
+        fixed = int(random.integers(len(members)))
+        moving = int(random.integers(len(members) - 1))
         moving += moving >= fixed
-        return self.members[fixed], self.members[moving]
+        return members[fixed], members[moving]
 
 
 class ListedPairs(Dataset[CasePair]):

@@ -146,6 +146,10 @@ class Phantom(CaseSet):
                 self._cases[member] = case
         return case
 
+    def landmarked(self, index: int) -> bool:
+        """Every case has landmarks."""
+        return True
+
     def hounsfield(self, index: int) -> Float[torch.Tensor, "1 x y z"]:
         """The image of the case at a position of this set before the window, in Hounsfield units."""
         return self._render(self._member(index))[0]

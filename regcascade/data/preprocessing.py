@@ -1,44 +1,27 @@
 """From a file to a case: reading, intensities to 0..1, and one size for all scans."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import nibabel
 import numpy as np
 import torch
-from monai.data.image_reader import NibabelReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.croppad.array import ResizeWithPadOrCrop
 from monai.transforms.intensity.array import ScaleIntensityRange
-from monai.transforms.io.array import LoadImage
 from monai.transforms.spatial.array import Resize
 from nibabel.affines import voxel_sizes
-from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from regcascade.data.case import Case
 from regcascade.data.options import check_size, check_two_numbers
+from regcascade.data.volumes import Header, read_header, read_volume, scan_name
 from regcascade.registry import check_choice
 
 FITS = ("crop_pad", "resample")
 INTENSITIES = ("percentiles", "window")
 EDGE = "edge"
-
-_READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
-
-# What nibabel raises for a file that is cut short, damaged or of another kind; MONAI wraps some in
-# RuntimeError.
-_UNREADABLE = (ImageFileError, OSError, EOFError, RuntimeError, ValueError, zlib.error)
-
-
-class Header(NamedTuple):
-    """What is known of an image without reading its voxels."""
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, float, float]  # mm per voxel along each array axis
 
 
 @dataclass(frozen=True)
@@ -99,34 +82,46 @@ class Preprocessing:
                 finite or all equal, or if the labels have another shape or are not whole numbers from 0 up.
         """
         header = read_header(image)
-        scan = _load(image)
+        scan = read_volume(image)
         _check_intensities(scan, image)
-        scan = self._fit(self._to_unit_range(scan, image), is_label=False)
+        scan = self.fitted(self._named(scan, image), is_label=False)
         labels = None if label is None else self._read_labels(label, image, header)
         x, y, z = (float(step) for step in voxel_sizes(np.asarray(scan.affine)))
         plain = scan.as_tensor().contiguous()
-        return Case(name=name or case_name(image), image=plain, spacing=(x, y, z), labels=labels)
+        return Case(name=name or scan_name(image), image=plain, spacing=(x, y, z), labels=labels)
 
-    def _to_unit_range(self, scan: MetaTensor, path: Path) -> MetaTensor:
+    def _named(self, scan: MetaTensor, path: Path) -> MetaTensor:
+        try:
+            return self.in_unit_range(scan)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def in_unit_range(self, scan: MetaTensor) -> MetaTensor:
+        """Intensities mapped to 0..1 and clipped.
+
+        Raises:
+            ValueError: if nothing of the scan lies within the window, or between the percentiles.
+        """
         if self.intensity == "window":
             width, level = self.window
             low, high = level - width / 2, level + width / 2
             if scan.max() <= low or scan.min() >= high:
                 raise ValueError(
-                    f"{path}: its intensities, {float(scan.min()):g} to {float(scan.max()):g}, lie outside "
+                    f"its intensities, {float(scan.min()):g} to {float(scan.max()):g}, lie outside "
                     f"data.window=[{width:g},{level:g}] (width, level), so that nothing can be seen."
                 )
         else:
             low, high = (float(value) for value in np.percentile(scan.numpy(), self.percentiles))
             if not high > low:
                 raise ValueError(
-                    f"{path}: its percentiles {self.percentiles[0]:g} and {self.percentiles[1]:g} are both "
+                    f"its percentiles {self.percentiles[0]:g} and {self.percentiles[1]:g} are both "
                     f"{low:g}, so that nearly all of it is one value; widen data.percentiles, or use "
                     "data.intensity=window."
                 )
         return ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan)
 
-    def _fit(self, volume: MetaTensor, is_label: bool) -> MetaTensor:
+    def fitted(self, volume: MetaTensor, is_label: bool) -> MetaTensor:
+        """A volume brought to `size`, its affine with it."""
         if self.fit == "crop_pad":
             if self.pad == EDGE:
                 return ResizeWithPadOrCrop(self.size, mode="edge")(volume)
@@ -137,44 +132,12 @@ class Preprocessing:
 
     def _read_labels(self, path: Path, image: Path, header: Header) -> Tensor:
         check_same_shape(header, read_header(path), image, path)
-        labels = _load(path)
+        labels = read_volume(path)
         if not torch.isfinite(labels).all() or not torch.equal(labels, labels.round()) or labels.min() < 0:
             raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
-        fitted = self._fit(labels, is_label=True).as_tensor()
+        fitted = self.fitted(labels, is_label=True).as_tensor()
         smallest = torch.int16 if fitted.max() <= torch.iinfo(torch.int16).max else torch.int32
         return fitted.to(smallest).contiguous()
-
-
-def case_name(path: Path) -> str:
-    """A scan's name: its file name up to the first extension of `.nii.gz` and the like."""
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
-
-
-def read_header(path: Path) -> Header:
-    """The shape and spacing of a 3D image, from its header alone.
-
-    Raises:
-        ValueError: naming the file, if it is missing, not an image, not 3D, empty, or its geometry is
-            degenerate.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist. Restore the file, or take it out of the list it is in.")
-    try:
-        image = nibabel.load(path)
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image ({_first_line(error)}). Fetch it again.") from error
-    shape = tuple(int(side) for side in image.shape)
-    if len(shape) != 3:
-        raise ValueError(f"{path} has {len(shape)} axes, {shape}: give 3D images, one channel or time point a file.")
-    if min(shape) < 1:
-        raise ValueError(f"{path} is empty: its shape is {shape}.")
-    spacing = voxel_sizes(image.affine)
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise ValueError(
-            f"{path} has a degenerate geometry: its voxels measure {spacing.tolist()} mm. Mend its header."
-        )
-    x, y, z = (float(step) for step in spacing)
-    return Header(shape, (x, y, z))
 
 
 def check_same_shape(image: Header, label: Header, image_path: Path, label_path: Path) -> None:
@@ -183,21 +146,8 @@ def check_same_shape(image: Header, label: Header, image_path: Path, label_path:
         raise ValueError(f"{label_path} has the shape {label.shape}, but its image {image_path} has {image.shape}.")
 
 
-def _load(path: Path) -> MetaTensor:
-    try:
-        return _READ(path)
-    except _UNREADABLE as error:
-        raise ValueError(
-            f"{path} cannot be read ({_first_line(error)}). It may be cut short or damaged; fetch it again."
-        ) from error
-
-
 def _check_intensities(scan: MetaTensor, path: Path) -> None:
     if not torch.isfinite(scan).all():
         raise ValueError(f"{path} has voxels that are NaN or infinite. Mend the file, or leave the scan out.")
     if scan.min() == scan.max():
         raise ValueError(f"{path} is constant: every voxel is {float(scan.min()):g}. Leave the scan out.")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from regcascade.data.augmentation import AugmentationSpec
 from regcascade.data.module import DATA_SETS, RegistrationData
 from regcascade.data.msd import Decathlon
 from regcascade.data.options import check_count, check_size
 from regcascade.data.phantom import Phantom
 from regcascade.data.preprocessing import Preprocessing
 from regcascade.data.splits import Part, split_names
-from regcascade.registry import Spec
 
 LIVER_WINDOW = (290.0, 120.0)  # width and level in HU, the papers' CT preprocessing
 
@@ -28,7 +28,7 @@ class PhantomData(RegistrationData):
         pairs: CSV file of the validation pairs.
         validation_pairs: how many to draw.
         pairs_per_epoch: training pairs.
-        augmentation: `none` or `bspline`.
+        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PhantomData(RegistrationData):
         pairs: str | None = None,
         validation_pairs: int | None = 20,
         pairs_per_epoch: int = 100,
-        augmentation: Spec | None = "none",
+        augmentation: AugmentationSpec = "none",
     ) -> None:
         check_count("data.train", train, 0)
         check_count("data.validation", validation, 0)
@@ -87,7 +87,7 @@ class DecathlonData(RegistrationData):
         pairs: CSV file of the validation pairs.
         validation_pairs: how many to draw.
         pairs_per_epoch: training pairs.
-        augmentation: `none` or `bspline`.
+        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class DecathlonData(RegistrationData):
         pairs: str | None = None,
         validation_pairs: int | None = 60,
         pairs_per_epoch: int = 1000,
-        augmentation: Spec | None = "none",
+        augmentation: AugmentationSpec = "none",
     ) -> None:
         if root is None:
             raise ValueError("data=msd needs the folder of a Decathlon task, with its dataset.json: data.root=DIR.")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from regcascade.evaluation import BEFORE, MIB
+from regcascade.prepare import DONE, EXCLUDED, FAILED, KEPT, Outcome
 
 
 class _Measure(NamedTuple):
@@ -83,6 +84,21 @@ def model_table(rows: Sequence[tuple[str, int]]) -> Table:
     if len(rows) != 1:
         table.add_section()
         table.add_row("total", *_sizes(total))
+    return table
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> Table:
+    """How many scans became what, and each that is left out with the reason."""
+    table = _table(f"{len(outcomes)} scans")
+    table.add_column("outcome")
+    table.add_column("scans", justify="right")
+    table.add_column("which and why", overflow="fold")
+    for outcome in (DONE, KEPT, EXCLUDED, FAILED):
+        those = [one for one in outcomes if one.outcome == outcome]
+        named = those if outcome == FAILED else []
+        reasons = "\n".join(f"{one.name}: {one.reason}" for one in named)
+        if those:
+            table.add_row(outcome, str(len(those)), escape(reasons))
     return table
 
 

@@ -10,6 +10,7 @@ from regcascade.data.case import Case, CaseSet
 from regcascade.data.pairs import (
     ListedPairs,
     PairSampler,
+    Pool,
     Progress,
     RandomPairs,
     collate,
@@ -36,7 +37,7 @@ class Numbered(CaseSet):
 
 
 def pairs(seed: int = 0, length: int = 12, members: Sequence[int] = range(6)) -> RandomPairs:
-    return RandomPairs(Numbered(6), members, seed, length)
+    return RandomPairs(Numbered(6), [Pool(members)], seed, length)
 
 
 def test_draws_are_uniform_over_the_ordered_pairs():

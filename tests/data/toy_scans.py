@@ -4,6 +4,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import SimpleITK as sitk
+
+from regcascade.data.volumes import kept_locale
 
 SHAPE = (13, 18, 11)
 SPACING = (0.5, 1.25, 3.0)
@@ -27,3 +30,47 @@ def scan_arrays(index: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray,
     labels[3 + index % 2 : 9, 4:12, 2:6] = 1
     labels[3:9, 4:12, 6:9] = 2
     return image, labels
+
+
+def oblique_affine(
+    spacing: tuple[float, float, float], origin: tuple[float, float, float] = (12.0, -30.0, 7.5)
+) -> np.ndarray:
+    """Of a grid that is turned about two axes, in RAS."""
+    a, b = np.deg2rad(12), np.deg2rad(-8)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x * np.array(spacing)
+    affine[:3, 3] = origin
+    return affine
+
+
+@kept_locale()
+def write_dicom(
+    folder: Path, voxels: np.ndarray, affine: np.ndarray, uid: str = "1.2.826.0.1.3680043.2.1125.7"
+) -> Path:
+    """A series of one file per slice, into a folder that may hold others."""
+    folder.mkdir(exist_ok=True)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    direction = lps[:3, :3] / spacing
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in range(voxels.shape[2]):
+        image = sitk.GetImageFromArray(np.ascontiguousarray(voxels[:, :, k].T.astype(np.int16))[None])
+        image.SetSpacing(spacing.tolist())
+        position = lps[:3, 3] + k * lps[:3, 2]
+        tags = {
+            "0008|0060": "CT",
+            "0008|0018": f"{uid}.{k + 1}",
+            "0020|000d": "1.2.826.0.1.3680043.2.1125.1",
+            "0020|000e": uid,
+            "0020|0013": str(k + 1),
+            "0020|0032": "\\".join(f"{value:.6f}" for value in position),
+            "0020|0037": "\\".join(f"{value:.8f}" for value in direction[:, :2].T.ravel()),
+        }
+        for key, value in tags.items():
+            image.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{uid}_{k:03d}.dcm"))
+        writer.Execute(image)
+    return folder

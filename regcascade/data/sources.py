@@ -1,0 +1,141 @@
+"""Lists of raw scans: what a table, a pair of globs, or a Decathlon folder names."""
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from regcascade.data.volumes import scan_name
+
+COLUMNS = ("name", "image", "labels", "mask", "points", "series", "group")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one raw scan.
+
+    Attributes:
+        name: unique within its list; a pair list names scans by it.
+        image: an image file, or the folder of a DICOM series.
+        labels: a label map on the grid of the image.
+        mask: of what counts, such as the brain, on the same grid.
+        points: landmarks, a CSV of voxel coordinates of the image with the columns `x`, `y`, `z`; empty where missing.
+        series: the UID of the series, where a DICOM folder holds several.
+        group: what pairs may be kept within, such as the animal of several scans.
+    """
+
+    name: str
+    image: Path
+    labels: Path | None = None
+    mask: Path | None = None
+    points: Path | None = None
+    series: str | None = None
+    group: str | None = None
+
+
+def read_table(path: Path) -> list[Source]:
+    """The scans of a CSV, or of a JSON list of objects, with the columns of `Source`; only `image` is a must.
+
+    Paths are relative to the table's folder. `label` is taken for `labels`.
+
+    Raises:
+        ValueError: naming the table, if it cannot be read, has an unknown column, lacks an image or names one twice.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise ValueError(f"{path} lists no scans.")
+    return check_names([_source(row, number, path) for number, row in enumerate(rows, start=1)], path)
+
+
+def find(root: Path, images: str, labels: str | None = None, masks: str | None = None) -> list[Source]:
+    """The scans that a glob finds below a folder, each with the labels and the mask whose wildcards match the same.
+
+    With `images="*/t1.nii.gz"` and `labels="*/seg.nii.gz"` the scan of each subject is named after its folder, and its
+    labels are those of the same folder. `**` is not supported.
+
+    Raises:
+        ValueError: if nothing is found, or labels or masks without an image are.
+    """
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {root}.")
+    found = _matches(root, images)
+    if not found:
+        raise ValueError(f"{root} has nothing that matches {images!r}.")
+    beside = {
+        kind: _matches(root, pattern) if pattern else {} for kind, pattern in {"labels": labels, "mask": masks}.items()
+    }
+    for kind, files in beside.items():
+        lonely = sorted(set(files) - set(found))
+        if lonely:
+            raise ValueError(f"{files[lonely[0]]} has no image that matches {images!r}: {kind} without an image.")
+    sources = [
+        Source(_named(key, path), path, beside["labels"].get(key), beside["mask"].get(key))
+        for key, path in sorted(found.items())
+    ]
+    return check_names(sources, root)
+
+
+def check_names(sources: Sequence[Source], where: Path) -> list[Source]:
+    """The scans, sorted by name.
+
+    Raises:
+        ValueError: if two have the same name, or a name is no file name.
+    """
+    repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{where} has more than one scan of the name {repeated[0]!r}; give each a name of its own.")
+    for source in sources:
+        if not source.name or re.search(r'[/\\\0,"\n]', source.name):
+            raise ValueError(f"{where}: {source.name!r} is no valid name of a scan: no slashes, commas or quotes.")
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _rows(path: Path) -> list[Mapping[str, object]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix != ".json":
+            return list(csv.DictReader(text.splitlines()))
+        rows = json.loads(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table of scans ({error}).") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} must hold a list of objects: [{{'image': ..., 'labels': ...}}, ...].")
+    return rows
+
+
+def _source(row: Mapping[str, object], number: int, path: Path) -> Source:
+    given = {("labels" if key == "label" else key): str(value) for key, value in row.items() if value not in (None, "")}
+    unknown = sorted(set(map(str, given)) - set(COLUMNS))
+    if unknown:
+        raise ValueError(f"{path} has the column {unknown[0]!r}, which is not known. Known: {', '.join(COLUMNS)}.")
+    if "image" not in given:
+        raise ValueError(f"{path}: scan {number} names no image.")
+    files = {key: path.parent / given[key] for key in ("image", "labels", "mask", "points") if key in given}
+    return Source(
+        name=given.get("name") or scan_name(files["image"]),
+        series=given.get("series"),
+        group=given.get("group"),
+        **files,
+    )
+
+
+def _matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
+    """What matches a glob, by the texts its wildcards stand for."""
+    if "**" in pattern:
+        raise ValueError(f"The pattern {pattern!r} has '**', which is not supported: write */*.nii.gz, level by level.")
+    parts = re.split(r"(\*|\?)", pattern)
+    expression = "".join({"*": "([^/]*)", "?": "([^/])"}.get(part, re.escape(part)) for part in parts)
+    found: dict[tuple[str, ...], Path] = {}
+    for path in root.glob(re.sub(r"([\[\]])", r"[\1]", pattern)):
+        match = re.fullmatch(expression, path.relative_to(root).as_posix())
+        if match is not None:
+            found[match.groups()] = path
+    return found
+
+
+def _named(key: Iterable[str], path: Path) -> str:
+    """The wildcards' texts, joined; the file's own name where the pattern has none."""
+    return "_".join(text for text in key if text) or scan_name(path)

@@ -1,0 +1,226 @@
+"""Raw scans to prepared cases: in parallel, resumable, each case whole or not there."""
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.data.meta_tensor import MetaTensor
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from regcascade.data.prepared import CASES, Record, case_file, read_record, write_case, write_manifest
+from regcascade.data.recipes import build_recipe
+from regcascade.data.sources import Source
+from regcascade.data.volumes import Header, read_header, read_volume
+from regcascade.files import written_whole
+from regcascade.registry import Spec
+
+# What the disk says of itself rather than of a case: no other case will fare better.
+_DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
+REPORT = "report.csv"
+DONE, KEPT, EXCLUDED, FAILED = "prepared", "kept", "excluded", "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan: `prepared`, `kept` from an earlier run, `excluded`, or `failed` and why."""
+
+    name: str
+    outcome: str
+    reason: str = ""
+
+
+def prepare(
+    sources: Sequence[Source],
+    out: Path,
+    recipe: Spec,
+    *,
+    label_names: Mapping[int, str] | None = None,
+    exclude: Sequence[str] = (),
+    workers: int = 1,
+    store: str = "float32",
+) -> list[Outcome]:
+    """Prepare scans into a folder: a file per case, `manifest.json`, `report.csv`.
+
+    A case that is there, from the same file by the same recipe, is kept. A bad scan is left out and reported. The
+    manifest is written last, and again by every run.
+
+    Args:
+        sources: the raw scans.
+        out: the folder to write.
+        recipe: its name, or a mapping with `name` and options.
+        label_names: what each label value means; `label_<value>` where it is not said.
+        exclude: names to leave out.
+        workers: processes side by side.
+        store: how images are stored, `float32`, `float16` or `uint8`.
+
+    Returns:
+        What became of each scan, in the order of `sources`.
+
+    Raises:
+        ValueError: for a recipe or an excluded name that is not known.
+        OSError: if the disk is full or cannot be written; finished cases stay.
+    """
+    options = build_recipe(recipe).as_dict()
+    unknown = sorted(set(exclude) - {source.name for source in sources})
+    if unknown:
+        raise ValueError(f"The list of excluded names has {unknown[0]!r}, which is no scan's name.")
+    (out / CASES).mkdir(parents=True, exist_ok=True)
+    wanted = [source for source in sources if source.name not in set(exclude)]
+    outcomes = {name: Outcome(name, EXCLUDED) for name in exclude}
+    console = Console(stderr=True)
+    results = _in_parallel(wanted, out, options, store, workers)
+    for outcome in track(results, "Preparing scans", len(wanted), console=console, transient=True):
+        outcomes[outcome.name] = outcome
+    records = [
+        read_record(case_file(out, outcome.name)) for outcome in outcomes.values() if outcome.outcome in (DONE, KEPT)
+    ]
+    present = sorted({value for record in records for value in record.labels or ()})
+    names = {value: (label_names or {}).get(value, f"label_{value}") for value in {*present, *(label_names or {})}}
+    write_manifest(out, records, dict(sorted(names.items())))
+    ordered = [outcomes[source.name] for source in sources]
+    with written_whole(out / REPORT) as temporary:
+        pd.DataFrame([vars(outcome) for outcome in ordered]).to_csv(temporary, index=False)
+    return ordered
+
+
+def prepare_scan(
+    source: Source, recipe: Spec, store: str = "float32"
+) -> tuple[Record, Tensor, Tensor | None, Tensor | None]:
+    """Read one scan and apply a recipe: what is known of the case, its image, labels and points.
+
+    Raises:
+        ValueError: naming the file, for whatever is wrong with it.
+    """
+    built = build_recipe(recipe)
+    header = read_header(source.image, source.series)
+    scan = read_volume(source.image, source.series)
+    if not torch.isfinite(scan).all():
+        raise ValueError(f"{source.image} has voxels that are NaN or infinite.")
+    if scan.min() == scan.max():
+        raise ValueError(f"{source.image} is constant: every voxel is {float(scan.min()):g}.")
+    labels = _beside(source.labels, header, source.image)
+    mask = _beside(source.mask, header, source.image)
+    try:
+        image, fitted = built(scan, labels, mask)
+    except ValueError as error:
+        raise ValueError(f"{source.image}: {error}") from error
+    affine = np.asarray(image.affine, dtype=float)
+    points = _points(source.points, header, affine) if source.points else None
+    values = None if fitted is None else [int(value) for value in fitted.unique() if value > 0]
+    record = Record(
+        name=source.name,
+        size=list(image.shape[1:]),
+        affine=affine.tolist(),
+        labels=values,
+        points=None if points is None else len(points),
+        group=source.group,
+        source={
+            "image": str(source.image),
+            "shape": list(header.shape),
+            "affine": header.affine.tolist(),
+            "sha256": _hash(source),
+        },
+        recipe=built.as_dict(),
+        store=store,
+    )
+    return record, image.as_tensor(), None if fitted is None else fitted.as_tensor(), points
+
+
+def _in_parallel(
+    sources: Sequence[Source], out: Path, recipe: dict[str, Any], store: str, workers: int
+) -> Iterator[Outcome]:
+    if workers <= 1:
+        for source in sources:
+            yield _one(source, out, recipe, store)
+        return
+    # Fresh processes: a forked one inherits locks that another thread of this one may hold.
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = [pool.submit(_one, source, out, recipe, store) for source in sources]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one(source: Source, out: Path, recipe: dict[str, Any], store: str) -> Outcome:
+    """Prepare one scan, unless that is done."""
+    path = case_file(out, source.name)
+    try:
+        if path.is_file() and _is_done(path, source, recipe, store):
+            return Outcome(source.name, KEPT)
+        record, image, labels, points = prepare_scan(source, recipe, store)
+        write_case(path, record, image, labels, points)
+    except OSError as error:
+        if error.errno in _DISK:
+            raise
+        return Outcome(source.name, FAILED, str(error))
+    except ValueError as error:
+        return Outcome(source.name, FAILED, str(error))
+    return Outcome(source.name, DONE)
+
+
+def _is_done(path: Path, source: Source, recipe: dict[str, Any], store: str) -> bool:
+    """Whether a case's file is whole, of these very files, and by this recipe."""
+    try:
+        record = read_record(path)
+    except ValueError:
+        return False
+    same = json.dumps([record.recipe, record.store], sort_keys=True) == json.dumps([recipe, store], sort_keys=True)
+    return same and source.image.exists() and record.source["sha256"] == _hash(source)
+
+
+def _hash(source: Source) -> str:
+    """Of all files of a scan; those of a DICOM folder in the order of their names."""
+    given = [path for path in (source.image, source.labels, source.mask, source.points) if path is not None]
+    digest = hashlib.sha256((source.series or "").encode())
+    for path in given:
+        for file in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _beside(path: Path | None, header: Header, image: Path) -> MetaTensor | None:
+    """A label map or mask that lies on the grid of its image."""
+    if path is None:
+        return None
+    own = read_header(path)
+    if own.shape != header.shape:
+        raise ValueError(f"{path} has the shape {own.shape}, but its image {image} has {header.shape}.")
+    if not np.allclose(own.affine, header.affine, atol=1e-2):
+        raise ValueError(f"{path} lies elsewhere in the world than its image {image}: their affines differ.")
+    values = read_volume(path)
+    if not torch.isfinite(values).all() or not torch.equal(values, values.round()) or values.min() < 0:
+        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
+    return values
+
+
+def _points(path: Path, header: Header, affine: np.ndarray) -> Tensor:
+    """Landmarks of a raw scan, in its voxels, as voxels of the prepared image."""
+    table = pd.read_csv(path)
+    missing = [column for column in ("x", "y", "z") if column not in table]
+    if missing:
+        raise ValueError(f"{path} must have the columns x, y and z: landmarks in voxels of the image.")
+    points = table[["x", "y", "z"]].to_numpy(float)
+    outside = (points < -0.5) | (points > np.array(header.shape) - 0.5)
+    if outside.any():
+        row = int(outside.any(axis=1).argmax())
+        raise ValueError(f"{path}: landmark {row + 1}, {points[row].tolist()}, lies outside its image {header.shape}.")
+    world = points @ header.affine[:3, :3].T + header.affine[:3, 3]
+    inverse = np.linalg.inv(affine)
+    return torch.from_numpy(world @ inverse[:3, :3].T + inverse[:3, 3]).float()

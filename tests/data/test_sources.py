@@ -1,0 +1,69 @@
+"""Lists of raw scans from tables and globs."""
+
+import json
+import re
+
+import pytest
+
+from regcascade.data.sources import Source, find, read_table
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_table_names_files_relative_to_itself(tmp_path):
+    table = tmp_path / "scans.csv"
+    table.write_text("name,image,label,group\npig2,b.mha,,p\n,sub/a.nii.gz,sub/a_seg.nii.gz,p\n")
+    assert read_table(table) == [
+        Source("a", tmp_path / "sub/a.nii.gz", tmp_path / "sub/a_seg.nii.gz", group="p"),
+        Source("pig2", tmp_path / "b.mha", group="p"),
+    ]
+    rows = [{"image": "dicom", "series": "1.2", "points": "p.csv", "mask": None}]
+    (tmp_path / "scans.json").write_text(json.dumps(rows))
+    expected = Source("dicom", tmp_path / "dicom", points=tmp_path / "p.csv", series="1.2")
+    assert read_table(tmp_path / "scans.json") == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "image,lables\na.nii,b.nii\n", "column 'lables', which is not known. Known: name, image, labels"),
+        ("a.csv", "name,image\na,\n", "scan 1 names no image"),
+        ("a.csv", "image\nx/a.nii\ny/a.nii\n", "more than one scan of the name 'a'"),
+        ("a.csv", "name,image\n../a,b.nii\n", "no valid name"),
+        ("a.csv", "name,image\n", "lists no scans"),
+        ("a.json", "{}", "must hold a list of objects"),
+        ("a.json", "[", "cannot be read as a table"),
+    ],
+)
+def test_bad_tables_say_what_is_wrong(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_table(tmp_path / name)
+
+
+def test_globs_match_by_what_their_wildcards_stand_for(tmp_path):
+    touch(tmp_path, "s2/t1.nii.gz", "s2/seg.nii.gz", "s1/t1.nii.gz", "s1/brain.mha", "notes.txt")
+    assert find(tmp_path, "*/t1.nii.gz", "*/seg.nii.gz", "*/brain.mha") == [
+        Source("s1", tmp_path / "s1/t1.nii.gz", mask=tmp_path / "s1/brain.mha"),
+        Source("s2", tmp_path / "s2/t1.nii.gz", tmp_path / "s2/seg.nii.gz"),
+    ]
+    touch(tmp_path, "liver-orig001.mhd", "liver-seg001.mhd")
+    (source,) = find(tmp_path, "liver-orig*.mhd", "liver-seg*.mhd")
+    assert (source.name, source.labels) == ("001", tmp_path / "liver-seg001.mhd")
+
+
+def test_globs_that_find_nothing_or_too_much_are_refused(tmp_path):
+    touch(tmp_path, "s1/t1.nii.gz", "s2/seg.nii.gz")
+    with pytest.raises(ValueError, match=r"nothing that matches '\*/t2.nii'"):
+        find(tmp_path, "*/t2.nii")
+    with pytest.raises(ValueError, match=r"seg\.nii\.gz has no image that matches"):
+        find(tmp_path, "*/t1.nii.gz", "*/seg.nii.gz")
+    with pytest.raises(ValueError, match="There is no folder"):
+        find(tmp_path / "none", "*")
+    with pytest.raises(ValueError, match="is not supported"):
+        find(tmp_path, "**/t1.nii.gz")

@@ -1,0 +1,176 @@
+"""Raw scans to prepared cases: what is kept, what is redone, what a bad scan does; and the command."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+from toy_scans import oblique_affine, write_dicom
+
+from regcascade.cli import main
+from regcascade.data import build_data
+from regcascade.data.prepared import PreparedCases, case_file, read_case, read_record
+from regcascade.data.sources import Source
+from regcascade.prepare import prepare
+
+SHAPE = (18, 22, 20)
+RECIPE = {"name": "generic", "size": [16, 18, 16], "fit": "resample"}
+
+
+def blob(centre, shape=SHAPE, width=2.0):
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    return np.exp(-((grid - np.array(centre)) ** 2).sum(-1) / (2 * width**2)).astype(np.float32)
+
+
+def raw(root, name, centre=(6, 12, 9), affine=None, labels=True):
+    """A bright blob, its label, and a landmark at its centre."""
+    root.mkdir(exist_ok=True)
+    affine = oblique_affine((1.0, 1.5, 2.0)) if affine is None else affine
+    image = root / f"{name}.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(100 * blob(centre), affine), image)
+    label = root / f"{name}_seg.nii.gz"
+    nibabel.save(nibabel.Nifti1Image((blob(centre) > 0.5).astype(np.uint8) * 3, affine), label)
+    points = root / f"{name}.csv"
+    points.write_text("x,y,z\n{},{},{}\n,,\n".format(*centre))
+    return Source(name, image, label if labels else None, points=points)
+
+
+def test_a_case_keeps_what_lies_where(tmp_path):
+    source = raw(tmp_path / "raw", "a")
+    (outcome,) = prepare([source], tmp_path / "out", RECIPE, label_names={3: "blob"})
+    assert outcome.outcome == "prepared"
+    path = case_file(tmp_path / "out", "a")
+    case, record = read_case(path), read_record(path)
+    assert case.image.shape == (1, 16, 18, 16) and case.image.min() >= 0 and case.image.max() <= 1
+    centre = (case.labels[0] == 3).nonzero().double().mean(0)
+    np.testing.assert_allclose(case.points[0], centre, atol=0.3)
+    assert case.image[(0, *centre.round().long())] == 1
+    assert case.points[1].isnan().all()
+    assert record.labels == [3]
+    # The affine of the case takes the landmark to where the raw scan's takes it.
+    there = np.array(record.affine) @ np.append(case.points[0].numpy(), 1)
+    np.testing.assert_allclose(there, oblique_affine((1.0, 1.5, 2.0)) @ [6, 12, 9, 1], atol=1e-3)
+    assert PreparedCases(tmp_path / "out").label_names == {3: "blob"}
+    json.loads((tmp_path / "out/manifest.json").read_text())
+
+
+def test_a_stopped_run_goes_on_and_only_what_changed_is_done_again(tmp_path):
+    sources = [raw(tmp_path / "raw", name) for name in "abc"]
+    out = tmp_path / "out"
+    prepare(sources[:2], out, RECIPE)
+    stamps = {name: case_file(out, name).stat().st_mtime_ns for name in "ab"}
+    (out / "manifest.json").unlink()  # as if killed before the end
+    (out / "cases/.c.safetensors.part").write_text("half")
+    raw(tmp_path / "raw", "b", centre=(9, 9, 9))
+    outcomes = {outcome.name: outcome.outcome for outcome in prepare(sources, out, RECIPE)}
+    assert outcomes == {"a": "kept", "b": "prepared", "c": "prepared"}
+    assert case_file(out, "a").stat().st_mtime_ns == stamps["a"]
+    assert case_file(out, "b").stat().st_mtime_ns != stamps["b"]
+    other = prepare(sources, out, {**RECIPE, "size": [16, 16, 16]})
+    assert {outcome.outcome for outcome in other} == {"prepared"}
+    case_file(out, "a").write_bytes(case_file(out, "a").read_bytes()[:100])
+    assert prepare(sources[:1], out, {**RECIPE, "size": [16, 16, 16]})[0].outcome == "prepared"
+
+
+def test_a_bad_scan_is_left_out_and_told(tmp_path):
+    good = raw(tmp_path / "raw", "good")
+    constant, shape, elsewhere = (raw(tmp_path / "raw", name) for name in ("constant", "shape", "elsewhere"))
+    affine = oblique_affine((1.0, 1.5, 2.0))
+    nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.float32), affine), constant.image)
+    nibabel.save(nibabel.Nifti1Image(np.ones((5, 5, 5), np.uint8), affine), shape.labels)
+    nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), np.eye(4)), elsewhere.labels)
+    outside = raw(tmp_path / "raw", "outside")
+    outside.points.write_text("x,y,z\n6,12,40\n")
+    missing = Source("missing", tmp_path / "nowhere.nii.gz")
+    sources = [good, constant, shape, elsewhere, outside, missing]
+    outcomes = {outcome.name: outcome for outcome in prepare(sources, tmp_path / "out", RECIPE)}
+    assert outcomes["good"].outcome == "prepared"
+    for name, reason in {
+        "constant": "constant.nii.gz is constant", "shape": "has the shape (5, 5, 5)",
+        "elsewhere": "lies elsewhere", "outside": "landmark 1, [6.0, 12.0, 40.0], lies outside",
+        "missing": "does not exist",
+    }.items():  # fmt: skip
+        assert outcomes[name].outcome == "failed" and reason in outcomes[name].reason
+    assert PreparedCases(tmp_path / "out").names == ["good"]
+    with (tmp_path / "out/report.csv").open() as file:
+        assert {row["name"]: row["outcome"] for row in csv.DictReader(file)}["shape"] == "failed"
+
+
+def test_excluded_names_are_left_out_and_must_exist(tmp_path):
+    sources = [raw(tmp_path / "raw", name) for name in "ab"]
+    assert [one.outcome for one in prepare(sources, tmp_path / "out", RECIPE, exclude=["a"])] == [
+        "excluded",
+        "prepared",
+    ]
+    assert PreparedCases(tmp_path / "out").names == ["b"]
+    with pytest.raises(ValueError, match="has 'x', which is no scan's name"):
+        prepare(sources, tmp_path / "out", RECIPE, exclude=["x"])
+
+
+def test_processes_side_by_side_give_the_same(tmp_path):
+    sources = [raw(tmp_path / "raw", name) for name in "abc"]
+    prepare(sources, tmp_path / "one", RECIPE)
+    prepare(sources, tmp_path / "two", RECIPE, workers=2)
+    for name in "abc":
+        assert case_file(tmp_path / "one", name).read_bytes() == case_file(tmp_path / "two", name).read_bytes()
+
+
+def test_a_dicom_series_equals_its_nifti_twin(tmp_path):
+    voxels = (1000 * blob((6, 12, 9))).astype(np.int16)
+    affine = oblique_affine((0.7, 0.9, 2.2))
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "twin.nii.gz")
+    sources = [
+        Source("dicom", write_dicom(tmp_path / "series", voxels, affine)),
+        Source("twin", tmp_path / "twin.nii.gz"),
+    ]
+    prepare(sources, tmp_path / "out", RECIPE)
+    dicom, twin = PreparedCases(tmp_path / "out")
+    np.testing.assert_allclose(dicom.image, twin.image, atol=1e-5)
+    records = PreparedCases(tmp_path / "out").records
+    np.testing.assert_allclose(records[0].affine, records[1].affine, atol=1e-3)
+
+
+def test_the_command_prepares_and_data_prepared_reads(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    for name in "abcd":
+        raw(tmp_path / "raw", name, centre=(6 + len(name), 12, 9))
+    out = tmp_path / "out"
+    command = ["prepare", str(tmp_path / "raw"), "--images", "?.nii.gz", "--labels", "?_seg.nii.gz", "--out", str(out)]
+    main([*command, "--set", "size=[16,16,16]", "--label-names", "3=blob", "--workers", "1", "--store", "float16"])
+    output = capsys.readouterr().out
+    assert "4 scans" in output and "contact_sheet_001.png" in output
+    assert (out / "contact_sheet_001.png").stat().st_size > 1000
+    data = build_data({"name": "prepared", "root": str(out), "validation": 2, "num_workers": 0})
+    assert data.label_names == {3: "blob"} and data.size == (16, 16, 16)
+    batch = next(iter(data.val_dataloader()))
+    assert batch["fixed_labels"].unique().tolist() == [0, 3]
+    (tmp_path / "raw/a.nii.gz").write_text("broken")
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--set", "size=[16,16,16]", "--label-names", "3=blob", "--workers", "1", "--store", "float16"])
+    assert end.value.code == 1
+    assert "a.nii.gz cannot be read" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "There is no nowhere"),
+        (["."], "dataset.json"),
+        ([".", "--images", "*.nii"], "nothing that matches"),
+        (["scans.csv", "--set", "size"], "no KEY=VALUE"),
+        (["scans.csv", "--recipe", "genric"], "Did you mean 'generic'"),
+        (["scans.csv", "--set", "sise=[1,2,3]"], "has no option 'sise'"),
+    ],
+)
+def test_bad_arguments_end_with_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans.csv").write_text("image\na.nii\n")
+    with pytest.raises(SystemExit) as end:
+        main(["prepare", *arguments, "--out", "out"])
+    assert end.value.code == 1
+    assert message in capsys.readouterr().err
