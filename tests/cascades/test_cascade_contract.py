@@ -86,7 +86,7 @@ def test_the_total_is_the_composition_and_one_warp_of_it_the_moved_image(made):
     assert len(registration.stages) == len(registration.deformable_stages) == 4
     total = torch.zeros(1, 3, *SIZE)
     for stage in registration.stages:
-        assert stage.flow.abs().max() > 0.2
+        assert stage.flow.abs().max() > 0.1
         total = compose(total, stage.flow)
         torch.testing.assert_close(stage.total, total)
         torch.testing.assert_close(stage.moved, warp(moving, total))
