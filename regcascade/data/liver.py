@@ -147,6 +147,6 @@ def _bounding_box(mask: Bool[np.ndarray, "x y z"]) -> Box:
     return Box(_three([part.start for part in slices]), _three([part.stop for part in slices]))
 
 
-def _three(values: Sequence[float] | np.ndarray) -> tuple[int, int, int]:
+def _three(values: Sequence[int] | np.ndarray) -> tuple[int, int, int]:
     x, y, z = (int(value) for value in values)
     return x, y, z

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,25 +48,27 @@ class Preprocessing:
         ValueError: for a value that is not valid, naming the option.
     """
 
+    PREFIX: ClassVar[str] = "data."  # of the options' names in messages
+
     size: Sequence[int]
     fit: str
     pad: float | str
     intensity: str
-    percentiles: Sequence[float]
-    window: Sequence[float]
+    percentiles: Sequence[float | int]
+    window: Sequence[float | int]
 
     def __post_init__(self) -> None:
-        check_choice("data.fit", self.fit, FITS)
-        check_choice("data.intensity", self.intensity, INTENSITIES)
-        percentiles = check_two_numbers("data.percentiles", self.percentiles, "low, high")
-        window = check_two_numbers("data.window", self.window, "width, level")
+        check_choice(f"{self.PREFIX}fit", self.fit, FITS)
+        check_choice(f"{self.PREFIX}intensity", self.intensity, INTENSITIES)
+        percentiles = check_two_numbers(f"{self.PREFIX}percentiles", self.percentiles, "low, high")
+        window = check_two_numbers(f"{self.PREFIX}window", self.window, "width, level")
         if not 0 <= percentiles[0] < percentiles[1] <= 100:
-            raise ValueError(f"data.percentiles={list(percentiles)} is not valid: 0 <= low < high <= 100.")
+            raise ValueError(f"{self.PREFIX}percentiles={list(percentiles)} is not valid: 0 <= low < high <= 100.")
         if not (window[0] > 0 and np.isfinite(window).all()):
-            raise ValueError(f"data.window={list(window)} is not valid: [width, level] needs a width above 0.")
+            raise ValueError(f"{self.PREFIX}window={list(window)} is not valid: [width, level] needs a width above 0.")
         if self.pad != EDGE and (isinstance(self.pad, str | bool) or not 0 <= self.pad <= 1):
-            raise ValueError(f"data.pad={self.pad} is not valid: give a value in 0..1, or {EDGE}.")
-        object.__setattr__(self, "size", check_size("data.size", self.size))
+            raise ValueError(f"{self.PREFIX}pad={self.pad} is not valid: give a value in 0..1, or {EDGE}.")
+        object.__setattr__(self, "size", check_size(f"{self.PREFIX}size", self.size))
         object.__setattr__(self, "percentiles", percentiles)
         object.__setattr__(self, "window", window)
 
@@ -108,15 +110,15 @@ class Preprocessing:
             if scan.max() <= low or scan.min() >= high:
                 raise ValueError(
                     f"its intensities, {float(scan.min()):g} to {float(scan.max()):g}, lie outside "
-                    f"data.window=[{width:g},{level:g}] (width, level), so that nothing can be seen."
+                    f"{self.PREFIX}window=[{width:g},{level:g}] (width, level), so that nothing can be seen."
                 )
         else:
             low, high = (float(value) for value in np.percentile(scan.numpy(), self.percentiles))
             if not high > low:
                 raise ValueError(
                     f"its percentiles {self.percentiles[0]:g} and {self.percentiles[1]:g} are both "
-                    f"{low:g}, so that nearly all of it is one value; widen data.percentiles, or use "
-                    "data.intensity=window."
+                    f"{low:g}, so that nearly all of it is one value; widen {self.PREFIX}percentiles, or use "
+                    f"{self.PREFIX}intensity=window."
                 )
         return ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan)
 
@@ -135,9 +137,13 @@ class Preprocessing:
         labels = read_volume(path)
         if not torch.isfinite(labels).all() or not torch.equal(labels, labels.round()) or labels.min() < 0:
             raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
-        fitted = self.fitted(labels, is_label=True).as_tensor()
-        smallest = torch.int16 if fitted.max() <= torch.iinfo(torch.int16).max else torch.int32
-        return fitted.to(smallest).contiguous()
+        return as_integers(self.fitted(labels, is_label=True)).as_tensor()
+
+
+def as_integers(labels: MetaTensor) -> MetaTensor:
+    """Whole numbers as int16, or int32 where they need it."""
+    smallest = torch.int16 if labels.max() <= torch.iinfo(torch.int16).max else torch.int32
+    return labels.to(smallest).contiguous()
 
 
 def check_same_shape(image: Header, label: Header, image_path: Path, label_path: Path) -> None:
