@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from regcascade.data.landmarks import read_points
 from regcascade.data.prepared import CASES, Record, case_file, read_record, write_case, write_manifest
 from regcascade.data.recipes import build_recipe
 from regcascade.data.sources import Source
@@ -212,15 +213,7 @@ def _beside(path: Path | None, header: Header, image: Path) -> MetaTensor | None
 
 def _points(path: Path, header: Header, affine: np.ndarray) -> Tensor:
     """Landmarks of a raw scan, in its voxels, as voxels of the prepared image."""
-    table = pd.read_csv(path)
-    missing = [column for column in ("x", "y", "z") if column not in table]
-    if missing:
-        raise ValueError(f"{path} must have the columns x, y and z: landmarks in voxels of the image.")
-    points = table[["x", "y", "z"]].to_numpy(float)
-    outside = (points < -0.5) | (points > np.array(header.shape) - 0.5)
-    if outside.any():
-        row = int(outside.any(axis=1).argmax())
-        raise ValueError(f"{path}: landmark {row + 1}, {points[row].tolist()}, lies outside its image {header.shape}.")
+    points = read_points(path, header.shape).double().numpy()
     world = points @ header.affine[:3, :3].T + header.affine[:3, 3]
     inverse = np.linalg.inv(affine)
     return torch.from_numpy(world @ inverse[:3, :3].T + inverse[:3, 3]).float()

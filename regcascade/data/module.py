@@ -18,12 +18,14 @@ from regcascade.data.case import CaseSet
 from regcascade.data.options import check_count, check_size
 from regcascade.data.pairs import (
     CasePair,
+    DrawnPairs,
     ListedPairs,
     NamePair,
     PairSampler,
     Pool,
     Progress,
     RandomPairs,
+    TrainingPairs,
     collate,
     collate_images,
     read_pairs,
@@ -59,6 +61,8 @@ class RegistrationData(LightningDataModule):
             pool. None for one pool of all of `train`.
         atlas: the name of the scan that is fixed in every pair of training.
         listed: the pairs of validation and test, where they are known; a file of `pairs` comes before them.
+        train_pairs: the pairs (fixed, moving) that training draws from, where they are known, all of `train`; None for
+            any two scans of a pool.
         validate: read every scan of a run once before it trains, so that a damaged one is found at once; it
             also fills the cache of a set that has one.
 
@@ -91,6 +95,7 @@ class RegistrationData(LightningDataModule):
         pools: Sequence[tuple[Sequence[str], float]] | None = None,
         atlas: str | None = None,
         listed: Sequence[NamePair] | None = None,
+        train_pairs: Sequence[NamePair] | None = None,
         validate: bool = True,
     ) -> None:
         super().__init__()
@@ -109,6 +114,7 @@ class RegistrationData(LightningDataModule):
             raise ValueError(f"data.pairs_per_epoch={pairs_per_epoch} is less than data.batch_size={batch_size}.")
         self.pools = [(self.train_names, 1.0)] if pools is None else list(pools)
         self.atlas = atlas
+        self.train_pairs = None if train_pairs is None else list(train_pairs)
         self.validation_pairs = self._choose_pairs(validation, pairs, validation_pairs, listed)
         self._position = {name: index for index, name in enumerate(cases.names)}
         self._progress = Progress()
@@ -149,9 +155,7 @@ class RegistrationData(LightningDataModule):
             ValueError: if an epoch has less than one batch on every device.
         """
         self._warn_of_overlap()
-        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self.pools]
-        atlas = None if self.atlas is None else self._position[self.atlas]
-        pairs = RandomPairs(self.cases, pools, self.seed, self.pairs_per_epoch, atlas)
+        pairs = self._training_pairs()
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = PairSampler(pairs, self._progress, self.batch_size, ranks, rank)
         return _ResumableLoader(
@@ -202,6 +206,14 @@ class RegistrationData(LightningDataModule):
                 "Raise data.validation, or list pairs in a file: data.pairs=pairs.csv."
             )
         return sample_pairs(validation, count, self.seed)
+
+    def _training_pairs(self) -> TrainingPairs:
+        if self.train_pairs is not None:
+            listed = [(self._position[fixed], self._position[moving]) for fixed, moving in self.train_pairs]
+            return DrawnPairs(self.cases, listed, self.seed, self.pairs_per_epoch)
+        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self.pools]
+        atlas = None if self.atlas is None else self._position[self.atlas]
+        return RandomPairs(self.cases, pools, self.seed, self.pairs_per_epoch, atlas)
 
     def _training_names(self) -> list[str]:
         """The scans that training pairs are made of, the atlas among them."""

@@ -2,41 +2,24 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai.data.dataset import CacheDataset, Dataset
-from monai.transforms.transform import Transform
-
-from regcascade.data.case import Case, CaseSet
-from regcascade.data.preprocessing import Preprocessing, check_same_shape
+from regcascade.data.preprocessing import Preprocessing
+from regcascade.data.scans import Scans
 from regcascade.data.sources import Source, check_names
-from regcascade.data.volumes import read_header, scan_name
+from regcascade.data.volumes import scan_name
 
 MANIFEST = "dataset.json"
 
 
-@dataclass(frozen=True)
-class Scan:
-    """The files of one scan."""
-
-    name: str
-    image: Path
-    label: Path | None
-
-
-class Decathlon(CaseSet):
+class Decathlon(Scans):
     """Every scan that a folder's `dataset.json` lists, under `training` or `test`, with labels or without.
-
-    Constructing it reads the manifest and the header of every file, so that a missing file, a 4D image or
-    labels of another shape show up at once. Voxels are read when a case is first asked for, and then kept if
-    `cache`.
 
     Args:
         root: the folder with `dataset.json`.
         preprocessing: what to do with each scan.
-        cache: keep the cases in memory (6 bytes a voxel of the preprocessed size).
+        cache: how to keep cases in memory, see `chosen_store`.
 
     Attributes:
         modality: what the manifest says of the intensities, such as `{0: "CT"}`.
@@ -45,49 +28,15 @@ class Decathlon(CaseSet):
         ValueError: naming the file, if the folder or anything it lists is not as it should be.
     """
 
-    def __init__(self, root: str | Path, preprocessing: Preprocessing, cache: bool = True) -> None:
-        self.root = Path(root)
-        self.preprocessing = preprocessing
-        manifest = _read_manifest(self.root)
-        self.label_names = _label_names(manifest, self.root / MANIFEST)
-        self.modality = _numbered_names(manifest, "modality", self.root / MANIFEST)
-        self._scans = _list_scans(manifest, self.root)
-        self.names = [scan.name for scan in self._scans]
-        for scan in self._scans:
-            _check_headers(scan)
-        if not self.label_names and any(scan.label for scan in self._scans):
-            raise ValueError(f"{self.root / MANIFEST} lists label files, but its 'labels' does not name their values.")
-        reader = _ReadScan(preprocessing, self.label_names)
-        self._cases = (
-            CacheDataset(self._scans, reader, runtime_cache=True, copy_cache=False, progress=False)
-            if cache
-            else Dataset(self._scans, reader)
-        )
-
-    def __getitem__(self, index: int) -> Case:
-        """Read a case, or take it from memory; do not write to it.
-
-        Raises:
-            ValueError: naming the file, if its content is damaged, constant or not finite, or its labels are
-                not those of the manifest.
-        """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.root} has {len(self)} scans; there is no number {index}.")
-        try:
-            return self._cases[index % len(self)]
-        except RuntimeError as error:
-            # MONAI wraps what a transform raises; the message for the user is inside.
-            if isinstance(error.__cause__, ValueError):
-                raise error.__cause__ from None
-            raise
-
-    def labelled(self, index: int) -> bool:
-        """Whether the manifest gives a scan labels."""
-        return self._scans[index].label is not None
-
-    def landmarked(self, index: int) -> bool:
-        """No scan of a Decathlon folder has landmarks."""
-        return False
+    def __init__(self, root: str | Path, preprocessing: Preprocessing, cache: bool | str = "auto") -> None:
+        path = Path(root) / MANIFEST
+        manifest = _read_manifest(Path(root))
+        self.modality = numbered_names(manifest, "modality", path)
+        label_names = _label_names(manifest, path)
+        sources = _list_scans(manifest, Path(root))
+        super().__init__(sources, preprocessing, label_names, cache, named_in=f"'labels' in {MANIFEST}")
+        if not label_names and any(source.labels for source in sources):
+            raise ValueError(f"{path} lists label files, but its 'labels' does not name their values.")
 
 
 def decathlon_sources(root: Path) -> tuple[list[Source], dict[int, str]]:
@@ -97,25 +46,7 @@ def decathlon_sources(root: Path) -> tuple[list[Source], dict[int, str]]:
         ValueError: naming the file, if the folder or its `dataset.json` is not as it should be.
     """
     manifest = _read_manifest(root)
-    sources = [Source(scan.name, scan.image, scan.label) for scan in _list_scans(manifest, root)]
-    return check_names(sources, root / MANIFEST), _label_names(manifest, root / MANIFEST)
-
-
-class _ReadScan(Transform):
-    """MONAI's cache keeps what a `Transform` returns, and takes any other callable for a random one."""
-
-    def __init__(self, preprocessing: Preprocessing, label_names: dict[int, str]) -> None:
-        self.preprocessing = preprocessing
-        self.known = {0, *label_names}
-
-    def __call__(self, scan: Scan) -> Case:
-        case = self.preprocessing.read(scan.image, scan.label, scan.name)
-        if case.labels is not None:
-            values = case.labels.flatten().bincount().nonzero().flatten().tolist()
-            unknown = [value for value in values if value not in self.known]
-            if unknown:
-                raise ValueError(f"{scan.label} has the labels {unknown}, which 'labels' in {MANIFEST} does not name.")
-        return case
+    return check_names(_list_scans(manifest, root), root / MANIFEST), _label_names(manifest, root / MANIFEST)
 
 
 def _read_manifest(root: Path) -> dict[str, Any]:
@@ -135,7 +66,7 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def _list_scans(manifest: dict[str, Any], root: Path) -> list[Scan]:
+def _list_scans(manifest: dict[str, Any], root: Path) -> list[Source]:
     scans = [_scan(entry, root) for entry in [*manifest["training"], *manifest.get("test", [])]]
     if not scans:
         raise ValueError(f"{root / MANIFEST} lists no scans.")
@@ -145,7 +76,7 @@ def _list_scans(manifest: dict[str, Any], root: Path) -> list[Scan]:
     return sorted(scans, key=lambda scan: scan.name)
 
 
-def _scan(entry: object, root: Path) -> Scan:
+def _scan(entry: object, root: Path) -> Source:
     if isinstance(entry, str):
         entry = {"image": entry}
     image = entry.get("image") if isinstance(entry, dict) else None
@@ -155,21 +86,20 @@ def _scan(entry: object, root: Path) -> Scan:
             f"{root / MANIFEST}: a scan is {{'image': 'imagesTr/a.nii.gz', 'label': 'labelsTr/a.nii.gz'}}, "
             f"the label optional; got {entry!r}."
         )
-    return Scan(scan_name(Path(image)), root / image, root / label if label else None)
-
-
-def _check_headers(scan: Scan) -> None:
-    image = read_header(scan.image)
-    if scan.label is not None:
-        check_same_shape(image, read_header(scan.label), scan.image, scan.label)
+    return Source(scan_name(Path(image)), root / image, root / label if label else None)
 
 
 def _label_names(manifest: dict[str, Any], path: Path) -> dict[int, str]:
-    names = _numbered_names(manifest, "labels", path)
+    names = numbered_names(manifest, "labels", path)
     return {value: name for value, name in sorted(names.items()) if value != 0}
 
 
-def _numbered_names(manifest: dict[str, Any], key: str, path: Path) -> dict[int, str]:
+def numbered_names(manifest: dict[str, Any], key: str, path: Path) -> dict[int, str]:
+    """What a manifest calls each number under a key, such as `labels`; nothing where it has no such key.
+
+    Raises:
+        ValueError: naming the manifest, if that is no mapping of numbers to names.
+    """
     names = manifest.get(key, {})
     try:
         return {int(value): str(name) for value, name in names.items()}

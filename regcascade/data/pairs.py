@@ -1,6 +1,7 @@
 """Ordered pairs (fixed, moving): drawn without end for training, listed for validation; and their batches."""
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from regcascade.data.case import Case, CaseSet
+from regcascade.data.options import check_count
 from regcascade.registry import did_you_mean
 from regcascade.types import Batch
 
@@ -30,11 +33,45 @@ class Pool(NamedTuple):
     weight: float = 1.0
 
 
-class RandomPairs(Dataset[CasePair]):
-    """The training pairs: draw k is a function of (seed, k) alone, uniform over the ordered pairs of a pool.
+class TrainingPairs(Dataset[CasePair], ABC):
+    """The pairs of training: draw k is a function of (seed, k) alone.
 
-    A counter-based generator makes each draw independent of the others, so workers and ranks share nothing,
-    no list of pairs is kept, and training resumes by going on at the next k. Any k from 0 is valid.
+    A counter-based generator makes each draw independent of the others, so workers and ranks share nothing, and
+    training resumes by going on at the next k. Any k from 0 is valid.
+
+    Args:
+        cases: the set.
+        seed: of the draws.
+        length: what `len` says.
+    """
+
+    def __init__(self, cases: CaseSet, seed: int, length: int) -> None:
+        self.cases = cases
+        self.seed = seed
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, draw: int) -> CasePair:
+        fixed, moving = self.draw(draw)
+        return self.cases[fixed], self.cases[moving]
+
+    @abstractmethod
+    def draw(self, k: int) -> tuple[int, int]:
+        """Positions in the set of the fixed and the moving scan of draw k."""
+
+    def generator(self, k: int) -> np.random.Generator:
+        """The random numbers of draw k."""
+        # The generator counts in the first word of its counter; k has another to itself.
+        bits = np.random.Philox(
+            key=np.array([self.seed, _TRAINING], np.uint64), counter=np.array([0, k, 0, 0], np.uint64)
+        )
+        return np.random.Generator(bits)
+
+
+class RandomPairs(TrainingPairs):
+    """Uniform over the ordered pairs of a pool; no list of pairs is kept.
 
     Args:
         cases: the set.
@@ -45,7 +82,7 @@ class RandomPairs(Dataset[CasePair]):
     """
 
     def __init__(self, cases: CaseSet, pools: Sequence[Pool], seed: int, length: int, atlas: int | None = None) -> None:
-        self.cases = cases
+        super().__init__(cases, seed, length)
         # The atlas is no moving scan of its own.
         self.pools = [[member for member in pool.members if member != atlas] for pool in pools]
         for members in self.pools:
@@ -53,24 +90,11 @@ class RandomPairs(Dataset[CasePair]):
                 raise ValueError(f"A pair needs two scans; the set has {len(members)}.")
         weights = np.array([pool.weight for pool in pools], float)
         self.shares = np.cumsum(weights) / weights.sum()
-        self.seed = seed
-        self.length = length
         self.atlas = atlas
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, draw: int) -> CasePair:
-        fixed, moving = self.draw(draw)
-        return self.cases[fixed], self.cases[moving]
 
     def draw(self, k: int) -> tuple[int, int]:
         """Positions in the set of the fixed and the moving scan of draw k."""
-        # The generator counts in the first word of its counter; k has another to itself.
-        bits = np.random.Philox(
-            key=np.array([self.seed, _TRAINING], np.uint64), counter=np.array([0, k, 0, 0], np.uint64)
-        )
-        random = np.random.Generator(bits)
+        random = self.generator(k)
         # One pool takes no draw, so that its pairs do not depend on there being a choice of pools.
         pool = int(np.searchsorted(self.shares, random.random(), side="right")) if len(self.pools) > 1 else 0
         members = self.pools[pool]
@@ -80,6 +104,25 @@ class RandomPairs(Dataset[CasePair]):
         moving = int(random.integers(len(members) - 1))
         moving += moving >= fixed
         return members[fixed], members[moving]
+
+
+class DrawnPairs(TrainingPairs):
+    """Uniform over listed pairs.
+
+    Args:
+        cases: the set.
+        pairs: positions in it, (fixed, moving), of at least one pair.
+        seed: of the draws.
+        length: what `len` says.
+    """
+
+    def __init__(self, cases: CaseSet, pairs: Sequence[tuple[int, int]], seed: int, length: int) -> None:
+        super().__init__(cases, seed, length)
+        self.pairs = list(pairs)
+
+    def draw(self, k: int) -> tuple[int, int]:
+        """Positions in the set of the fixed and the moving scan of draw k."""
+        return self.pairs[int(self.generator(k).integers(len(self.pairs)))]
 
 
 class ListedPairs(Dataset[CasePair]):
@@ -115,7 +158,9 @@ class PairSampler(DistributedSampler[CasePair]):
         ValueError: if an epoch has less than one batch on every rank.
     """
 
-    def __init__(self, pairs: RandomPairs, progress: Progress, batch_size: int, ranks: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self, pairs: TrainingPairs, progress: Progress, batch_size: int, ranks: int = 1, rank: int = 0
+    ) -> None:
         super().__init__(pairs, num_replicas=ranks, rank=rank, shuffle=False)
         if len(pairs) < batch_size * ranks:
             raise ValueError(
@@ -147,6 +192,13 @@ def sample_pairs(names: Sequence[str], count: int | None, seed: int) -> list[Nam
         fixed, moving = divmod(code, others)
         pairs.append((names[fixed], names[moving + (moving >= fixed)]))
     return pairs
+
+
+def some_pairs(pairs: Sequence[NamePair], count: int | None, seed: int) -> list[NamePair]:
+    """As many of some pairs as are asked for, drawn by the seed, in their order; all if None or fewer exist."""
+    if count is None or check_count("data.validation_pairs", count, 1) >= len(pairs):
+        return list(pairs)
+    return [pairs[number] for number in sorted(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
 
 
 def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
@@ -186,8 +238,10 @@ def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
 def collate(pairs: Sequence[CasePair]) -> Batch:
     """Stack pairs to a batch; labels (int64) and points go in only if every scan of the batch has them.
 
+    Pairs with fewer points than others get missing ones (NaN) behind their own.
+
     Raises:
-        ValueError: if the scans have different sizes or numbers of points.
+        ValueError: if the scans have different sizes, or those of a pair different numbers of points.
     """
     fixed, moving = ([pair[role] for pair in pairs] for role in (0, 1))
     batch = Batch(
@@ -203,8 +257,10 @@ def collate(pairs: Sequence[CasePair]) -> Batch:
         batch["fixed_labels"] = _stack(fixed, lambda case: case.labels, "sizes").long()
         batch["moving_labels"] = _stack(moving, lambda case: case.labels, "sizes").long()
     if all(case.points is not None for case in cases):
-        points = _stack(cases, lambda case: case.points, "numbers of points")
-        batch["fixed_points"], batch["moving_points"] = points.chunk(2)
+        most = max(len(case.points) for case in cases if case.points is not None)
+        points = [_stack(pair, lambda case: case.points, "numbers of points") for pair in pairs]
+        filled = torch.stack([pad(each, (0, 0, 0, most - each.shape[1]), value=torch.nan) for each in points])
+        batch["fixed_points"], batch["moving_points"] = filled.unbind(1)
     return batch
 
 

@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 
-import numpy as np
-
 from regcascade.data.augmentation import AugmentationSpec
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.module import DATA_SETS, RegistrationData
 from regcascade.data.options import check_count
-from regcascade.data.pairs import NamePair
+from regcascade.data.pairs import NamePair, some_pairs
 from regcascade.data.prepared import PreparedCases
 from regcascade.data.splits import Part, split_names
 from regcascade.registry import check_choice, did_you_mean
@@ -125,7 +123,7 @@ class PreparedData(RegistrationData):
             augmentation=augmentation,
             pools=_pools(cases, train_names, weights),
             atlas=chosen,
-            listed=None if pairs else _chosen(_pairs(cases, test_names, pairing, chosen), validation_pairs, seed),
+            listed=None if pairs else some_pairs(_pairs(cases, test_names, pairing, chosen), validation_pairs, seed),
             validate=validate,
         )
 
@@ -152,13 +150,6 @@ def _pairs(cases: SeveralSets, names: Sequence[str], pairing: str, atlas: str | 
             + ("no group has two scans to test on." if pairing == "group" else "no set has two scans to test on.")
         )
     return pairs
-
-
-def _chosen(pairs: list[NamePair], count: int | None, seed: int) -> list[NamePair]:
-    """As many of the pairs as are asked for, drawn by the seed, in their order."""
-    if count is None or check_count("data.validation_pairs", count, 1) >= len(pairs):
-        return pairs
-    return [pairs[number] for number in sorted(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
 
 
 def _atlas(atlas: str | None, pairing: str, test_names: Sequence[str], names: Sequence[str]) -> str | None:

@@ -76,17 +76,22 @@ class Preprocessing:
         """Plain lists, numbers and strings."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
-    def read(self, image: Path, label: Path | None = None, name: str = "") -> Case:
+    def read(self, image: Path, label: Path | None = None, name: str = "", mask: Path | None = None) -> Case:
         """Read one scan, with its labels if there are any; the name defaults to the file's.
+
+        Where a mask is given, the image is set to 0 outside it once its intensities are mapped.
 
         Raises:
             ValueError: naming the file, if it cannot be read, is not a 3D volume, has voxels that are not
-                finite or all equal, or if the labels have another shape or are not whole numbers from 0 up.
+                finite or all equal, or if the labels or the mask have another shape or are not whole numbers from 0 up.
         """
         header = read_header(image)
         scan = read_volume(image)
         _check_intensities(scan, image)
-        scan = self.fitted(self._named(scan, image), is_label=False)
+        scan = self._named(scan, image)
+        if mask is not None:
+            scan = scan * _inside(mask, image, header)
+        scan = self.fitted(scan, is_label=False)
         labels = None if label is None else self._read_labels(label, image, header)
         x, y, z = (float(step) for step in voxel_sizes(np.asarray(scan.affine)))
         plain = scan.as_tensor().contiguous()
@@ -133,11 +138,7 @@ class Preprocessing:
         return Resize(self.size, mode=mode, align_corners=None if is_label else False)(volume)
 
     def _read_labels(self, path: Path, image: Path, header: Header) -> Tensor:
-        check_same_shape(header, read_header(path), image, path)
-        labels = read_volume(path)
-        if not torch.isfinite(labels).all() or not torch.equal(labels, labels.round()) or labels.min() < 0:
-            raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
-        return as_integers(self.fitted(labels, is_label=True)).as_tensor()
+        return as_integers(self.fitted(_whole_numbers(path, image, header), is_label=True)).as_tensor()
 
 
 def as_integers(labels: MetaTensor) -> MetaTensor:
@@ -150,6 +151,23 @@ def check_same_shape(image: Header, label: Header, image_path: Path, label_path:
     """Raise ValueError naming both files if a label map does not have the shape of its image."""
     if image.shape != label.shape:
         raise ValueError(f"{label_path} has the shape {label.shape}, but its image {image_path} has {image.shape}.")
+
+
+def _whole_numbers(path: Path, image: Path, header: Header) -> MetaTensor:
+    """A label map or mask on the grid of its image."""
+    check_same_shape(header, read_header(path), image, path)
+    labels = read_volume(path)
+    if not torch.isfinite(labels).all() or not torch.equal(labels, labels.round()) or labels.min() < 0:
+        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
+    return labels
+
+
+def _inside(path: Path, image: Path, header: Header) -> Tensor:
+    """1 within a mask and 0 outside."""
+    inside = _whole_numbers(path, image, header).as_tensor() > 0
+    if not inside.any():
+        raise ValueError(f"{path} is an empty mask: it leaves nothing of {image}.")
+    return inside.float()
 
 
 def _check_intensities(scan: MetaTensor, path: Path) -> None:

@@ -79,7 +79,8 @@ class DecathlonData(RegistrationData):
         window: (width, level).
         train: a fraction, a count, names, or a file of names; None for all that validation leaves.
         validation: the same.
-        cache: keep the preprocessed scans in memory.
+        cache: how to keep the preprocessed scans in memory: `auto`, `float32`, `float16`, `uint8` or `none`; true is
+            `auto`, false `none`. See `chosen_store`.
         validate: see `RegistrationData`, as for all that follow.
         batch_size: of training.
         num_workers: worker processes.
@@ -101,7 +102,7 @@ class DecathlonData(RegistrationData):
         window: Sequence[float] = LIVER_WINDOW,
         train: Part = None,
         validation: Part = 0.15,
-        cache: bool = True,
+        cache: bool | str = "auto",
         validate: bool = True,
         batch_size: int = 1,
         num_workers: int = 0,

@@ -1,0 +1,99 @@
+"""Cases kept in memory, whole or rounded where memory is short."""
+
+import math
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from regcascade.data.case import Case
+from regcascade.registry import check_choice
+
+AUTO, NONE = "auto", "none"
+IMAGE_BYTES = {"float32": 4, "float16": 2, "uint8": 1}  # of a voxel
+LABEL_BYTES = 2
+CACHES = (AUTO, *IMAGE_BYTES, NONE)
+GIB = 2**30
+
+
+class Cache:
+    """Cases by number.
+
+    Args:
+        store: how images are kept: `float32` as they are, `float16` (rounded by 0.00025 at most), `uint8` (by 0.002),
+            or `none`, not at all.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        self._kept: dict[int, Case | partial[Case]] = {}
+
+    def get(self, index: int) -> Case | None:
+        """A case that was kept, its image as float32."""
+        kept = self._kept.get(index)
+        if kept is None or isinstance(kept, Case):
+            return kept
+        image = kept.keywords["image"]
+        image = image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+        return kept(image=image)
+
+    def keep(self, index: int, case: Case) -> Case:
+        """Keep a case, and give it back as it will be from now on."""
+        if self.store == NONE:
+            return case
+        self._kept[index] = case if self.store == "float32" else _rounded(case, self.store)
+        return self.get(index) or case
+
+
+def chosen_store(cache: bool | str, cases: int, size: Sequence[int]) -> str:
+    """How to keep images: what is asked for, or by `auto` the first of float32, float16 and `none` that fits.
+
+    Images and labels (2 bytes a voxel) of all cases fit if they take no more than half of the memory that is
+    available now. A line says so where they do not fit as float32.
+
+    Args:
+        cache: `auto`, `float32`, `float16`, `uint8` or `none`; true is `auto`, false `none`.
+        cases: how many there are.
+        size: sides of each in voxels.
+
+    Raises:
+        ValueError: for another value.
+    """
+    if isinstance(cache, bool):
+        cache = AUTO if cache else NONE
+    check_choice("data.cache", cache, CACHES)
+    if cache != AUTO:
+        return cache
+    half = available_memory() / 2
+    needs = {store: cases * math.prod(size) * (IMAGE_BYTES[store] + LABEL_BYTES) for store in ("float32", "float16")}
+    chosen = next((store for store, need in needs.items() if need <= half), NONE)
+    if chosen != "float32":
+        listed = ", ".join(f"{need / GIB:.1f} GiB as {store}" for store, need in needs.items())
+        done = "they are read anew each time" if chosen == NONE else f"they are kept as {chosen}"
+        Console(stderr=True).print(
+            f"data.cache=auto: {cases} scans take {listed}, and half of the available memory is {half / GIB:.1f} GiB: "
+            f"{done}. data.cache=uint8 takes {cases * math.prod(size) * 3 / GIB:.1f} GiB."
+        )
+    return chosen
+
+
+def available_memory() -> float:
+    """Bytes that programs can still take, caches of files not counted; of all memory where that is not known."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return math.inf
+
+
+def _rounded(case: Case, store: str) -> partial[Case]:
+    """A case to be made again from its rounded image; a `Case` itself holds floating-point images only."""
+    image = (case.image * 255).round().to(torch.uint8) if store == "uint8" else case.image.half()
+    return partial(Case, **{**vars(case), "image": image})
