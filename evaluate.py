@@ -34,9 +34,9 @@ def evaluate(config: DictConfig) -> pd.DataFrame:
     checkpoint = read(options["checkpoint"])
     data = _data(options["data"], checkpoint)
     cascade = checkpoint.build()
-    if cascade.affine is not None and tuple(data.size) != cascade.affine.size:
+    if cascade.size not in (None, tuple(data.size)):
         raise CheckpointError(
-            f"{checkpoint.path} has an affine network for volumes of {list(cascade.affine.size)} voxels, and "
+            f"{checkpoint.path} has an affine network for volumes of {list(cascade.size)} voxels, and "
             f"data.size={list(data.size)}: set data.size to the former."
         )
     cascade.order(options["r"], options["repeat"])  # which says what is wrong with them, before any pair

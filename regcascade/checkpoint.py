@@ -150,12 +150,12 @@ def load_affine(cascade: Cascade, path: str | Path) -> None:
     checkpoint = read(path)
     prefix = "affine."
     weights = {key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)}
-    if cascade.affine is None or not weights:
+    if cascade.size is None or not weights:
         raise CheckpointError(f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine.")
-    if tuple(checkpoint.description["size"]) != cascade.affine.size:
+    if tuple(checkpoint.description["size"]) != cascade.size:
         raise CheckpointError(
             f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels and "
-            f"this run has {list(cascade.affine.size)}: set data.size to the former, or train another one "
+            f"this run has {list(cascade.size)}: set data.size to the former, or train another one "
             "(experiment=affine)."
         )
     cascade.affine.load_state_dict(weights)

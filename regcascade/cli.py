@@ -100,6 +100,12 @@ def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     prepare.add_argument("--exclude", type=Path, metavar="FILE", help="names of scans to leave out, one a line")
     prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes side by side")
     prepare.add_argument("--store", default="float32", choices=list(STORED), help="how images are stored")
+    prepare.add_argument(
+        "--align",
+        metavar="SCAN",
+        help="align every scan to this one by an affine map, for affine=precomputed: one of their names, or the file "
+        "of a prepared case, such as the atlas of another set",
+    )
     prepare.set_defaults(run=_prepare)
 
 
@@ -118,6 +124,7 @@ def _prepare(options: argparse.Namespace) -> None:
         exclude=excluded,
         workers=options.workers,
         store=options.store,
+        align=options.align,
     )
     sheets = write_contact_sheets(PreparedCases(options.out), options.out)
     console = Console()

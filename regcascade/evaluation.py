@@ -52,10 +52,10 @@ def evaluate(
         batch = move_data_to_device(batch, device)
         with torch.inference_mode():
             if number == 0:  # the first call sets the device up, which is not the registration's time
-                cascade(batch["moving"], batch["fixed"], r=r, repeat=repeat)
+                cascade.register(batch, r, repeat)
             _wait_for(device)
             start = time.perf_counter()
-            registration = cascade(batch["moving"], batch["fixed"], r=r, repeat=repeat)
+            registration = cascade.register(batch, r, repeat)
             _wait_for(device)
             seconds = time.perf_counter() - start
             after = pair_measures(batch, registration.moved, registration.flow, label_names)

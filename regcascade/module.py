@@ -54,15 +54,21 @@ class RegistrationModule(L.LightningModule):
         self._validation_rows: list[dict[str, float]] = []
 
     def setup(self, stage: str) -> None:
-        """Raise ValueError if the objective needs labels or points that a scan of the data module lacks."""
+        """Raise ValueError if the model or its objective needs what a scan of the data module lacks."""
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, RegistrationData):
             self.objective.check_supervision(data.scans_without)
+            without = data.scans_without("alignment") if self.cascade.needs_alignment else []
+            if without:
+                raise ValueError(
+                    f"affine=precomputed needs an alignment of every scan to one and the same, and {len(without)} have "
+                    f"none ({without[0]} among them): prepare them with regcascade prepare --align SCAN."
+                )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged as `train/<term>`."""
         self.cascade.on_progress(self.done())
-        terms = self.objective(self.cascade(batch["moving"], batch["fixed"]), batch["fixed"], batch)
+        terms = self.objective(self.cascade.register(batch), batch["fixed"], batch)
         _check_finite(terms, batch)
         values = {f"train/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["fixed"]))
@@ -75,7 +81,7 @@ class RegistrationModule(L.LightningModule):
         The loss is without weak supervision, so that it can be compared between trainings with and without, and of
         sets without labels; the Dice and the landmark distance tell what that would.
         """
-        registration = self.cascade(batch["moving"], batch["fixed"])
+        registration = self.cascade.register(batch)
         terms = self.objective(registration, batch["fixed"])
         _check_finite(terms, batch)
         measures = self._measures(batch, registration)

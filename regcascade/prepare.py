@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,23 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from regcascade.data.alignment import align as affine_alignment
 from regcascade.data.landmarks import read_points
-from regcascade.data.prepared import CASES, Record, case_file, read_record, write_case, write_manifest
+from regcascade.data.prepared import (
+    CASES,
+    STORED,
+    Record,
+    case_file,
+    read_case,
+    read_record,
+    write_case,
+    write_manifest,
+)
 from regcascade.data.recipes import build_recipe
 from regcascade.data.sources import Source
 from regcascade.data.volumes import Header, read_header, read_volume
 from regcascade.files import written_whole
-from regcascade.registry import Spec
+from regcascade.registry import Spec, check_choice, did_you_mean
 
 # What the disk says of itself rather than of a case: no other case will fare better.
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
@@ -41,6 +51,26 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The prepared case that scans are aligned to: its name, its file, and the hash of what it was made from."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to every scan: where cases go, the options of the recipe, how images are stored, and what they are
+    aligned to, if anything."""
+
+    out: Path
+    recipe: dict[str, Any]
+    store: str = "float32"
+    reference: Reference | None = None
+
+
 def prepare(
     sources: Sequence[Source],
     out: Path,
@@ -50,6 +80,7 @@ def prepare(
     exclude: Sequence[str] = (),
     workers: int = 1,
     store: str = "float32",
+    align: str | None = None,
 ) -> list[Outcome]:
     """Prepare scans into a folder: a file per case, `manifest.json`, `report.csv`.
 
@@ -64,12 +95,14 @@ def prepare(
         exclude: names to leave out.
         workers: processes side by side.
         store: how images are stored, `float32`, `float16` or `uint8`.
+        align: what to align every scan to by an affine map, for `affine=precomputed`: the name of one of them, or the
+            file of a prepared case, such as the atlas of another set.
 
     Returns:
         What became of each scan, in the order of `sources`.
 
     Raises:
-        ValueError: for a recipe or an excluded name that is not known.
+        ValueError: for a recipe, an excluded name or a scan to align to that is not known or no good.
         OSError: if the disk is full or cannot be written; finished cases stay.
     """
     options = build_recipe(recipe).as_dict()
@@ -78,9 +111,13 @@ def prepare(
         raise ValueError(f"The list of excluded names has {unknown[0]!r}, which is no scan's name.")
     (out / CASES).mkdir(parents=True, exist_ok=True)
     wanted = [source for source in sources if source.name not in set(exclude)]
+    check_choice("store", store, STORED)
+    job = Job(out, options, store)
+    if align is not None:
+        job = replace(job, reference=_reference(align, wanted, job))
     outcomes = {name: Outcome(name, EXCLUDED) for name in exclude}
     console = Console(stderr=True)
-    results = _in_parallel(wanted, out, options, store, workers)
+    results = _in_parallel(wanted, job, workers)
     for outcome in track(results, "Preparing scans", len(wanted), console=console, transient=True):
         outcomes[outcome.name] = outcome
     records = [
@@ -138,18 +175,32 @@ def prepare_scan(
     return record, image.as_tensor(), None if fitted is None else fitted.as_tensor(), points
 
 
-def _in_parallel(
-    sources: Sequence[Source], out: Path, recipe: dict[str, Any], store: str, workers: int
-) -> Iterator[Outcome]:
+def _reference(align: str, sources: Sequence[Source], job: Job) -> Reference:
+    """The case to align to: a file, or a scan of these, which is prepared first."""
+    path = Path(align)
+    if path.suffix != case_file(job.out, "x").suffix:
+        source = next((source for source in sources if source.name == align), None)
+        if source is None:
+            hint = did_you_mean(align, [source.name for source in sources])
+            raise ValueError(f"There is no scan {align!r} to align to.{hint} Or give the file of a prepared case.")
+        outcome = _one(source, job)
+        if outcome.outcome == FAILED:
+            raise ValueError(f"The scan to align to, {align}, cannot be prepared: {outcome.reason}")
+        path = case_file(job.out, align)
+    record = read_record(path)
+    return Reference(record.name, path, record.source["sha256"])
+
+
+def _in_parallel(sources: Sequence[Source], job: Job, workers: int) -> Iterator[Outcome]:
     if workers <= 1:
         for source in sources:
-            yield _one(source, out, recipe, store)
+            yield _one(source, job)
         return
     # Fresh processes: a forked one inherits locks that another thread of this one may hold.
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        futures = [pool.submit(_one, source, out, recipe, store) for source in sources]
+        futures = [pool.submit(_one, source, job) for source in sources]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -158,13 +209,15 @@ def _in_parallel(
             raise
 
 
-def _one(source: Source, out: Path, recipe: dict[str, Any], store: str) -> Outcome:
+def _one(source: Source, job: Job) -> Outcome:
     """Prepare one scan, unless that is done."""
-    path = case_file(out, source.name)
+    path = case_file(job.out, source.name)
     try:
-        if path.is_file() and _is_done(path, source, recipe, store):
+        if path.is_file() and _is_done(path, source, job):
             return Outcome(source.name, KEPT)
-        record, image, labels, points = prepare_scan(source, recipe, store)
+        record, image, labels, points = prepare_scan(source, job.recipe, job.store)
+        if job.reference is not None:
+            record = replace(record, alignment=_alignment(record, image, job.reference))
         write_case(path, record, image, labels, points)
     except OSError as error:
         if error.errno in _DISK:
@@ -175,14 +228,32 @@ def _one(source: Source, out: Path, recipe: dict[str, Any], store: str) -> Outco
     return Outcome(source.name, DONE)
 
 
-def _is_done(path: Path, source: Source, recipe: dict[str, Any], store: str) -> bool:
-    """Whether a case's file is whole, of these very files, and by this recipe."""
+def _is_done(path: Path, source: Source, job: Job) -> bool:
+    """Whether a case's file is whole, of these very files, by this recipe, and aligned to this reference if to any."""
     try:
         record = read_record(path)
     except ValueError:
         return False
-    same = json.dumps([record.recipe, record.store], sort_keys=True) == json.dumps([recipe, store], sort_keys=True)
+    same = json.dumps([record.recipe, record.store], sort_keys=True) == json.dumps(
+        [job.recipe, job.store], sort_keys=True
+    )
+    if job.reference is not None:
+        same = same and (record.alignment or {}).get("sha256") == job.reference.sha256
     return same and source.image.exists() and record.source["sha256"] == _hash(source)
+
+
+def _alignment(record: Record, image: Tensor, reference: Reference) -> dict[str, Any]:
+    """What a record says of the affine map from the reference to its scan."""
+    matrix = np.eye(4)
+    if record.source["sha256"] != reference.sha256:
+        affine = read_record(reference.path).affine
+        fixed = MetaTensor(read_case(reference.path).image, affine=torch.tensor(affine, dtype=torch.float64))
+        moving = MetaTensor(image, affine=torch.tensor(record.affine, dtype=torch.float64))
+        try:
+            matrix = affine_alignment(fixed, moving)
+        except ValueError as error:
+            raise ValueError(f"{record.source['image']}: {error}") from error
+    return {"name": reference.name, "sha256": reference.sha256, "matrix": matrix.tolist()}
 
 
 def _hash(source: Source) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regcascade.spatial import compose, resize_flow
-from regcascade.types import Flow, Image, LevelFlow, Matrix, Size, Vector, level_size, size_of
+from regcascade.types import Flow, Homogeneous, Image, LevelFlow, Matrix, Size, Vector, level_size, size_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Affine:
     offset: Vector
     size: Size
     frozen: bool = False
+
+    @classmethod
+    def of_voxels(cls, homogeneous: Homogeneous, size: Size) -> "Affine":
+        """The map that takes voxel coordinates p to `M p + t`, given as `[[M, t], [0, 1]]`; it is not to learn."""
+        matrix = homogeneous[:, :3, :3]
+        centre = (torch.tensor(size, dtype=matrix.dtype, device=matrix.device) - 1) / 2
+        return cls(matrix, homogeneous[:, :3, 3] + matrix @ centre - centre, size, frozen=True)
 
     def displacement(self, level: int = 0) -> Flow:
         """The map as a flow on the grid of a level, in voxels of that level.

@@ -22,12 +22,14 @@ LevelFlow = Float[Tensor, "batch 3 _ _ _"]  # on the grid of a level, beside ten
 Points = Float[Tensor, "batch k 3"]
 Matrix = Float[Tensor, "batch 3 3"]
 Vector = Float[Tensor, "batch 3"]
+Homogeneous = Float[Tensor, "batch 4 4"]
 Scalars = Float[Tensor, " batch"]
 Size = tuple[int, int, int]
 
 
 class Batch(TypedDict):
-    """Pairs of scans as the data module yields them. Labels and points are there only if every scan has them."""
+    """Pairs of scans as the data module yields them. Labels, points and alignments are there only if every scan has
+    them."""
 
     fixed: Image
     moving: Image
@@ -35,6 +37,7 @@ class Batch(TypedDict):
     moving_labels: NotRequired[Labels]
     fixed_points: NotRequired[Points]
     moving_points: NotRequired[Points]
+    alignment: NotRequired[Homogeneous]  # from voxels of the fixed scan to those of the moving one, computed before
     fixed_spacing: Vector  # mm per voxel along each array axis
     moving_spacing: Vector
     fixed_name: list[str]

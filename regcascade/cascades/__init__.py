@@ -4,14 +4,14 @@ import sys
 from collections.abc import Sequence
 
 from regcascade.cascades.base import CASCADES, Cascade
-from regcascade.nets.affine import AffineNetwork
+from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
 from regcascade.registry import Spec, check_choice, check_options, import_package
 
 __all__ = ["AFFINE_CHOICES", "CASCADES", "Cascade", "build", "names"]
 
 import_package(sys.modules[__name__])
 
-AFFINE_CHOICES = ("none", "learned", "frozen")
+AFFINE_CHOICES = ("none", "learned", "frozen", "precomputed")
 
 
 def names() -> list[str]:
@@ -32,7 +32,7 @@ def build(
         model: the base network: its name, or a mapping with `name` and options as in `conf/model`.
         cascade: the strategy, likewise, as in `conf/cascade`.
         n: number of deformable stages; None means as many as `cascade` names in `stages`, or 1.
-        affine: `none`, `learned` or `frozen`, or a mapping with `name` and `head_init`, as in `conf/affine`.
+        affine: `none`, `learned`, `frozen`, `precomputed`, or a mapping with `name` and options, as in `conf/affine`.
         size: sides of the volumes; only an affine stage needs it.
 
     Raises:
@@ -46,12 +46,15 @@ def build(
     return CASCADES.get(name)(model, n, _build_affine(affine, size), **options)
 
 
-def _build_affine(spec: Spec, size: Sequence[int] | None) -> AffineNetwork | None:
+def _build_affine(spec: Spec, size: Sequence[int] | None) -> AffineNetwork | PrecomputedAffine | None:
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
     check_choice("affine", name, AFFINE_CHOICES)
     if name == "none":
         return None
+    if name == "precomputed":
+        check_options("affine=precomputed", options, PrecomputedAffine)
+        return PrecomputedAffine()
     check_options(f"affine={name}", options, AffineNetwork, reserved=("size",))
     if size is None:
         raise ValueError(f"affine={name} needs size=(X, Y, Z): the affine network belongs to one volume size.")

@@ -7,11 +7,11 @@ from typing import ClassVar
 from torch import nn
 
 from regcascade.nets import build_net
-from regcascade.nets.affine import AffineNetwork
-from regcascade.registration import Registration, Stage
+from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
+from regcascade.registration import Affine, Registration, Stage
 from regcascade.registry import Registry, Spec, check_choice
 from regcascade.spatial import warp
-from regcascade.types import Image, size_of
+from regcascade.types import Batch, Homogeneous, Image, Size, size_of
 
 CASCADES: Registry["Cascade"] = Registry("cascade", reserved=("model", "n", "affine"))
 SMALLEST_SIDE = 16
@@ -28,7 +28,7 @@ class Cascade(nn.Module, ABC):
     Args:
         model: the base network of every stage: a name, or a mapping with `name` and options.
         n: number of deformable stages; 0 only with an affine stage.
-        affine: the affine network that comes first, if any.
+        affine: the affine stage that comes first, if any.
         stages: a network for each stage instead of `model`; as many as `n`.
         share_weights: one set of weights for all stages.
     """
@@ -39,7 +39,7 @@ class Cascade(nn.Module, ABC):
         self,
         model: Spec,
         n: int,
-        affine: AffineNetwork | None = None,
+        affine: AffineNetwork | PrecomputedAffine | None = None,
         *,
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,
@@ -62,6 +62,16 @@ class Cascade(nn.Module, ABC):
         )
 
     @property
+    def size(self) -> Size | None:
+        """The sides that volumes must have for the affine network; None if there is none, and any will do."""
+        return self.affine.size if isinstance(self.affine, AffineNetwork) else None
+
+    @property
+    def needs_alignment(self) -> bool:
+        """Whether each pair must come with an affine map."""
+        return isinstance(self.affine, PrecomputedAffine)
+
+    @property
     def sets_of_weights(self) -> int:
         """How many networks there are to train: n, or 1 where the stages share one."""
         return min(self.n, 1) if self.share_weights else self.n
@@ -70,7 +80,9 @@ class Cascade(nn.Module, ABC):
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
         """Run network k (an index into what there is to train) after the stage `before`, None at the start."""
 
-    def forward(self, moving: Image, fixed: Image, r: int = 1, repeat: str = "stage") -> Registration:
+    def forward(
+        self, moving: Image, fixed: Image, r: int = 1, repeat: str = "stage", alignment: Homogeneous | None = None
+    ) -> Registration:
         """Register a batch of pairs.
 
         Args:
@@ -78,14 +90,21 @@ class Cascade(nn.Module, ABC):
             fixed: of the same shape, to be met.
             r: how often each network is applied (first paper, Section 3.4); 1 is how it was trained.
             repeat: `stage` repeats each stage in place (1, 1, 2, 2), `chain` the whole chain (1, 2, 1, 2).
+            alignment: `(B, 4, 4)` from voxels of the fixed to those of the moving scan, for `affine=precomputed`; any
+                other cascade does without it.
         """
         _check_pair(moving, fixed)
         stages: list[Stage] = []
         if self.affine is not None:
-            stages.append(self._affine_stage(self.affine, moving, fixed))
+            stages.append(self._affine_stage(moving, fixed, alignment))
         for k in self.order(r, repeat):
             stages.append(self.step(k, moving, fixed, stages[-1] if stages else None))
         return Registration(moving=moving, stages=tuple(stages), supervised=self.supervised(stages))
+
+    def register(self, batch: Batch, r: int = 1, repeat: str = "stage") -> Registration:
+        """Register the pairs of a batch, with their alignments if the cascade needs any; see `forward`."""
+        alignment = batch.get("alignment") if self.needs_alignment else None
+        return self(batch["moving"], batch["fixed"], r, repeat, alignment)
 
     def order(self, r: int, repeat: str) -> list[int]:
         """Which network runs at each step."""
@@ -106,8 +125,18 @@ class Cascade(nn.Module, ABC):
     def on_progress(self, done: float) -> None:
         """Told before each training step which fraction of the training is done; for strategies with phases."""
 
-    def _affine_stage(self, network: AffineNetwork, moving: Image, fixed: Image) -> Stage:
-        affine = network(moving, fixed)  # a frozen one has no parameter that wants a gradient
+    def _affine_map(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Affine:
+        if isinstance(self.affine, AffineNetwork):
+            return self.affine(moving, fixed)  # a frozen one has no parameter that wants a gradient
+        if alignment is None:
+            raise ValueError(
+                "affine=precomputed needs an alignment of every scan to one and the same, and these have none: prepare "
+                "them with regcascade prepare --align SCAN."
+            )
+        return Affine.of_voxels(alignment, size_of(moving))
+
+    def _affine_stage(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Stage:
+        affine = self._affine_map(moving, fixed, alignment)
         totals = {level: affine.displacement(level) for level in self.levels}
         return Stage(flow=totals[0], totals=totals, moved=warp(moving, totals[0]), affine=affine)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regcascade.cascades.base import CASCADES, Cascade, moved_so_far
-from regcascade.nets.affine import AffineNetwork
+from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
 from regcascade.registration import Stage
 from regcascade.registry import Spec, check_choice
 from regcascade.spatial import compose, warp
@@ -29,7 +29,7 @@ class MCR(Cascade):
         self,
         model: Spec,
         n: int,
-        affine: AffineNetwork | None = None,
+        affine: AffineNetwork | PrecomputedAffine | None = None,
         *,
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,

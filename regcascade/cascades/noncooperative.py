@@ -6,10 +6,10 @@ import torch
 
 from regcascade.cascades.base import CASCADES
 from regcascade.cascades.cr import CR
-from regcascade.nets.affine import AffineNetwork
+from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
 from regcascade.registration import Stage
 from regcascade.registry import Spec
-from regcascade.types import Image
+from regcascade.types import Homogeneous, Image
 
 
 @CASCADES.register("all_stages")
@@ -41,7 +41,7 @@ class OneByOne(CR):
         self,
         model: Spec,
         n: int,
-        affine: AffineNetwork | None = None,
+        affine: AffineNetwork | PrecomputedAffine | None = None,
         *,
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,
@@ -68,9 +68,9 @@ class OneByOne(CR):
         with self._gradients(k == self.learning):
             return super().step(k, moving, fixed, before)
 
-    def _affine_stage(self, network: AffineNetwork, moving: Image, fixed: Image) -> Stage:
+    def _affine_stage(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Stage:
         with self._gradients(self.learning <= 0):  # with gradients its own loss terms would still move it
-            return super()._affine_stage(network, moving, fixed)
+            return super()._affine_stage(moving, fixed, alignment)
 
     def _gradients(self, learns: bool) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(torch.is_grad_enabled() and (learns or not self.training))

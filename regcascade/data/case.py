@@ -18,6 +18,7 @@ class Case:
         spacing: mm per voxel along each array axis, of this image (after any resampling).
         labels: `(1, X, Y, Z)` integers, 0 background, or None where the scan has none.
         points: `(K, 3)` landmarks in voxels of this image, NaN where one is missing, or None.
+        alignment: `(4, 4)`, from mm of the scan that all were aligned to, to voxels of this image, or None.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Case:
     spacing: tuple[float, float, float]
     labels: Int[Tensor, "1 x y z"] | None = None
     points: Float[Tensor, "k 3"] | None = None
+    alignment: Float[Tensor, "4 4"] | None = None
 
 
 class CaseSet(ABC):
@@ -57,3 +59,7 @@ class CaseSet(ABC):
     def landmarked(self, index: int) -> bool:
         """Whether a case has points. It is read to see, unless a set knows better."""
         return self[index].points is not None
+
+    def aligned(self, index: int) -> bool:
+        """Whether a case has an alignment; none has, unless a set knows better."""
+        return False

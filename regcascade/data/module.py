@@ -126,8 +126,8 @@ class RegistrationData(LightningDataModule):
         return self._all_labelled({name for pair in self.validation_pairs for name in pair})
 
     def scans_without(self, part: str) -> list[str]:
-        """The scans that train without their `labels`, or without `points`. It may have to read them to see."""
-        has = {"labels": self.cases.labelled, "points": self.cases.landmarked}[part]
+        """The scans that train without their `labels`, `points` or `alignment`. It may have to read them to see."""
+        has = {"labels": self.cases.labelled, "points": self.cases.landmarked, "alignment": self.cases.aligned}[part]
         return [name for name in self._training_names() if not has(self._position[name])]
 
     def setup(self, stage: str) -> None:

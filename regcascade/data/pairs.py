@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from regcascade.data.alignment import between_voxels
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.options import check_count
 from regcascade.registry import did_you_mean
@@ -236,7 +237,7 @@ def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
 
 
 def collate(pairs: Sequence[CasePair]) -> Batch:
-    """Stack pairs to a batch; labels (int64) and points go in only if every scan of the batch has them.
+    """Stack pairs to a batch; labels (int64), points and alignments go in only if every scan of the batch has them.
 
     Pairs with fewer points than others get missing ones (NaN) behind their own.
 
@@ -256,6 +257,8 @@ def collate(pairs: Sequence[CasePair]) -> Batch:
     if all(case.labels is not None for case in cases):
         batch["fixed_labels"] = _stack(fixed, lambda case: case.labels, "sizes").long()
         batch["moving_labels"] = _stack(moving, lambda case: case.labels, "sizes").long()
+    if all(case.alignment is not None for case in cases):
+        batch["alignment"] = torch.stack([between_voxels(*(case.alignment for case in pair)) for pair in pairs])
     if all(case.points is not None for case in cases):
         most = max(len(case.points) for case in cases if case.points is not None)
         points = [_stack(pair, lambda case: case.points, "numbers of points") for pair in pairs]

@@ -8,7 +8,7 @@ of the image, NaN where one is missing; labels and points only where the scan ha
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from regcascade.data.alignment import from_reference
 from regcascade.data.case import Case, CaseSet
 from regcascade.files import written_whole
 from regcascade.registry import check_choice
@@ -46,6 +47,8 @@ class Record:
             files the case was made from.
         recipe: the options of the recipe that made it, its `name` among them.
         store: how the image is stored, `float32`, `float16` or `uint8`.
+        alignment: the affine map, if one was asked for: `matrix`, `4 x 4`, from mm of the reference to mm of this scan
+            in RAS, and the reference's `name` and `sha256`; else None.
         version: of regcascade.
         layout: of the file.
     """
@@ -59,6 +62,7 @@ class Record:
     source: dict[str, Any]
     recipe: dict[str, Any]
     store: str = "float32"
+    alignment: dict[str, Any] | None = None
     version: str = __version__
     layout: int = LAYOUT
 
@@ -125,7 +129,10 @@ def read_case(path: Path) -> Case:
     labels = arrays.get("labels")
     if labels is not None:
         labels = labels.to(torch.int16 if labels.dtype == torch.uint8 else torch.int32)
-    return Case(record.name, image, record.spacing, labels, arrays.get("points"))
+    alignment = None
+    if record.alignment is not None:
+        alignment = from_reference(np.array(record.alignment["matrix"]), np.array(record.affine))
+    return Case(record.name, image, record.spacing, labels, arrays.get("points"), alignment)
 
 
 def write_manifest(root: Path, records: list[Record], label_names: Mapping[int, str]) -> None:
@@ -193,7 +200,7 @@ class PreparedCases(CaseSet):
     def __getitem__(self, index: int) -> Case:
         """Map and read a case."""
         case = read_case(case_file(self.root, self.records[index].name))
-        return Case(self.prefix + case.name, case.image, case.spacing, case.labels, case.points)
+        return replace(case, name=self.prefix + case.name)
 
     def labelled(self, index: int) -> bool:
         """Whether a case has labels."""

@@ -50,6 +50,11 @@ class SeveralSets(CaseSet):
         """Whether a case has points."""
         return self.records[index].points is not None
 
+    def aligned(self, index: int) -> bool:
+        """Whether a case has an alignment, and to the same scan as all others that have one."""
+        references = {record.alignment["sha256"] for record in self.records if record.alignment is not None}
+        return self.records[index].alignment is not None and len(references) == 1
+
 
 @DATA_SETS.register("prepared")
 class PreparedData(RegistrationData):

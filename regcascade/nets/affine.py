@@ -11,6 +11,13 @@ from regcascade.registry import check_choice
 from regcascade.types import Image, Size, size_of
 
 
+class PrecomputedAffine(nn.Module):
+    """The place of an affine map that another program computed, and that is given with each pair of scans."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
 class AffineNetwork(nn.Module):
     """Predicts A = W + I and b; 14,166,288 parameters at 128^3.
 

@@ -82,3 +82,20 @@ class TestAffine:
         assert registration.flow.abs().max() < 0.1
         registration.moved.square().sum().backward()
         assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("strategy", cascades.names())
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_precomputed_map_comes_first(strategy, n):
+    model = build("voxelmorph", strategy, n=n, affine="precomputed").eval()
+    moving, fixed = images(LONG, batch=2)
+    alignment = torch.eye(4).repeat(2, 1, 1)
+    alignment[1, 0, 3], alignment[1, 1, 1] = 2.0, 1.1
+    registration = model(moving, fixed, alignment=alignment)
+    first = registration.stages[0]
+    torch.testing.assert_close(first.moved[0], moving[0])
+    torch.testing.assert_close(first.moved[1, 0, :14, 0], moving[1, 0, 2:, 0])
+    torch.testing.assert_close(first.total[1, 1, 0, :, 0], 0.1 * torch.arange(18.0), atol=1e-5, rtol=0)
+    assert len(registration.stages) == n + 1 and registration.affine.frozen
+    with pytest.raises(ValueError, match="regcascade prepare --align"):
+        model(moving, fixed)

@@ -243,3 +243,15 @@ def test_the_strongest_intensities_stay_finite():
 def test_bad_options_are_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         build_augmentation(spec)
+
+
+def test_a_flipped_alignment_leads_where_the_flipped_scans_lie():
+    alignment = torch.eye(4) + 0.1 * torch.randn(3, 4, 4, generator=seeded(4))
+    alignment[:, 3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    batch = batch_of_blobs() | {"alignment": alignment}
+    flipped = FlipAugmentation(axes=[0, 2], probability=1.0)(batch)
+    place = torch.tensor([3.0, 4.0, 5.0, 1.0])
+    there = alignment @ place
+    for where in (place[None], there):
+        where[:, 0], where[:, 2] = SIZE[0] - 1 - where[:, 0], SIZE[2] - 1 - where[:, 2]
+    torch.testing.assert_close(flipped["alignment"] @ place, there, rtol=1e-4, atol=1e-4)

@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from regcascade.data.augmentation.base import AUGMENTATIONS, Augmentation, check_number, uniform
-from regcascade.types import Batch, Points, Volume, size_of
+from regcascade.types import Batch, Homogeneous, Points, Volume, size_of
 
 VOLUMES = {"fixed", "moving", "fixed_labels", "moving_labels"}
+ALIGNMENT = "alignment"
 POINTS = {"fixed_points", "moving_points"}
 
 
 @AUGMENTATIONS.register("flip")
 class FlipAugmentation(Augmentation):
-    """Turns the order of the voxels along array axes around, in both scans of a pair alike.
+    """Turns the order of the voxels along array axes around, in both scans of a pair alike, their alignment with them.
 
     What corresponds before corresponds after. A point p of an axis of S voxels goes to `S - 1 - p`. Labels keep their
     values: the left kidney of a flipped scan lies on the right and is still called left.
@@ -39,6 +40,8 @@ class FlipAugmentation(Augmentation):
                 changed[key] = _flipped(changed[key], axis, chosen[:, axis])
             for key in POINTS & changed.keys():
                 changed[key] = _flipped_points(changed[key], axis, size[axis], chosen[:, axis])
+            if ALIGNMENT in changed:
+                changed[ALIGNMENT] = _flipped_alignment(changed[ALIGNMENT], axis, size[axis], chosen[:, axis])
         return cast(Batch, changed)
 
 
@@ -50,6 +53,13 @@ def _flipped_points(points: Points, axis: int, side: int, chosen: Tensor) -> Poi
     flipped = points.clone()
     flipped[..., axis] = torch.where(chosen[:, None], side - 1 - points[..., axis], points[..., axis])
     return flipped
+
+
+def _flipped_alignment(alignment: Homogeneous, axis: int, side: int, chosen: Tensor) -> Homogeneous:
+    """Where the same tissue lies, told between the flipped grids: F M F, F being its own inverse."""
+    flip = torch.eye(4).to(alignment)
+    flip[axis, axis], flip[axis, 3] = -1, side - 1
+    return torch.where(chosen[:, None, None], flip @ alignment @ flip, alignment)
 
 
 def _check_axes(axes: object) -> tuple[int, ...]:
