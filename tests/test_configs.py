@@ -132,7 +132,7 @@ def test_evaluation_composes():
     assert composed("checkpoint=x.ckpt", name="evaluate")["data"]["name"] == "trained"
 
 
-@pytest.mark.parametrize("name", ["phantom", "msd"])
+@pytest.mark.parametrize("name", ["phantom", "msd", "pairs", "learn2reg", "subjects", "rcn_h5"])
 def test_data_configs_list_the_defaults_of_their_signatures(name):
     listed = composed(f"data={name}")["data"]
     signature = defaults(DATA_SETS.get(name), leave_out=())

@@ -1,9 +1,13 @@
 """Scans and pairs of scans: data sets, preprocessing, pair sampling, augmentation, the data module."""
 
 from regcascade.data.case import Case, CaseSet
+from regcascade.data.learn2reg import Learn2RegData
 from regcascade.data.module import DATA_SETS, RegistrationData
+from regcascade.data.pair_tables import PairsData
 from regcascade.data.prepared_sets import PreparedData
+from regcascade.data.rcn_h5 import RcnH5Data
 from regcascade.data.sets import DecathlonData, PhantomData
+from regcascade.data.subjects import SubjectsData
 from regcascade.registry import Spec
 
 __all__ = [
@@ -11,9 +15,13 @@ __all__ = [
     "Case",
     "CaseSet",
     "DecathlonData",
+    "Learn2RegData",
+    "PairsData",
     "PhantomData",
     "PreparedData",
+    "RcnH5Data",
     "RegistrationData",
+    "SubjectsData",
     "build_data",
     "names",
 ]

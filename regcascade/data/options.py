@@ -1,5 +1,6 @@
 """Checks of option values that several parts of the data share; each message names the option."""
 
+import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 
@@ -29,3 +30,12 @@ def check_two_numbers(option: str, value: object, meaning: str) -> tuple[float, 
         raise ValueError(f"{option}={value} is not valid: give two numbers, [{meaning}].")
     first, second = (float(number) for number in numbers)
     return first, second
+
+
+def check_spacing(option: str, value: object) -> tuple[float, float, float]:
+    """Mm per voxel along three axes."""
+    steps = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if len(steps) != 3 or any(isinstance(s, bool) or not isinstance(s, Real) or not 0 < s < math.inf for s in steps):
+        raise ValueError(f"{option}={value} is not valid: give three numbers above 0, in mm, such as [1,1,1].")
+    x, y, z = (float(step) for step in steps)
+    return x, y, z

@@ -20,7 +20,7 @@ from monai.transforms.spatial.array import Orientation, Spacing
 from monai.transforms.utils import generate_spatial_bounding_box
 
 from regcascade.data.liver import MARGIN, crop_to_box, find_liver, label_box, pad_box
-from regcascade.data.options import check_count, check_size
+from regcascade.data.options import check_count, check_size, check_spacing
 from regcascade.data.preprocessing import Preprocessing, as_integers
 from regcascade.registry import Registry, Spec, check_choice
 
@@ -142,7 +142,7 @@ class Generic(Recipe):
         object.__setattr__(self, "percentiles", steps.percentiles)
         object.__setattr__(self, "window", steps.window)
         if self.spacing is not None:
-            object.__setattr__(self, "spacing", _check_spacing(self.spacing))
+            object.__setattr__(self, "spacing", check_spacing("spacing", self.spacing))
 
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
@@ -226,7 +226,7 @@ class Brain(Recipe):
         check_choice("mask", self.mask, MASKS)
         steps = Steps(self.size, "crop_pad", 0.0, "percentiles", self.percentiles, (1.0, 0.0))
         object.__setattr__(self, "percentiles", steps.percentiles)
-        object.__setattr__(self, "spacing", _check_spacing(self.spacing))
+        object.__setattr__(self, "spacing", check_spacing("spacing", self.spacing))
 
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
@@ -286,11 +286,3 @@ def _check_values(option: str, values: object) -> tuple[int, ...]:
     if not listed:
         raise ValueError(f"{option}={values} is not valid: give a list of label values, such as [1,2].")
     return tuple(check_count(option, value, 1) for value in listed)
-
-
-def _check_spacing(spacing: object) -> tuple[float, float, float]:
-    steps = list(spacing) if isinstance(spacing, Iterable) and not isinstance(spacing, str) else []
-    if len(steps) != 3 or any(isinstance(s, bool) or not isinstance(s, Real) or not 0 < s < np.inf for s in steps):
-        raise ValueError(f"spacing={spacing} is not valid: give three numbers above 0, in mm, such as [1,1,1].")
-    x, y, z = (float(step) for step in steps)
-    return x, y, z

@@ -44,38 +44,58 @@ def read_table(path: Path) -> list[Source]:
     Raises:
         ValueError: naming the table, if it cannot be read, has an unknown column, lacks an image or names one twice.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     if not rows:
         raise ValueError(f"{path} lists no scans.")
     return check_names([_source(row, number, path) for number, row in enumerate(rows, start=1)], path)
 
 
-def find(root: Path, images: str, labels: str | None = None, masks: str | None = None) -> list[Source]:
-    """The scans that a glob finds below a folder, each with the labels and the mask whose wildcards match the same.
+def find(
+    root: Path, images: str, labels: str | None = None, masks: str | None = None, points: str | None = None
+) -> list[Source]:
+    """The scans that a glob finds below a folder, each with the files beside it whose wildcards match the same.
 
     With `images="*/t1.nii.gz"` and `labels="*/seg.nii.gz"` the scan of each subject is named after its folder, and its
     labels are those of the same folder. `**` is not supported.
 
     Raises:
-        ValueError: if nothing is found, or labels or masks without an image are.
+        ValueError: if a glob finds nothing, or finds labels, masks or points without an image.
     """
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}.")
     found = _matches(root, images)
-    if not found:
-        raise ValueError(f"{root} has nothing that matches {images!r}.")
     beside = {
-        kind: _matches(root, pattern) if pattern else {} for kind, pattern in {"labels": labels, "mask": masks}.items()
+        kind: _matches(root, pattern)
+        for kind, pattern in {"labels": labels, "mask": masks, "points": points}.items()
+        if pattern
     }
     for kind, files in beside.items():
         lonely = sorted(set(files) - set(found))
         if lonely:
             raise ValueError(f"{files[lonely[0]]} has no image that matches {images!r}: {kind} without an image.")
     sources = [
-        Source(_named(key, path), path, beside["labels"].get(key), beside["mask"].get(key))
+        Source(_named(key, path), path, **{kind: files[key] for kind, files in beside.items() if key in files})
         for key, path in sorted(found.items())
     ]
     return check_names(sources, root)
+
+
+def read_rows(path: Path) -> list[Mapping[str, object]]:
+    """The rows of a CSV, or of a JSON list of objects.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read as one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix != ".json":
+            return list(csv.DictReader(text.splitlines()))
+        rows = json.loads(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table ({error}).") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} must hold a list of objects, such as [{{'image': ..., 'labels': ...}}, ...].")
+    return rows
 
 
 def check_names(sources: Sequence[Source], where: Path) -> list[Source]:
@@ -91,19 +111,6 @@ def check_names(sources: Sequence[Source], where: Path) -> list[Source]:
         if not source.name or re.search(r'[/\\\0,"\n]', source.name):
             raise ValueError(f"{where}: {source.name!r} is no valid name of a scan: no slashes, commas or quotes.")
     return sorted(sources, key=lambda source: source.name)
-
-
-def _rows(path: Path) -> list[Mapping[str, object]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix != ".json":
-            return list(csv.DictReader(text.splitlines()))
-        rows = json.loads(text)
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a table of scans ({error}).") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} must hold a list of objects: [{{'image': ..., 'labels': ...}}, ...].")
-    return rows
 
 
 def _source(row: Mapping[str, object], number: int, path: Path) -> Source:
@@ -133,6 +140,8 @@ def _matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
         match = re.fullmatch(expression, path.relative_to(root).as_posix())
         if match is not None:
             found[match.groups()] = path
+    if not found:
+        raise ValueError(f"{root} has nothing that matches {pattern!r}.")
     return found
 
 

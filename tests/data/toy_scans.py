@@ -32,6 +32,16 @@ def scan_arrays(index: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray,
     return image, labels
 
 
+def write_scan(folder: Path, index: int, name: str = "{}.nii.gz", landmarks: int = 3) -> Path:
+    """An image with labels, a mask of the labels, and landmarks, as `name` says with `t1`, `seg`, `mask` in it."""
+    image, labels = scan_arrays(index)
+    write_nifti(folder / name.format("seg"), labels)
+    write_nifti(folder / name.format("mask"), (labels > 0).astype(np.uint8))
+    lines = [f"{3 + k},{5 + k},{4 + k}" for k in range(landmarks)]
+    (folder / name.format("points").replace(".nii.gz", ".csv")).write_text("\n".join(["x,y,z", *lines]) + "\n")
+    return write_nifti(folder / name.format("t1"), image)
+
+
 def oblique_affine(
     spacing: tuple[float, float, float], origin: tuple[float, float, float] = (12.0, -30.0, 7.5)
 ) -> np.ndarray:

@@ -1,0 +1,278 @@
+"""`data=rcn_h5`: files as the first paper's authors published theirs, made small."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from regcascade.data import build_data
+
+SIZE = (16, 18, 16)
+POINTS = np.array([[1, 2, 3], [4, 5, 6], [-1, -1, -1], [7, 8, 9], [-1, -1, -1], [10, 11, 12]], np.float32)
+
+
+def volume(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, SIZE, dtype=np.uint8)
+
+
+def write(path: Path, groups: list[str], classes: list[int] | None = None, points: bool = False) -> None:
+    """A file of one group a scan; a box is 255, or has the values of `classes` one below the other."""
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for number, name in enumerate(groups):
+            group = file.create_group(name)
+            group["volume"] = volume(number)
+            segmentation = np.zeros(SIZE, np.uint8)
+            for index, value in enumerate(classes or [255]):
+                segmentation[2 + 2 * index : 4 + 2 * index, 3:9, 4:10] = value
+            group.create_dataset("segmentation", data=segmentation, compression="gzip")
+            if points:
+                group["point"] = POINTS
+
+
+@pytest.fixture
+def liver(tmp_path: Path) -> Path:
+    """Training in the file of the key "/" and in one of its own, two test sets; the JSON lies beside the files."""
+    (tmp_path / "datasets").mkdir()
+    write(tmp_path / "datasets/msd.h5", [f"vessel/{k}" for k in range(3)])
+    with h5py.File(tmp_path / "datasets/msd.h5", "a") as file:
+        for k in range(3):
+            del file[f"vessel/{k}/segmentation"]
+    write(tmp_path / "datasets/bfh.h5", ["a", "b"])
+    write(tmp_path / "datasets/sliver.h5", ["1", "2", "3"], points=True)
+    write(tmp_path / "datasets/pigs.h5", [f"2017_{k}_{when}" for k in range(3) for when in ("after", "pre")])
+    content = {
+        "files": {
+            key: {"type": "HDF5", "path": f"datasets/{name}.h5"}
+            for key, name in {"/": "msd", "youyi": "bfh", "yanx": "sliver", "pigs": "pigs"}.items()
+        },
+        "image_size": list(SIZE),
+        "image_type": "liver",
+        "schemes": {
+            "1": {"msd-train": 0.75, "bfh-train": 0.25, "off": 0.0},
+            "2": {"sliver-val": 1.0},
+            "lspig": {"lspig-val": 1.0},
+        },
+        "subsets": {
+            "msd-train": [f"vessel/{k}" for k in range(3)],
+            "bfh-train": ["youyi/a", "youyi/b"],
+            "sliver-val": ["yanx/3", "yanx/1", "yanx/2"],
+            "lspig-val": [f"pigs/2017_{k}_{when}" for k in range(3) for when in ("after", "pre")],
+            "off": ["nowhere/1"],
+        },
+    }
+    path = tmp_path / "datasets/liver.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def brain(tmp_path: Path) -> Path:
+    """A JSON with an atlas and label values, in the folder above its files."""
+    write(tmp_path / "data/lpba.h5", ["S01", "S02", "S03"], classes=[21, 30, 182])
+    write(tmp_path / "data/adni.h5", ["1", "2"])
+    content = {
+        "files": {key: {"path": f"data/{key}.h5"} for key in ("lpba", "adni")},
+        "image_size": list(SIZE),
+        "atlas": "lpba/S01",
+        "segmentation_class_value": {"182": 182, "gyrus": 21},
+        "schemes": {"1": {"train": 1.0}, "2": {"val": 1.0}},
+        "subsets": {"train": ["adni/1", "adni/2"], "val": ["lpba/S01", "lpba/S02", "lpba/S03"]},
+    }
+    path = tmp_path / "brain.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def edit(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def build(json_file: Path, **options: object):
+    return build_data({"name": "rcn_h5", "root": str(json_file), "num_workers": 0, **options})
+
+
+def test_a_case_is_what_its_group_holds(liver):
+    data = build(liver)
+    assert data.size == SIZE and data.label_names == {1: "liver"} and data.has_labels
+    case = data.cases[data.cases.names.index("yanx/2")]
+    np.testing.assert_allclose(case.image[0] * 255, volume(1), atol=1e-4)
+    assert case.labels.dtype == torch.int16 and case.labels.unique().tolist() == [0, 1]
+    assert case.labels.sum() == 2 * 6 * 6
+    wanted = np.where(POINTS < 0, np.nan, POINTS)
+    np.testing.assert_array_equal(case.points, wanted)
+    assert case.spacing == (1.0, 1.0, 1.0) and build(liver, spacing=[2, 1, 1.5]).cases[0].spacing == (2.0, 1.0, 1.5)
+    vessel = data.cases[data.cases.names.index("vessel/0")]
+    assert vessel.labels is None and vessel.points is None
+    json.dumps(data.preprocessing)
+
+
+def test_pairs_are_within_a_subset_and_training_draws_by_the_schemes_weights(liver):
+    data = build(liver, validation_pairs=None, pairs_per_epoch=4000)
+    assert data.validation_pairs == [
+        (f"yanx/{fixed}", f"yanx/{moving}") for fixed in (3, 1, 2) for moving in (3, 1, 2) if fixed != moving
+    ]
+    drawn = data.train_dataloader().dataset
+    pairs = [tuple(data.cases.names[k].split("/")[0] for k in drawn.draw(number)) for number in range(4000)]
+    counts = Counter(pairs)
+    assert set(counts) == {("vessel", "vessel"), ("youyi", "youyi")}
+    assert counts["vessel", "vessel"] / 4000 == pytest.approx(0.75, abs=0.03)
+    batch = next(iter(data.val_dataloader()))
+    assert batch["fixed"].shape == (1, 1, *SIZE) and batch["moving_points"].shape == (1, 6, 3)
+
+
+def test_adjacent_scans_are_paired_both_ways(liver):
+    """34 pairs of LSPIG's 17 animals; here 6 of 3."""
+    data = build(liver, validation="lspig", pairing="adjacent", train=None, validation_pairs=None)
+    assert len(data.validation_pairs) == 6 and not data.train_names
+    assert data.validation_pairs[:2] == [
+        ("pigs/2017_0_after", "pigs/2017_0_pre"),
+        ("pigs/2017_0_pre", "pigs/2017_0_after"),
+    ]
+    assert all(fixed.split("_")[1] == moving.split("_")[1] for fixed, moving in data.validation_pairs)
+
+
+def test_files_of_other_schemes_need_not_be_there(liver):
+    for name in ("msd", "bfh", "pigs"):
+        (liver.parent / f"{name}.h5").unlink()
+    assert build(liver, train=None, validation=2).has_labels
+    with pytest.raises(ValueError, match=r"(msd|bfh)\.h5 does not exist.*data\.train=null"):
+        build(liver)
+
+
+def test_the_atlas_is_fixed_in_training_too(brain):
+    data = build(brain, pairs_per_epoch=30)
+    assert data.validation_pairs == [("lpba/S01", "lpba/S02"), ("lpba/S01", "lpba/S03")]
+    assert data.label_names == {21: "gyrus", 182: "182"}
+    assert data.cases[data.cases.names.index("lpba/S02")].labels.unique().tolist() == [0, 21, 182]
+    batches = list(data.train_dataloader())
+    assert {batch["fixed_name"][0] for batch in batches} == {"lpba/S01"}
+    assert {batch["moving_name"][0] for batch in batches} == {"adni/1", "adni/2"}
+    assert build(brain, atlas="lpba/S02").validation_pairs[0] == ("lpba/S02", "lpba/S01")
+    assert len(build(brain, pairing="subset", validation_pairs=None).validation_pairs) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"root": None}, r"data\.root=datasets/liver\.json"),
+        ({}, {"root": "nowhere.json"}, r"data\.root=nowhere\.json: there is no such file"),
+        ({}, {"validation": "lspigs"}, r"data\.validation=lspigs: .*no scheme.*Did you mean 'lspig'"),
+        ({}, {"train": 3}, r"data\.train=3: .*liver\.json has no scheme .* It has: 1, 2, lspig"),
+        ({}, {"pairing": "paired"}, r"data\.pairing=paired is not valid"),
+        ({}, {"pairing": "atlas"}, r"liver\.json names no 'atlas'"),
+        ({}, {"atlas": "yanx/9"}, r"data\.atlas=yanx/9: no subset of .* has that scan"),
+        ({}, {"atlas": "yanx/1", "pairing": "subset"}, r"data\.atlas=yanx/1 needs data\.pairing=atlas"),
+        ({}, {"spacing": [1, 0, 1]}, r"data\.spacing=\[1, 0, 1\] is not valid"),
+        ({"files": {}}, {}, r"liver\.json has no 'files'"),
+        ({"files": {"yanx": "x.h5"}}, {}, r"'files' must map keys to files"),
+        ({"files": {"yanx": {"path": "datasets/sliver.h5"}}}, {}, r"the scan 'vessel/0' is of no file"),
+        ({"schemes": {"1": {"x": 1}, "2": {"sliver-val": 1}}}, {}, r"scheme '1' has the subset 'x', which 'subsets'"),
+        ({"schemes": {"1": {"off": -1}}}, {}, r"the scheme '1' gives 'off' the weight -1"),
+        ({"schemes": {"1": {"off": 0.0}}}, {}, r"data\.train=1: the scheme '1' .* has no scan to draw"),
+        ({"subsets": {"off": "yanx/1"}}, {}, r"the subset 'off' under 'subsets' must be a list"),
+        ({"subsets": {"off": ["a/1", "a/1"]}}, {}, r"the subset 'off' lists 'a/1' more than once"),
+        ({"image_size": [16, 18, 17]}, {}, r"volume has the shape \(16, 18, 16\), and should have \(16, 18, 17\)"),
+        ({"image_size": [16]}, {}, r"liver\.json: image_size=\[16\] is not valid"),
+        ({"segmentation_class_value": [1]}, {}, r"'segmentation_class_value' must map"),
+    ],
+)  # fmt: skip
+def test_what_the_json_and_options_say_must_fit(liver, change, options, message):
+    edit(liver, lambda content: content.update(change))
+    with pytest.raises(ValueError, match=message):
+        build(liver, **options)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"files": 1}'])
+def test_another_json_is_refused(liver, text):
+    liver.write_text(text)
+    with pytest.raises(ValueError, match=r"liver\.json (has no 'files'|is not valid JSON)"):
+        build(liver)
+
+
+def no_group(file: h5py.File) -> None:
+    del file["2"]
+
+
+def no_volume(file: h5py.File) -> None:
+    del file["2/volume"]
+
+
+def flat_segmentation(file: h5py.File) -> None:
+    del file["2/segmentation"]
+    file["2/segmentation"] = np.zeros(SIZE[:2])
+
+
+def points_in_2d(file: h5py.File) -> None:
+    del file["2/point"]
+    file["2/point"] = np.zeros((6, 2))
+
+
+def words(file: h5py.File) -> None:
+    del file["2/point"]
+    file["2/point"] = np.full((6, 3), b"x")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (no_group, r"sliver\.h5 has no group '2', which a subset of .*liver\.json lists"),
+        (no_volume, r"sliver\.h5 has no 'volume' in its group '2'"),
+        (flat_segmentation, r"sliver\.h5: 2/segmentation has the shape \(16, 18\)"),
+        (points_in_2d, r"sliver\.h5: 2/point has the shape \(6, 2\), and should have \(K, 3\)"),
+        (words, r"sliver\.h5: 2/point holds no numbers"),
+    ],
+)
+def test_groups_that_are_not_as_they_should_be_are_named(liver, damage, message):
+    with h5py.File(liver.parent / "sliver.h5", "a") as file:
+        damage(file)
+    with pytest.raises(ValueError, match=message):
+        build(liver)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full(SIZE, 300.0), r"2/volume has values outside 0\.\.255"),
+        (np.full(SIZE, np.nan), r"2/volume has values outside 0\.\.255"),
+        (np.full(SIZE, 7), r"2/volume is constant"),
+    ],
+)
+def test_volumes_that_are_none_are_named(liver, values, message):
+    with h5py.File(liver.parent / "sliver.h5", "a") as file:
+        del file["2/volume"]
+        file["2/volume"] = values
+    data = build(liver, validate=True)
+    with pytest.raises(ValueError, match=message):
+        data.setup("fit")
+
+
+def test_a_damaged_file_is_named(liver):
+    path = liver.parent / "sliver.h5"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"sliver\.h5 cannot be read as HDF5"):
+        build(liver)
+    path.write_text("no HDF5")
+    with pytest.raises(ValueError, match=r"sliver\.h5 cannot be read as HDF5"):
+        build(liver)
+
+
+def test_damaged_voxels_are_named(liver):
+    """The headers are whole, so that it shows when the scan is read."""
+    path = liver.parent / "sliver.h5"
+    with h5py.File(path) as file:
+        chunk = file["2/segmentation"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    data = build(liver)
+    with pytest.raises(ValueError, match=r"sliver\.h5: 2/segmentation cannot be read"):
+        data.cases[data.cases.names.index("yanx/2")]
