@@ -1,8 +1,10 @@
-"""Runs `train.py` without a process of its own, which takes a tenth of the time."""
+"""Runs the commands without a process of their own, which takes a tenth of the time."""
 
 import contextlib
+import importlib
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,25 +13,30 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def in_process_train(monkeypatch):
-    """A function from arguments and a folder to the exit status and all output."""
+def in_process(monkeypatch) -> Callable[[str, list[str], Path], tuple[int, str]]:
+    """A function from `train` or `evaluate`, arguments and a folder to the exit status and all output."""
     monkeypatch.syspath_prepend(str(ROOT))
     from hydra.core.global_hydra import GlobalHydra
 
-    import train
     from regcascade.entry import command
 
-    def run(arguments: list[str], folder: Path) -> tuple[int, str]:
+    def run(script: str, arguments: list[str], folder: Path) -> tuple[int, str]:
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
         GlobalHydra.instance().clear()
         output = io.StringIO()
         status = 0
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             try:
-                command(train.main)
+                command(importlib.import_module(script).main)
             except SystemExit as end:
                 status = int(end.code or 0)
         return status, output.getvalue()
 
     return run
+
+
+@pytest.fixture
+def in_process_train(in_process) -> Callable[[list[str], Path], tuple[int, str]]:
+    """`in_process` of `train`."""
+    return lambda arguments, folder: in_process("train", arguments, folder)
