@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.pairs import (
+    DrawnPairs,
     ListedPairs,
     PairSampler,
     Pool,
@@ -17,6 +18,7 @@ from regcascade.data.pairs import (
     collate_images,
     read_pairs,
     sample_pairs,
+    some_pairs,
 )
 
 
@@ -157,3 +159,31 @@ def test_a_pair_list_that_is_wrong_is_refused_by_file_and_line(tmp_path, content
 def test_no_pair_list():
     with pytest.raises(ValueError, match=r"data\.pairs=none\.csv: there is no such file"):
         read_pairs("none.csv", [])
+
+
+def test_listed_pairs_are_drawn_uniformly_and_by_their_number_alone():
+    listed = [(0, 1), (2, 1), (4, 5)]
+    drawn = DrawnPairs(Numbered(6), listed, 0, 12)
+    counts = Counter(drawn.draw(k) for k in range(3000))
+    assert set(counts) == set(listed) and all(abs(count - 1000) < 100 for count in counts.values())
+    assert [DrawnPairs(Numbered(6), listed, 0, 99).draw(k) for k in (7, 3)] == [drawn.draw(7), drawn.draw(3)]
+    assert [case.name for case in drawn[3]] == [f"case_{k}" for k in drawn.draw(3)] and len(drawn) == 12
+
+
+def test_some_of_the_pairs_keep_their_order():
+    pairs = [(str(k), str(k + 1)) for k in range(20)]
+    some = some_pairs(pairs, 7, 3)
+    assert len(set(some)) == 7 and some == sorted(some, key=pairs.index) and some == some_pairs(pairs, 7, 3)
+    assert some_pairs(pairs, None, 0) == some_pairs(pairs, 99, 0) == pairs
+    with pytest.raises(ValueError, match=r"data\.validation_pairs=0"):
+        some_pairs(pairs, 0, 0)
+
+
+def test_pairs_with_fewer_points_get_missing_ones():
+    few, many = Numbered(2, points=2), Numbered(2, points=5)
+    batch = collate([(few[0], few[1]), (many[0], many[1])])
+    assert batch["fixed_points"].shape == batch["moving_points"].shape == (2, 5, 3)
+    assert batch["fixed_points"][0, 2:].isnan().all() and not batch["fixed_points"][1].isnan().any()
+    assert (batch["moving_points"][:, :2] == 1).all()
+    with pytest.raises(ValueError, match="different numbers of points"):
+        collate([(few[0], many[1])])
