@@ -100,7 +100,8 @@ class RegistrationModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser over what is not frozen, its learning rate set at every step."""
-        optimizer = self.optimization.optimizer(p for p in self.cascade.parameters() if p.requires_grad)
+        heads = [p for net in self.cascade.nets for p in net.heads.parameters()]
+        optimizer = self.optimization.optimizer((p for p in self.cascade.parameters() if p.requires_grad), heads)
         factor = self.optimization.factor
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.phase_done))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

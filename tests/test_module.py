@@ -89,6 +89,18 @@ def test_the_learning_rate_warms_up():
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1])
 
 
+@pytest.mark.parametrize("cascade", [{"n": 2}, {"n": 2, "cascade": {"name": "cr", "share_weights": True}}])
+def test_the_flow_heads_learn_at_their_own_multiple(cascade):
+    module = RegistrationModule(build(**cascade), Objective(), Optimization(lr=1e-3, head_lr=10.0))
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    for name, parameter in module.cascade.named_parameters():
+        assert rates.pop(id(parameter)) == pytest.approx(1e-2 if ".heads." in name else 1e-3)
+    assert not rates
+    with pytest.raises(ValueError, match=r"optimizer\.head_lr=0"):
+        Optimization(head_lr=0.0)
+
+
 def test_one_by_one_trains_its_stages_in_turn(tmp_path):
     module = RegistrationModule(build(cascade="one_by_one", n=2), Objective(), Optimization(lr=1e-3))
     start = {name: weight.clone() for name, weight in module.cascade.state_dict().items()}
