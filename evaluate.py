@@ -15,7 +15,7 @@ from regcascade.data import RegistrationData, build_data
 from regcascade.entry import command, plain, record_run
 from regcascade.evaluation import evaluate_to_folder
 from regcascade.registry import import_user_modules
-from regcascade.report.tables import measure_table
+from regcascade.report.tables import measure_tables
 from regcascade.runs import register_resolvers
 
 register_resolvers()
@@ -47,7 +47,7 @@ def evaluate(config: DictConfig) -> pd.DataFrame:
         cascade, data, folder, checkpoint.path, r=options["r"], repeat=options["repeat"], device=device
     )
     console = Console()
-    console.print(measure_table(rows))
+    console.print(*measure_tables(rows), sep="\n")
     console.print(f"Results: {folder}")
     return rows
 
@@ -62,7 +62,7 @@ def _device(accelerator: str) -> torch.device:
 def _data(options: dict[str, Any], checkpoint: Checkpoint) -> RegistrationData:
     """The data set asked for; `trained` is the checkpoint's own, with what is set put in its place."""
     if options["name"] == "trained":
-        given = {key: value for key, value in options.items() if key != "name" and value is not None}
+        given = {key: value for key, value in options.items() if key != "name" and value != "as_trained"}
         options = {**checkpoint.description["data"], **given}
     return build_data(options)
 

@@ -20,7 +20,7 @@ from regcascade.module import RegistrationModule
 from regcascade.optimization import Optimization
 from regcascade.registry import check_options, import_user_modules
 from regcascade.report.loggers import close_loggers
-from regcascade.report.tables import measure_table, model_table
+from regcascade.report.tables import measure_tables, model_table
 from regcascade.runs import check_devices, config_of_resumed, register_resolvers, to_resume
 
 SET_HERE = ("logger", "callbacks", "default_root_dir")  # of the Trainer
@@ -131,7 +131,7 @@ def _evaluated(
         read(chosen).load_into(module.cascade)
     device = trainer.strategy.root_device
     rows = evaluate_to_folder(module.cascade, data, folder, chosen, options["r"], options["repeat"], device)
-    console.print(measure_table(rows))
+    console.print(*measure_tables(rows), sep="\n")
     console.print(f"Run folder: {folder}")
     loss = float(trainer.callback_metrics.get("val/loss", float("nan")))
     return {"rows": rows, "objective": float(rows["dice_mean"].mean()) if data.has_labels else loss}

@@ -22,6 +22,7 @@ from regcascade.types import Batch
 from regcascade.version import __version__
 
 BEFORE = "_before"
+SET = "set"  # a column where pairs are of several sets
 MIB = 2**20
 
 
@@ -80,6 +81,8 @@ def evaluate_to_folder(
 ) -> pd.DataFrame:
     """Evaluate on the evaluation pairs of a data module; write `pairs.csv` row by row and `summary.json` at the end.
 
+    Where the data module mixes several sets, the rows say of which set the moving scan is, and the summary has each.
+
     Returns:
         The rows of `pairs.csv`.
     """
@@ -88,6 +91,8 @@ def evaluate_to_folder(
     with (folder / "pairs.csv").open("w", newline="") as file:
         found = evaluate(cascade, loader, data.label_names, r, repeat, device)
         for row in track(found, "Registering pairs", len(loader), console=Console(stderr=True), transient=True):
+            name = data.set_of(row["moving"])  # an atlas is fixed for scans of every set
+            row = ({SET: name} if name else {}) | row
             pd.DataFrame([row]).to_csv(file, header=not rows, index=False)
             file.flush()
             rows.append(row)
@@ -98,6 +103,9 @@ def evaluate_to_folder(
         "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
         "commit": git_state()["commit"], "version": __version__, "measures": summarise(table),
     }  # fmt: skip
+    if SET in table:
+        sets = table.groupby(SET, sort=False)
+        summary["sets"] = {name: {"pairs": len(part), "measures": summarise(part)} for name, part in sets}
     with written_whole(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return table
@@ -110,7 +118,7 @@ def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return {name: {"mean": _plain(mean[name]), "std": _plain(std[name])} for name in numbers.columns}
 
 
-def model_size(cascade: Cascade) -> dict[str, float]:
+def model_size(cascade: Cascade) -> dict[str, float | int]:
     """Parameters, MiB of float32 weights, and MiB as the second paper counts (weights and Adam's two moments)."""
     parameters = sum(parameter.numel() for parameter in cascade.parameters())
     return {

@@ -152,4 +152,4 @@ def test_the_trained_data_set_replaces_nothing_unless_told_to():
     known = {key for name in DATA_SETS.names() for key in defaults(DATA_SETS.get(name))}
     assert listed.pop("name") == "trained"
     assert listed.keys() <= known
-    assert set(listed.values()) == {None}
+    assert set(listed.values()) == {"as_trained"}

@@ -63,3 +63,7 @@ class CaseSet(ABC):
     def aligned(self, index: int) -> bool:
         """Whether a case has an alignment; none has, unless a set knows better."""
         return False
+
+    def set_of(self, index: int) -> str:
+        """The name of the set that a case is from, where several are mixed; nothing elsewhere."""
+        return ""

@@ -125,6 +125,10 @@ class RegistrationData(LightningDataModule):
         """Whether every scan of the validation pairs has labels."""
         return self._all_labelled({name for pair in self.validation_pairs for name in pair})
 
+    def set_of(self, name: str) -> str:
+        """The name of the set that a scan is from, where several are mixed; nothing elsewhere."""
+        return self.cases.set_of(self._position[name])
+
     def scans_without(self, part: str) -> list[str]:
         """The scans that train without their `labels`, `points` or `alignment`. It may have to read them to see."""
         has = {"labels": self.cases.labelled, "points": self.cases.landmarked, "alignment": self.cases.aligned}[part]

@@ -27,6 +27,7 @@ class SeveralSets(CaseSet):
         prefixes = {name: f"{name}/" if name else "" for name in folders}
         self.sets = {name: PreparedCases(folder, prefixes[name]) for name, folder in folders.items()}
         self._cases = [(part, index) for part in self.sets.values() for index in range(len(part))]
+        self._sets = [name for name, part in self.sets.items() for _ in range(len(part))]
         self.records = [part.records[index] for part, index in self._cases]
         self.names = [part.names[index] for part, index in self._cases]
         self.label_names = _agreed_labels(self.sets)
@@ -54,6 +55,10 @@ class SeveralSets(CaseSet):
         """Whether a case has an alignment, and to the same scan as all others that have one."""
         references = {record.alignment["sha256"] for record in self.records if record.alignment is not None}
         return self.records[index].alignment is not None and len(references) == 1
+
+    def set_of(self, index: int) -> str:
+        """The name of its folder."""
+        return self._sets[index]
 
 
 @DATA_SETS.register("prepared")

@@ -146,6 +146,10 @@ class H5Cases(CaseSet):
         named = {1: manifest.structure} if manifest.classes is None else manifest.classes
         self.label_names = named if labelled else {}
 
+    def set_of(self, index: int) -> str:
+        """The first subset that lists a case."""
+        return next((name for name, scans in self.manifest.subsets.items() if self.names[index] in scans), "")
+
     def __getitem__(self, index: int) -> Case:
         """Read a case.
 

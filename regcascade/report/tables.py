@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from regcascade.evaluation import BEFORE, MIB
+from regcascade.evaluation import BEFORE, MIB, SET
 from regcascade.prepare import DONE, EXCLUDED, FAILED, KEPT, Outcome
 
 
@@ -35,7 +35,7 @@ _MEASURES = (
 )
 
 
-def measure_table(rows: pd.DataFrame) -> Table:
+def measure_table(rows: pd.DataFrame, name: str = "") -> Table:
     """Mean and standard deviation over pairs of each measure, before and after, and the mean change.
 
     Args:
@@ -43,13 +43,15 @@ def measure_table(rows: pd.DataFrame) -> Table:
             `dice_mean_before`. Measures that no pair has are left out, and so is NaN; a measure that only
             some of the pairs have says of how many it is. The change is the mean over the pairs that have
             both. The standard deviation is a sample one, as in `summary.json`.
+        name: of the set they are of, for the title.
 
     Returns:
         A table of rich for `Console().print`, which leaves out all colours where the output is not a
         terminal; it fits into 80 characters.
     """
     count = len(rows)
-    table = _table("One pair" if count == 1 else f"Mean (standard deviation) over {count} pairs")
+    title = "One pair" if count == 1 else f"Mean (standard deviation) over {count} pairs"
+    table = _table(f"{name}: {title}" if name else title)
     table.add_column("Measure")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -62,6 +64,12 @@ def measure_table(rows: pd.DataFrame) -> Table:
             cells = [_spread(before, measure.decimals), _spread(after, measure.decimals)]
             table.add_row(escape(name), *cells, _change((after - before).mean(), measure))
     return table
+
+
+def measure_tables(rows: pd.DataFrame) -> list[Table]:
+    """The table of all pairs and, where they are of several sets, one of each set before it."""
+    sets = list(rows.groupby(SET, sort=False)) if SET in rows else []
+    return [*(measure_table(part, str(name)) for name, part in sets if len(sets) > 1), measure_table(rows)]
 
 
 def model_table(rows: Sequence[tuple[str, int]]) -> Table:

@@ -10,8 +10,10 @@ import pytest
 import torch
 import yaml
 
+from regcascade import build
 from regcascade.data import build_data
 from regcascade.data.prepared import Record, case_file, write_case, write_manifest
+from regcascade.evaluation import evaluate_to_folder
 
 CONFIGS = Path(__file__).parents[2] / "conf/data"
 RECORD = Record(
@@ -84,6 +86,18 @@ def test_one_folder_is_split_and_read(tmp_path):
     assert batch["fixed"].shape == (1, 1, 4, 5, 6)
     assert batch["moving"].mean().item() == pytest.approx(int(batch["moving_name"][0][1:]) / 100, abs=1e-6)
     json.dumps(data.preprocessing)
+
+
+def test_an_evaluation_tells_the_sets_apart(tmp_path):
+    size = (16, 17, 18)
+    test = {name: folder(tmp_path / name, numbered(name, 2 + k), size=size) for k, name in enumerate("ab")}
+    data = build_data({"name": "prepared", "test": test, "validation_pairs": None, "num_workers": 0})
+    rows = evaluate_to_folder(build(n=1), data, tmp_path, None)
+    assert rows["set"].tolist() == ["a"] * 2 + ["b"] * 6
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {name: part["pairs"] for name, part in summary["sets"].items()} == {"a": 2, "b": 6}
+    dice = [part["measures"]["dice_mean"]["mean"] for part in (*summary["sets"].values(), summary)]
+    assert dice[2] == pytest.approx((2 * dice[0] + 6 * dice[1]) / 8)
 
 
 def test_weights_say_how_often_training_draws_from_a_set(tmp_path):

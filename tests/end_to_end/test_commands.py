@@ -100,6 +100,14 @@ def test_evaluating_the_best_checkpoint_gives_what_training_printed(trained, tmp
     pd.testing.assert_frame_equal(ours.drop(columns="seconds"), theirs.drop(columns="seconds"))
 
 
+def test_all_pairs_of_the_trained_set_can_be_asked_for(trained, tmp_path, in_process):
+    checkpoint = only_run(trained) / "checkpoints/best.ckpt"
+    status, output = in_process("evaluate", [f"checkpoint={checkpoint}", "data.validation_pairs=null"], tmp_path)
+    assert status == 0, output
+    (rows,) = (tmp_path / "evaluations").glob("*/*/pairs.csv")
+    assert len(pd.read_csv(rows)) == 6  # of three scans
+
+
 def test_evaluating_listed_pairs_with_repeats(trained, tmp_path):
     names = read(only_run(trained) / "checkpoints/best.ckpt").description["data"]
     assert names["name"] == "phantom"

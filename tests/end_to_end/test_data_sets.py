@@ -84,7 +84,7 @@ def as_rcn_h5(cases: Phantom, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["pairs", "subjects", "learn2reg", "rcn_h5"])
-def test_a_step_of_training_and_an_evaluation(name, tmp_path, in_process, unchecked):
+def test_a_step_of_training_and_an_evaluation(name, tmp_path, in_process):
     make = {"pairs": as_pairs, "subjects": as_subjects, "learn2reg": as_learn2reg, "rcn_h5": as_rcn_h5}[name]
     (tmp_path / "scans").mkdir()
     options = [f"data={name}", *make(Phantom(4, SIZE, 0), tmp_path / "scans")]

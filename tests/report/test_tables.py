@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from regcascade.report.tables import measure_table, model_table
+from regcascade.report.tables import measure_table, measure_tables, model_table
 
 
 def text(table: Table, width: int = 80) -> str:
@@ -94,3 +94,11 @@ def test_model_table_counts_parameters_and_both_sizes():
 
 def test_a_model_of_one_part_has_no_total():
     assert "total" not in text(model_table([("stages", 300_547)]))
+
+
+def test_pairs_of_several_sets_have_a_table_each_and_one_of_all(rows):
+    mixed = rows.assign(set=["sliver", *["lits"] * (len(rows) - 1)])
+    titles = [str(table.title) for table in measure_tables(mixed)]
+    assert titles[0].startswith("sliver: One pair") and titles[1].startswith("lits: Mean")
+    assert titles[2] == str(measure_table(rows).title)
+    assert len(measure_tables(rows.assign(set="lits"))) == len(measure_tables(rows)) == 1
