@@ -62,12 +62,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every scan: where cases go, the options of the recipe, how images are stored, and what they are
-    aligned to, if anything."""
+    """What is done to every scan: where cases go, the options of the recipe, how images are stored, which label values
+    may occur (none given: any), and what the scans are aligned to, if anything."""
 
     out: Path
     recipe: dict[str, Any]
     store: str = "float32"
+    known: frozenset[int] = frozenset()
     reference: Reference | None = None
 
 
@@ -91,7 +92,8 @@ def prepare(
         sources: the raw scans.
         out: the folder to write.
         recipe: its name, or a mapping with `name` and options.
-        label_names: what each label value means; `label_<value>` where it is not said.
+        label_names: what each label value means; a scan with any other is left out. None names those found
+            `label_<value>`.
         exclude: names to leave out.
         workers: processes side by side.
         store: how images are stored, `float32`, `float16` or `uint8`.
@@ -112,7 +114,7 @@ def prepare(
     (out / CASES).mkdir(parents=True, exist_ok=True)
     wanted = [source for source in sources if source.name not in set(exclude)]
     check_choice("store", store, STORED)
-    job = Job(out, options, store)
+    job = Job(out, options, store, frozenset(label_names or {}))
     if align is not None:
         job = replace(job, reference=_reference(align, wanted, job))
     outcomes = {name: Outcome(name, EXCLUDED) for name in exclude}
@@ -214,8 +216,10 @@ def _one(source: Source, job: Job) -> Outcome:
     path = case_file(job.out, source.name)
     try:
         if path.is_file() and _is_done(path, source, job):
+            _check_labels(read_record(path), job.known)
             return Outcome(source.name, KEPT)
         record, image, labels, points = prepare_scan(source, job.recipe, job.store)
+        _check_labels(record, job.known)
         if job.reference is not None:
             record = replace(record, alignment=_alignment(record, image, job.reference))
         write_case(path, record, image, labels, points)
@@ -240,6 +244,15 @@ def _is_done(path: Path, source: Source, job: Job) -> bool:
     if job.reference is not None:
         same = same and (record.alignment or {}).get("sha256") == job.reference.sha256
     return same and source.image.exists() and record.source["sha256"] == _hash(source)
+
+
+def _check_labels(record: Record, known: frozenset[int]) -> None:
+    unknown = [value for value in record.labels or () if known and value not in known]
+    if unknown:
+        raise ValueError(
+            f"{record.source['image']}: its labels have the values {unknown}, which the label names lack. Name "
+            "them, or set relabel of the recipe: {7: 0} takes 7 out."
+        )
 
 
 def _alignment(record: Record, image: Tensor, reference: Reference) -> dict[str, Any]:

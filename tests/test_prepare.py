@@ -101,6 +101,18 @@ def test_a_bad_scan_is_left_out_and_told(tmp_path):
         assert {row["name"]: row["outcome"] for row in csv.DictReader(file)}["shape"] == "failed"
 
 
+def test_label_values_without_a_name_are_told(tmp_path):
+    source = raw(tmp_path / "raw", "a")
+    for _ in range(2):  # made anew, and kept
+        (outcome,) = prepare([source], tmp_path / "out", RECIPE, label_names={1: "liver"})
+        assert outcome.outcome == "failed" and "have the values [3]" in outcome.reason
+        prepare([source], tmp_path / "out", RECIPE)
+    (outcome,) = prepare([source], tmp_path / "out", {**RECIPE, "relabel": {3: 1}}, label_names={1: "liver"})
+    assert outcome.outcome == "prepared" and read_record(case_file(tmp_path / "out", "a")).labels == [1]
+    (outcome,) = prepare([source], tmp_path / "out", {**RECIPE, "relabel": {3: 1}}, label_names={1: "liver"})
+    assert outcome.outcome == "kept"
+
+
 def test_excluded_names_are_left_out_and_must_exist(tmp_path):
     sources = [raw(tmp_path / "raw", name) for name in "ab"]
     assert [one.outcome for one in prepare(sources, tmp_path / "out", RECIPE, exclude=["a"])] == [

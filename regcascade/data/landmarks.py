@@ -17,16 +17,15 @@ def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
     """The landmarks of a CSV file, `(K, 3)` in voxels of their image.
 
     Each line has the coordinates x, y, z along the array axes, counted from 0. The first line may name the columns, of
-    which others are then ignored. A coordinate that is left empty or NaN makes a landmark missing, and so does a place
-    outside the image: NaN.
+    which others are then ignored. A coordinate that is left empty or NaN makes a landmark missing: NaN.
 
     Args:
         path: the file.
         shape: of the image, in voxels.
 
     Raises:
-        ValueError: naming the file and line, if it is missing or no such file, has no landmark, or most of them lie
-            outside the image, as coordinates in mm would.
+        ValueError: naming the file and line, if it is missing or no such file, has no landmark, or one lies outside the
+            image, as coordinates in mm would.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist. Restore the file of landmarks, or take it out of the list it is in.")
@@ -42,11 +41,12 @@ def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
         raise ValueError(f"{path} has no landmarks.")
     inside = _inside(points, shape)
     outside = ~inside & ~points.isnan().any(1)
-    if int(outside.sum()) > int(inside.sum()):
+    if outside.any():
         number = int(outside.int().argmax())
         raise ValueError(
             f"{path}: landmark {number + 1}, {points[number].tolist()}, lies outside its image {tuple(shape)}, one of "
-            f"{int(outside.sum())} that do. They must be voxel coordinates x,y,z of it, counted from 0, not mm."
+            f"{int(outside.sum())} that do. They must be voxel coordinates x,y,z of it, counted from 0, not mm; leave the "
+            "cells of a missing one empty."
         )
     return points.where(inside[:, None], torch.nan)
 

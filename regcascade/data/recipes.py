@@ -6,7 +6,7 @@ where every voxel lies in the world of the raw scan.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.croppad.array import CropForeground
 from monai.transforms.intensity.array import MaskIntensity, ScaleIntensityRange
 from monai.transforms.spatial.array import Orientation, Spacing
+from monai.transforms.utility.array import MapLabelValue
 from monai.transforms.utils import generate_spatial_bounding_box
 
 from regcascade.data.liver import MARGIN, crop_to_box, find_liver, label_box, pad_box
@@ -44,6 +45,8 @@ class Recipe(ABC):
     Attributes:
         size: sides of every case in voxels.
         orientation: where the array axes lead, such as `RAS`: to the right, to the front (anterior), up (superior).
+        relabel: label values to replace, before anything else looks at them: `{2: 1}` joins tumours to their liver,
+            `{3: 0}` takes a structure out.
 
     Raises:
         ValueError: for a value that is not valid, naming the option.
@@ -51,9 +54,12 @@ class Recipe(ABC):
 
     size: Sequence[int] = (128, 128, 128)
     orientation: str = "RAS"
+    relabel: Mapping[int | str, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", check_size("size", self.size))
+        if self.relabel is not None:
+            object.__setattr__(self, "relabel", _check_relabel(self.relabel))
         if sorted(_axis(letter) for letter in self.orientation) != [0, 1, 2]:
             raise ValueError(
                 f"orientation={self.orientation} is not valid: give three letters, one of R or L, one of A or P and "
@@ -86,6 +92,8 @@ class Recipe(ABC):
                 raise ValueError(
                     f"its {what} has the shape {tuple(volume.shape[1:])}, but the image has {tuple(scan.shape[1:])}."
                 )
+        if labels is not None and self.relabel:
+            labels = MapLabelValue(list(self.relabel), list(self.relabel.values()), dtype=torch.float32)(labels)
         turned = Orientation(axcodes=self.orientation, labels=AXES)
         beside = [None if volume is None else turned(volume) for volume in (labels, mask)]
         image, fitted = self.apply(turned(scan), *beside)
@@ -286,3 +294,12 @@ def _check_values(option: str, values: object) -> tuple[int, ...]:
     if not listed:
         raise ValueError(f"{option}={values} is not valid: give a list of label values, such as [1,2].")
     return tuple(check_count(option, value, 1) for value in listed)
+
+
+def _check_relabel(given: object) -> dict[int, int]:
+    """What each label value becomes; keys may be the texts that JSON makes of them."""
+    try:
+        pairs = {int(old): check_count("relabel", new, 0) for old, new in given.items()}  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"relabel={given} is not valid: give label values and what each becomes: {{2: 1}}.") from error
+    return {old: new for old, new in sorted(pairs.items()) if old != new}

@@ -146,5 +146,5 @@ def _matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
 
 
 def _named(key: Iterable[str], path: Path) -> str:
-    """The wildcards' texts, joined; the file's own name where the pattern has none."""
-    return "_".join(text for text in key if text) or scan_name(path)
+    """The wildcards' texts, joined, each once (`S01` of `S01/S01.hdr`); the file's own name where there are none."""
+    return "_".join(text for text in dict.fromkeys(key) if text) or scan_name(path)

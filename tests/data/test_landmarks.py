@@ -26,9 +26,9 @@ def written(tmp_path: Path, text: str) -> Path:
         "x,y,z\n1,2,3\n,,\n4.5,5,6\n",
         "1,2,3\nnan,nan,nan\n4.5,5,6",
         "id,z,Y,x\na,3,2,1\n\nb,,,\nc,6,5,4.5\n",
-        "\ufeffx,y,z\n1,2,3\n0,0,11\n4.5,5,6\n",
+        "\ufeffx,y,z\n1,2,3\n,,\n4.5,5,6\n",
     ],
-    ids=["titled", "bare", "columns in another order", "one outside"],
+    ids=["titled", "bare", "columns in another order", "with a byte order mark"],
 )
 def test_points_are_read_and_missing_ones_are_nan(tmp_path, text):
     points = read_points(written(tmp_path, text), SHAPE)
@@ -43,7 +43,7 @@ def test_points_are_read_and_missing_ones_are_nan(tmp_path, text):
         ("", "has no landmarks"),
         ("x,y,z\n1,2\n", "'1,2' are no voxel coordinates"),
         ("a,b,c\n1,2,3\n", "'a,b,c' are no voxel coordinates"),
-        ("x,y,z\n1,2,3\n-80.5,22,150\n60,70,80\n", r"landmark 2, \[-80\.5, 22\.0, 150\.0\], lies outside .* not mm"),
+        ("x,y,z\n1,2,3\n-80.5,22,150\n4,5,6\n", r"landmark 2, \[-80\.5, 22\.0, 150\.0\], lies outside .* not mm"),
     ],
 )
 def test_what_is_no_list_of_voxels_is_refused(tmp_path, text, message):

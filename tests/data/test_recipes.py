@@ -148,6 +148,20 @@ def test_the_raw_volumes_are_left_alone(spec):
         np.testing.assert_array_equal(volume.affine, fresh.affine)
 
 
+def test_labels_are_replaced_before_all_else():
+    scan, labels, _ = scene()
+    values = sorted(set(labels.unique().int().tolist()) - {0})
+    spec = {"name": "generic", "size": [20, 24, 16], "fit": "crop_pad"}
+    _, before = build_recipe(spec)(scan, labels)
+    recipe = build_recipe({**spec, "relabel": {values[0]: 0, values[1]: values[0]}})
+    _, after = recipe(scan, labels)
+    torch.testing.assert_close(after == values[0], before == values[1])
+    assert values[1] not in after.unique()
+    assert build_recipe(json.loads(json.dumps(recipe.as_dict()))) == recipe
+    with pytest.raises(ValueError, match="relabel"):
+        build_recipe({**spec, "relabel": {"liver": 2}})
+
+
 def test_a_scan_without_labels_gives_none():
     scan, _, mask = scene()
     for spec in (ON_SCENE[0], ON_SCENE[6]):
@@ -336,6 +350,7 @@ def test_a_recipe_of_ones_own(monkeypatch):
             return scan * self.factor, labels
 
     recipe = build_recipe({"name": "own", "factor": 0.5})
-    assert recipe.as_dict() == {"name": "own", "size": [128, 128, 128], "orientation": "RAS", "factor": 0.5}
+    of_all = {"size": [128, 128, 128], "orientation": "RAS", "relabel": None}
+    assert recipe.as_dict() == {"name": "own", **of_all, "factor": 0.5}
     image, labels = recipe(meta(np.ones(SHAPE), AFFINE))
     assert (image == 0.5).all() and labels is None

@@ -67,3 +67,11 @@ def test_globs_that_find_nothing_or_too_much_are_refused(tmp_path):
         find(tmp_path / "none", "*")
     with pytest.raises(ValueError, match="is not supported"):
         find(tmp_path, "**/t1.nii.gz")
+
+
+def test_wildcards_that_stand_for_the_same_name_a_scan_once(tmp_path):
+    touch(tmp_path, "S01/S01.hdr", "S02/S02.hdr", "S02/S02.label.hdr")
+    found = find(tmp_path, "*/???.hdr", None)
+    assert [source.name for source in found] == ["S01_S_0_1", "S02_S_0_2"]
+    found = find(tmp_path, "*/*.label.hdr")
+    assert [source.name for source in found] == ["S02"]
