@@ -1,0 +1,256 @@
+"""Evaluated runs: finding their folders, reading what an evaluation wrote there, and whether they may be compared."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from regcascade.evaluation import BEFORE, SET
+
+PAIRS, SUMMARY = "pairs.csv", "summary.json"
+KEY = ["fixed", "moving"]
+INITIAL = "Before registration"
+_AGAIN = "Evaluate it (again): python evaluate.py checkpoint=FILE."
+_SHOWN = 3  # so many names in a message
+
+
+class Run(NamedTuple):
+    """What an evaluation measured.
+
+    Attributes:
+        name: of the row in a table.
+        pairs: a row per pair, indexed by (fixed, moving), a column of floats per measure; NaN where a pair has it not.
+        parameters: of the model, NaN where there is none.
+        paper_size_mib: 12 bytes a parameter, as the second paper counts, in MiB.
+        label_interpolation: how labels were warped, `nearest` unless the summary says otherwise.
+    """
+
+    name: str
+    pairs: pd.DataFrame
+    parameters: float
+    paper_size_mib: float
+    label_interpolation: str
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The run folders that paths name: each itself, or all those within it (a multirun folder), in order.
+
+    Returns:
+        The folders that hold both `pairs.csv` and `summary.json`, and those within a multirun folder that lack one:
+        jobs that failed or still run.
+
+    Raises:
+        ValueError: if a path is no folder, is or holds no evaluated run, or if a run is named twice.
+    """
+    runs: list[Path] = []
+    unfinished: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            wrong = f"{path} is a file" if path.exists() else f"There is no {path}"
+            raise ValueError(f"{wrong}. Give folders of runs, or one that holds them: multirun/<date>/<time>.")
+        within = _folders_within(path)
+        if path in within or not within:
+            _check_finished(path)
+            runs.append(path)
+            continue
+        finished = [folder for folder in within if not _missing(folder)]
+        if not finished:
+            raise ValueError(f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}. {_AGAIN}")
+        runs += finished
+        unfinished += [folder for folder in within if folder not in finished]
+    places = [run.resolve() for run in runs]
+    twice = [str(run) for number, run in enumerate(runs) if places[number] in places[:number]]
+    if twice:
+        raise ValueError(f"{_listed(twice)} is named twice. Name every run once.")
+    return runs, unfinished
+
+
+def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
+    """Read runs, under given names or those of their folders, and check that they may be compared.
+
+    Raises:
+        ValueError: if a file is damaged, the names do not fit, or the runs are of different pairs, labels or scans.
+    """
+    if names and len(names) != len(folders):
+        listed = ", ".join(map(str, folders))
+        raise ValueError(f"--names gives {len(names)} names for {len(folders)} runs: {listed}. Give one for each.")
+    names = list(names) or [folder.resolve().name for folder in folders]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or INITIAL in names or not all(name.strip() for name in names):
+        wrong = f"{_listed(twice)} would name several rows" if twice else f"A row cannot be called {INITIAL!r} or ''"
+        raise ValueError(f"{wrong}. Name each of the {len(names)} runs with --names.")
+    runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+    for run in runs[1:]:
+        _check_same_pairs(runs[0], run)
+        _check_same_labels(runs[0], run)
+        _check_same_scans(runs[0], run)
+    return [run._replace(pairs=run.pairs.loc[runs[0].pairs.index]) for run in runs]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read `pairs.csv` and `summary.json` of a run folder.
+
+    Raises:
+        ValueError: if one is missing or damaged, lists a pair twice, or if they are not of the same evaluation.
+    """
+    _check_finished(folder)
+    pairs, summary = _read_pairs(folder / PAIRS), _read_summary(folder / SUMMARY)
+    if summary.get("pairs") != len(pairs):
+        raise ValueError(f"{folder}: {PAIRS} has {len(pairs)} pairs and {SUMMARY} {summary.get('pairs')}. {_AGAIN}")
+    for column, of_measure in summary["measures"].items():
+        mean = of_measure.get("mean") if isinstance(of_measure, dict) else None
+        read = pairs[column].mean() if column in pairs else math.nan
+        if isinstance(mean, int | float) and not np.isclose(mean, read, rtol=1e-6, atol=1e-9):
+            raise ValueError(
+                f"{folder}: {PAIRS} and {SUMMARY} are not of the same evaluation, as the mean of {column} is "
+                f"{read:.6g} in one and {mean:.6g} in the other. {_AGAIN}"
+            )
+    sizes = [summary.get(key) for key in ("parameters", "paper_size_mib")]
+    parameters, paper_size = (float(size) if isinstance(size, int | float) else math.nan for size in sizes)
+    return Run(name, pairs, parameters, paper_size, str(summary.get("label_interpolation", "nearest")))
+
+
+def before_registration(run: Run) -> Run:
+    """A row of the measures before registration, from the columns with the suffix `_before`.
+
+    Raises:
+        ValueError: if the run has none.
+    """
+    columns = {column: column.removesuffix(BEFORE) for column in run.pairs if column.endswith(BEFORE)}
+    if not columns:
+        raise ValueError(f"--initial needs columns such as dice_mean{BEFORE}, which {PAIRS} of {run.name} lacks.")
+    measures = run.pairs[list(columns)].rename(columns=columns)
+    return run._replace(name=INITIAL, pairs=measures, parameters=math.nan, paper_size_mib=math.nan)
+
+
+def label_columns(run: Run) -> list[str]:
+    """The columns of the Dice of single labels."""
+    return [c for c in run.pairs if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
+
+
+def _folders_within(path: Path) -> list[Path]:
+    """The folder and those below that an evaluation or a training run wrote to."""
+    found = {file.parent for name in (PAIRS, SUMMARY, "config.yaml") for file in path.rglob(name)}
+    return sorted(folder for folder in found if folder.name != ".hydra")
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in (PAIRS, SUMMARY) if not (folder / name).is_file()]
+
+
+def _check_finished(folder: Path) -> None:
+    missing = _missing(folder)
+    if missing:
+        state = "is an evaluation that did not end" if missing == [SUMMARY] else "is no evaluated run"
+        raise ValueError(f"{folder} {state}: it has no {' and no '.join(missing)}. {_AGAIN}")
+
+
+def _read_pairs(path: Path) -> pd.DataFrame:
+    try:  # as text, so that a scan called NA keeps its name
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:  # those of pandas, and of the encoding, are ValueErrors
+        raise ValueError(f"{path} cannot be read as a table: {str(error).strip()}. {_AGAIN}") from error
+    if missing := [column for column in KEY if column not in table]:
+        raise ValueError(f"{path} has no column {' and no '.join(missing)}. {_AGAIN}")
+    if table.empty:
+        raise ValueError(f"{path} has no pairs. {_AGAIN}")
+    index = pd.MultiIndex.from_frame(table[KEY])
+    twice = index[index.duplicated()].unique()
+    if len(twice):
+        raise ValueError(
+            f"{path} lists {len(twice)} pairs more than once: {_pairs_listed(twice)}. They would count double; "
+            "evaluate on a list that names each pair once (data.pairs=FILE)."
+        )
+    measures = {column: _numbers(table[column], path) for column in table if column not in (*KEY, SET)}
+    known = {column: values for column, values in measures.items() if values is not None}
+    return pd.DataFrame(known, index=table.index).set_index(index)
+
+
+def _numbers(cells: pd.Series, path: Path) -> pd.Series | None:
+    """A column as floats, empty cells as NaN; None for a column of text."""
+    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+    empty = cells.str.strip().str.lower().isin(["", "nan"])
+    bad = ~empty & ~np.isfinite(numbers)
+    if bad.any() and bad.sum() == (~empty).sum():
+        return None
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"{path}: {cells.name} of pair {row + 1} is {cells[row]!r}, no finite number. {_AGAIN}")
+    return numbers
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}. {_AGAIN}") from error
+    if not (isinstance(summary, dict) and isinstance(summary.get("measures"), dict)):
+        raise ValueError(f"{path} is no summary of an evaluation, as it holds no measures. {_AGAIN}")
+    return summary
+
+
+def _check_same_pairs(first: Run, other: Run) -> None:
+    lacking = first.pairs.index.difference(other.pairs.index)
+    added = other.pairs.index.difference(first.pairs.index)
+    if len(lacking) or len(added):
+        parts = [
+            f"{len(only)} only in {run.name} ({_pairs_listed(only)})"
+            for run, only in ((first, lacking), (other, added))
+            if len(only)
+        ]
+        raise ValueError(
+            f"{first.name} and {other.name} were evaluated on different pairs: {', '.join(parts)}, "
+            f"{len(first.pairs.index.intersection(other.pairs.index))} in both. Evaluate both on one list, such as "
+            f"that of either: python evaluate.py checkpoint=FILE data.pairs=RUN/{PAIRS}."
+        )
+
+
+def _check_same_labels(first: Run, other: Run) -> None:
+    ours, theirs = label_columns(first), label_columns(other)
+    parts = [
+        f"{len(only)} only in {run.name} ({_listed([column.removeprefix('dice_') for column in only])})"
+        for run, only in (
+            (first, [column for column in ours if column not in theirs]),
+            (other, [column for column in theirs if column not in ours]),
+        )
+        if only
+    ]
+    if parts:
+        raise ValueError(
+            f"{first.name} and {other.name} were evaluated on different labels: {', '.join(parts)}. Their mean Dice is "
+            "not of the same structures; evaluate both with the same data options."
+        )
+    if first.label_interpolation != other.label_interpolation:
+        raise ValueError(
+            f"{first.name} was evaluated with labels={first.label_interpolation}, {other.name} with "
+            f"labels={other.label_interpolation}, which changes Dice by itself. Evaluate both with the same."
+        )
+
+
+def _check_same_scans(first: Run, other: Run) -> None:
+    """Before registration all models see the same, unless the scans were made ready differently."""
+    for column in first.pairs.columns.intersection(other.pairs.columns):
+        if not column.endswith(BEFORE):
+            continue
+        ours, theirs = first.pairs[column], other.pairs[column].loc[first.pairs.index]
+        differ = ~np.isclose(ours, theirs, rtol=1e-3, atol=1e-4) & (ours.notna() & theirs.notna())
+        if differ.any():
+            pair = ours.index[int(np.flatnonzero(differ)[0])]
+            raise ValueError(
+                f"{first.name} and {other.name} were evaluated on different scans of the same names: {column} differs "
+                f"in {int(differ.sum())} of {len(ours)} pairs, as in {_pairs_listed([pair])} ({ours[pair]:.4g} and "
+                f"{theirs[pair]:.4g}). Evaluate both with the same data options (set, size, preprocessing)."
+            )
+
+
+def _pairs_listed(pairs: Sequence[tuple[str, str]] | pd.Index) -> str:
+    return _listed([f"{fixed} <- {moving}" for fixed, moving in pairs[:_SHOWN]], len(pairs))
+
+
+def _listed(names: Sequence[str], count: int | None = None) -> str:
+    more = (len(names) if count is None else count) - min(len(names), _SHOWN)
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more else "")
