@@ -58,7 +58,7 @@ def compare(runs: Sequence[Run], per_label: bool = False) -> Comparison:
 
     Measures that no pair has are left out; so are those of single labels unless `per_label`.
     """
-    suffixes = tuple(column.removeprefix("dice") for column in label_columns(runs[0]))  # _liver
+    suffixes = tuple(column.removeprefix("dice") for run in runs for column in label_columns(run))  # _liver
     columns = list(dict.fromkeys(column for run in runs for column in _columns(run)))
     costs = [column for column in columns if column.startswith(_COSTS)]
     single = [column for column in columns if column.endswith(suffixes) and column not in _HEADINGS]

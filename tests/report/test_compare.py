@@ -178,6 +178,11 @@ def test_the_row_before_registration(two):
     assert len(comparison.tests[comparison.tests["measure"] == "folding_percent"]) == 1
 
 
+def test_labels_stay_out_where_they_were_not_measured_before_registration(tmp_path):
+    run = read_run(write(tmp_path / "a", table().drop(columns=["dice_liver_before", "dice_left_kidney_before"])), "a")
+    assert compare([before_registration(run), run]).measures == ["dice_mean", "folding_percent", "seconds"]
+
+
 def test_before_registration_needs_its_columns(tmp_path):
     rows = table()
     rows = rows[[column for column in rows if not column.endswith("_before")]]
