@@ -6,16 +6,16 @@ and means leave it out.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from monai.metrics import compute_hausdorff_distance
 from torch import Tensor
 
 from regcascade.losses.precision import at_least_float32
 from regcascade.losses.similarity import correlation_coefficient
 from regcascade.spatial import jacobian_det, warp_labels, warp_points
+from regcascade.surface import SurfaceMeasures, surface_measures
 from regcascade.types import Batch, Flow, Image, Labels, Points, Scalars, Vector
 
 # `sdlogj` takes the logarithm of determinants that are not below this.
@@ -45,6 +45,13 @@ def dice_per_label(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[
 def mean_dice(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]) -> Scalars:
     """Mean over the labels that are in either scan of `dice_per_label`; NaN if none is. `(B,)`."""
     return dice_per_label(moved_labels, fixed_labels, labels).nanmean(1)
+
+
+def jaccard_per_label(
+    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]
+) -> Float[Tensor, "batch labels"]:
+    """Jaccard overlap of each label, `|A and B| / |A or B|`, for the arguments of `dice_per_label`. `(B, L)`."""
+    return _jaccard(dice_per_label(moved_labels, fixed_labels, labels))
 
 
 def folding_percent(flow: Flow) -> Scalars:
@@ -95,9 +102,7 @@ def landmark_distance_mm(fixed_points: Points, moving_points: Points, flow: Flow
 def hd95_mm(
     moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
 ) -> Float[Tensor, "batch labels"]:
-    """95th percentile of the distances between the surfaces of each label, in mm, by MONAI.
-
-    The surface is the voxels with a neighbour outside; the larger of the two directed percentiles counts.
+    """95th percentile of the distances between the surfaces of each label, in mm, see `surface_measures`.
 
     Args:
         moved_labels: the moving scan's labels, warped, `(B, 1, X, Y, Z)`.
@@ -109,17 +114,15 @@ def hd95_mm(
         `(B, L)` in the order of `labels`: NaN where a label is missing in either scan.
     """
     _check_labels(labels)
-    result = torch.full((len(fixed_labels), len(labels)), math.nan, device=fixed_labels.device)
-    for item, millimetres in enumerate(spacing.tolist()):
-        for column, label in enumerate(labels):
-            moved = moved_labels[item, None] == label
-            fixed = fixed_labels[item, None] == label
-            if moved.any() and fixed.any():
-                distance = compute_hausdorff_distance(
-                    moved, fixed, include_background=True, percentile=95, spacing=millimetres
-                )
-                result[item, column] = distance.squeeze()
-    return result
+    return surface_measures(moved_labels, fixed_labels, labels, spacing).hd95
+
+
+def asd_mm(
+    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
+) -> Float[Tensor, "batch labels"]:
+    """Average symmetric surface distance of each label in mm, for the arguments of `hd95_mm`. `(B, L)`."""
+    _check_labels(labels)
+    return surface_measures(moved_labels, fixed_labels, labels, spacing).asd
 
 
 def pair_measures(
@@ -131,10 +134,13 @@ def pair_measures(
 ) -> dict[str, float]:
     """Every measure of one pair, flat and as plain floats: a row of a table.
 
-    The keys are `dice_<label>` for each label, `dice_mean`, `cc`, `landmark_distance_voxels`,
-    `landmark_distance_mm`, `hd95_mm` (mean over labels), `folding_percent`, `sdlogj`, `jacobian_std`, always
-    all of them and in this order, so that rows of one data set line up; what cannot be known for this pair is
-    NaN. The measures before registration are `pair_measures(pair, pair["moving"], zero_flow, label_names)`.
+    The keys are `dice_<label>` for each label, `dice_mean`, `jaccard_<label>`, `jaccard_mean`, `cc`,
+    `landmark_distance_voxels`, `landmark_distance_mm`, `hd95_mm` (mean over labels), `asd_mm_<label>`, `asd_mm` (their
+    mean), `folding_percent`, `sdlogj`, `jacobian_std`, and mean and maximum of the displacement's length,
+    `displacement_mean_voxels`, `displacement_max_voxels`, `displacement_mean_mm`, `displacement_max_mm`; always all of
+    them and in this order, so that rows of one data set line up. What cannot be known for this pair is NaN, and all of
+    them are where the flow is not finite. The measures before registration are
+    `pair_measures(pair, pair["moving"], zero_flow, label_names)`.
 
     Args:
         pair: a batch of one pair. Labels, points and spacings may be missing.
@@ -149,16 +155,19 @@ def pair_measures(
     """
     if len(flow) != 1:
         raise ValueError(f"pair_measures takes one pair at a time, not a batch of {len(flow)}.")
+    if not flow.isfinite().all():
+        return dict.fromkeys(pair_measures(pair, moved, torch.zeros_like(flow), label_names), math.nan)
     determinant = _determinant(flow)
-    labels, surface = _label_measures(pair, flow, label_names, moved_labels)
+    overlaps, surfaces = _label_measures(pair, flow, label_names, moved_labels)
     return {
-        **labels,
+        **overlaps,
         "cc": correlation_coefficient(moved, pair["fixed"]).item(),
         **_landmark_measures(pair, flow),
-        "hd95_mm": surface,
+        **surfaces,
         "folding_percent": _folding_percent(determinant).item(),
         "sdlogj": _sdlogj(determinant).item(),
         "jacobian_std": _population_std(determinant).item(),
+        **_displacement_measures(pair, flow),
     }
 
 
@@ -177,26 +186,37 @@ def label_keys(label_names: Mapping[int, str]) -> dict[int, str]:
 
 def _label_measures(
     pair: Batch, flow: Tensor, label_names: Mapping[int, str] | None, moved_labels: Tensor | None
-) -> tuple[dict[str, float], float]:
-    """The Dice columns, and the mean HD95."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The columns of overlaps, and those of surface distances."""
     fixed_labels, moving_labels = pair.get("fixed_labels"), pair.get("moving_labels")
     if moved_labels is None and moving_labels is not None:
         moved_labels = warp_labels(moving_labels, flow)
     if fixed_labels is None or moved_labels is None:
-        keys = label_keys(label_names or {})
-        return dict.fromkeys([*(f"dice_{key}" for key in keys.values()), "dice_mean"], math.nan), math.nan
+        return _columns(label_keys(label_names or {}).values())
     if not label_names:
         present = torch.cat([fixed_labels.unique(), moved_labels.unique()]).unique().tolist()
         label_names = {label: str(label) for label in present if label > 0}
-    labels = list(label_names)
+    labels, spacing = list(label_names), pair.get("fixed_spacing")
     dice = dice_per_label(moved_labels, fixed_labels, labels)
-    columns = [f"dice_{key}" for key in label_keys(label_names).values()]
-    measures = dict(zip(columns, dice[0].tolist(), strict=True))
-    measures["dice_mean"] = dice.nanmean().item()
-    spacing = pair.get("fixed_spacing")
-    if spacing is None:
-        return measures, math.nan
-    return measures, hd95_mm(moved_labels, fixed_labels, labels, spacing).nanmean().item()
+    surfaces = None if spacing is None else surface_measures(moved_labels, fixed_labels, labels, spacing)
+    return _columns(label_keys(label_names).values(), dice, surfaces)
+
+
+def _columns(
+    keys: Iterable[str], dice: Tensor | None = None, surfaces: SurfaceMeasures | None = None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Measures of one pair by label, and their means; NaN for all that are not given."""
+    keys = list(keys)
+    unknown = torch.full((1, len(keys)), math.nan)
+    dice = unknown if dice is None else dice
+    hd95, asd = surfaces or (unknown, unknown)
+    jaccard = _jaccard(dice)
+    overlaps: dict[str, float] = {}
+    for name, values in {"dice": dice, "jaccard": jaccard}.items():
+        overlaps |= dict(zip((f"{name}_{key}" for key in keys), values[0].tolist(), strict=True))
+        overlaps[f"{name}_mean"] = values.nanmean().item()
+    by_label = dict(zip((f"asd_mm_{key}" for key in keys), asd[0].tolist(), strict=True))
+    return overlaps, {"hd95_mm": hd95.nanmean().item(), **by_label, "asd_mm": asd.nanmean().item()}
 
 
 def _landmark_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
@@ -212,6 +232,17 @@ def _landmark_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
     return measures
 
 
+def _displacement_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
+    """Mean and maximum over voxels of the length of the flow, in voxels, and in mm by the moving grid's spacing."""
+    spacing, measures = pair.get("moving_spacing"), {}
+    scales = {"voxels": torch.ones(1, 3), "mm": torch.full((1, 3), math.nan) if spacing is None else spacing}
+    for unit, scale in scales.items():
+        length = (flow * scale.to(flow)[:, :, None, None, None]).norm(dim=1)
+        measures[f"displacement_mean_{unit}"] = length.mean().item()
+        measures[f"displacement_max_{unit}"] = length.max().item()
+    return measures
+
+
 def _check_labels(labels: Sequence[int]) -> None:
     if any(label <= 0 for label in labels):
         raise ValueError(f"labels: {list(labels)} are not all positive; 0 is background and has no measure.")
@@ -222,6 +253,10 @@ def _voxels(volume: Tensor, labels: Tensor) -> Tensor:
     top = int(labels.max()) if len(labels) else 0
     known = volume.where((volume > 0) & (volume <= top), 0)
     return torch.bincount(known.flatten(), minlength=top + 1)[labels]
+
+
+def _jaccard(dice: Tensor) -> Tensor:
+    return dice / (2 - dice)
 
 
 def _determinant(flow: Tensor) -> Tensor:

@@ -32,9 +32,26 @@ def warp(image: Volume, flow: Flow, mode: str = "bilinear") -> Volume:
         return _sample(image, _normalised_coordinates(flow), mode)
 
 
-def warp_labels(labels: Labels, flow: Flow) -> Labels:
-    """Pull a label map back through `flow`, each voxel taking the label nearest to where it points."""
-    return warp(labels.float(), flow, mode="nearest").round().to(labels.dtype)
+def warp_labels(labels: Labels, flow: Flow, interpolation: str = "nearest") -> Labels:
+    """Pull a label map back through `flow`.
+
+    Args:
+        labels: `(B, 1, X, Y, Z)` integers.
+        flow: `(B, 3, X, Y, Z)`.
+        interpolation: `nearest` gives each voxel the label nearest to where it points; `linear` the label with the
+            largest trilinear share there (one-hot, arg-max), background included, the smallest among equals. It takes
+            the labels one by one, so that memory does not grow with their number.
+    """
+    if interpolation == "nearest":
+        return warp(labels.float(), flow, mode="nearest").round().to(labels.dtype)
+    if interpolation != "linear":
+        raise ValueError(f"warp_labels: interpolation={interpolation}; it is nearest or linear.")
+    moved, most = torch.zeros_like(labels), torch.full_like(labels, -1, dtype=_coordinate_dtype(flow))
+    for label in labels.unique().tolist():
+        share = warp((labels == label).to(most.dtype), flow)
+        larger = share > most
+        moved, most = torch.where(larger, label, moved), torch.where(larger, share, most)
+    return moved
 
 
 def compose(first: Flow, then: Flow) -> Flow:

@@ -11,6 +11,7 @@ from regcascade.metrics import (
     dice_per_label,
     folding_percent,
     hd95_mm,
+    jaccard_per_label,
     jacobian_std,
     label_keys,
     landmark_distance_mm,
@@ -19,6 +20,7 @@ from regcascade.metrics import (
     pair_measures,
     sdlogj,
 )
+from regcascade.spatial import jacobian_det
 
 SIZE = (23, 17, 30)
 SPACING = (1.0, 2.5, 0.8)
@@ -70,24 +72,29 @@ def surface_hd95(a, b, spacing):
     return max(percentiles)
 
 
-def itk_dice(a, b, label):
+def itk_overlap(a, b):
     overlap = sitk.LabelOverlapMeasuresImageFilter()
     overlap.Execute(*(sitk.GetImageFromArray(volume[0].numpy()) for volume in (a, b)))
-    return overlap.GetDiceCoefficient(label)
+    return overlap
 
 
-def test_dice_agrees_with_simpleitk():
+def test_dice_and_jaccard_agree_with_simpleitk():
     moved = torch.cat([ellipsoids((2, -1, 3)), ellipsoids((-1, 2, 0))])
     fixed = torch.cat([ellipsoids(), ellipsoids((0, 0, 2))])
     labels = [7, 1, 2]
-    expected = [[itk_dice(moved[item], fixed[item], label) for label in labels] for item in range(2)]
+    itk = [itk_overlap(moved[item], fixed[item]) for item in range(2)]
+    expected = [[overlap.GetDiceCoefficient(label) for label in labels] for overlap in itk]
     np.testing.assert_allclose(dice_per_label(moved, fixed, labels), expected, rtol=1e-6)
     np.testing.assert_allclose(mean_dice(moved, fixed, labels), np.mean(expected, axis=1), rtol=1e-6)
+    expected = [[overlap.GetJaccardCoefficient(label) for label in labels] for overlap in itk]
+    np.testing.assert_allclose(jaccard_per_label(moved, fixed, labels), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("shift", "expected"), [((0, 0, 0), 1), ((3, 0, 0), 3 / 6), ((0, 0, -2), 6 / 8)])
-def test_dice_of_a_moved_box(shift, expected):
+def test_overlap_of_a_moved_box(shift, expected):
     assert dice_per_label(boxes(shift), boxes(), [3]).item() == pytest.approx(expected)
+    shared = 240 * expected  # of 240 voxels each
+    assert jaccard_per_label(boxes(shift), boxes(), [3]).item() == pytest.approx(shared / (480 - shared))
 
 
 def test_dice_of_a_missing_label():
@@ -96,6 +103,7 @@ def test_dice_of_a_missing_label():
     dice = dice_per_label(moved, fixed, [3, 4, 5])
     assert dice[0, :2].tolist() == [0, 0]
     assert dice[0, 2].isnan()
+    assert jaccard_per_label(moved, fixed, [3, 4, 5])[0].tolist() == pytest.approx([0, 0, math.nan], nan_ok=True)
     assert mean_dice(moved, fixed, [3, 4, 5]).item() == 0
     assert mean_dice(boxes(), boxes(), [3, 5]).item() == 1
     assert mean_dice(moved, fixed, [5]).isnan().all()
@@ -153,6 +161,36 @@ def test_jacobian_measures_agree_with_a_loop():
     np.testing.assert_allclose(jacobian_std(flow), [values.std() for values in expected], rtol=1e-10)
     logarithms = [np.log(np.maximum(values, 1e-9)) for values in expected]
     np.testing.assert_allclose(sdlogj(flow), [values.std() for values in logarithms], rtol=1e-10)
+
+
+def itk_determinants(flow, spacing):
+    """SimpleITK's determinants of a flow as a field in mm, by central differences."""
+    field = flow[0].permute(3, 2, 1, 0).double().numpy() * spacing
+    image = sitk.GetImageFromArray(np.ascontiguousarray(field), isVector=True)
+    image.SetSpacing(spacing)
+    return sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image)).transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_determinants_of_affine_maps_agree_with_simpleitk(mirrored):
+    matrix = 0.3 * torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    matrix[0, 0] -= 2 * mirrored
+    grid = torch.stack(torch.meshgrid(*(torch.arange(side).double() for side in SIZE), indexing="ij"))
+    flow = torch.einsum("ij,jxyz->ixyz", matrix, grid)[None]
+    expected = itk_determinants(flow, SPACING)[1:-1, 1:-1, 1:-1]
+    np.testing.assert_allclose(jacobian_det(flow)[0, 1:, 1:, 1:], expected, rtol=1e-5)
+    assert folding_percent(flow).item() == 100 * (expected <= 0).mean() == (100 if mirrored else 0)
+
+
+def test_determinants_agree_with_simpleitk_on_a_finer_grid():
+    """A forward difference is a central one on a grid twice as fine, if each derivative is of one coordinate."""
+    fine = [2 * side - 1 for side in SIZE]
+    curves = [torch.from_numpy(np.random.default_rng(a).normal(size=(3, side))) for a, side in enumerate(fine)]
+    flow = sum(0.4 * curve.view(1, 3, *(-1 if a == b else 1 for b in range(3))) for a, curve in enumerate(curves))
+    coarse = jacobian_det(flow[:, :, ::2, ::2, ::2])[0]
+    expected = itk_determinants(2 * flow, tuple(side / 2 for side in SPACING))[1::2, 1::2, 1::2]  # in finer voxels
+    assert 5 < folding_percent(flow[:, :, ::2, ::2, ::2]).item() < 95
+    np.testing.assert_allclose(coarse, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_jacobian_measures_of_known_maps():
@@ -232,12 +270,16 @@ def test_measures_of_a_perfect_registration():
     pair = one_pair()
     measures = pair_measures(pair, pair["fixed"], the_flow(), {3: "Left kidney", 4: "spleen"})
     assert list(measures) == [
-        "dice_left_kidney", "dice_spleen", "dice_mean", "cc", "landmark_distance_voxels",
-        "landmark_distance_mm", "hd95_mm", "folding_percent", "sdlogj", "jacobian_std",
+        "dice_left_kidney", "dice_spleen", "dice_mean", "jaccard_left_kidney", "jaccard_spleen", "jaccard_mean", "cc",
+        "landmark_distance_voxels", "landmark_distance_mm", "hd95_mm", "asd_mm_left_kidney", "asd_mm_spleen", "asd_mm",
+        "folding_percent", "sdlogj", "jacobian_std", "displacement_mean_voxels", "displacement_max_voxels",
+        "displacement_mean_mm", "displacement_max_mm",
     ]  # fmt: skip
     assert all(type(value) is float for value in measures.values())
-    assert math.isnan(measures.pop("dice_spleen"))
-    perfect = {"dice_left_kidney": 1, "dice_mean": 1, "cc": 1}
+    assert all(math.isnan(measures.pop(name)) for name in ("dice_spleen", "jaccard_spleen", "asd_mm_spleen"))
+    perfect = dict.fromkeys(("dice_left_kidney", "dice_mean", "jaccard_left_kidney", "jaccard_mean", "cc"), 1)
+    perfect |= dict.fromkeys(("displacement_mean_voxels", "displacement_max_voxels"), math.sqrt(5))
+    perfect |= dict.fromkeys(("displacement_mean_mm", "displacement_max_mm"), math.hypot(2 * 1.0, 1 * 0.8))
     for name, value in measures.items():
         assert value == pytest.approx(perfect.get(name, 0), abs=1e-4), name
 
@@ -261,14 +303,37 @@ def test_measures_of_what_is_not_known_are_nan():
     bare = {key: value for key, value in pair.items() if key in ("fixed", "moving")}
     measures = pair_measures(bare, pair["moving"], the_flow(), {3: "box"})
     assert list(measures) == list(full)
-    unknown = {"dice_box", "dice_mean", "landmark_distance_voxels", "landmark_distance_mm", "hd95_mm"}
+    unknown = {
+        "dice_box", "dice_mean", "jaccard_box", "jaccard_mean", "landmark_distance_voxels", "landmark_distance_mm",
+        "hd95_mm", "asd_mm_box", "asd_mm", "displacement_mean_mm", "displacement_max_mm",
+    }  # fmt: skip
     assert {name for name, value in measures.items() if math.isnan(value)} == unknown
     del pair["fixed_spacing"], pair["moving_spacing"]
     measures = pair_measures(pair, pair["moving"], the_flow(), {3: "box"})
     assert {name for name, value in measures.items() if math.isnan(value)} == {
-        "landmark_distance_mm",
-        "hd95_mm",
-    }
+        "landmark_distance_mm", "hd95_mm", "asd_mm_box", "asd_mm", "displacement_mean_mm", "displacement_max_mm",
+    }  # fmt: skip
+
+
+def test_a_label_in_one_scan_only_counts_as_no_overlap_and_has_no_surface_distance():
+    pair = one_pair()
+    pair["moving_labels"] = torch.zeros_like(pair["moving_labels"])
+    measures = pair_measures(pair, pair["moving"], the_flow(), {3: "box"})
+    assert (measures["dice_box"], measures["dice_mean"], measures["jaccard_mean"]) == (0, 0, 0)
+    assert all(math.isnan(measures[name]) for name in ("hd95_mm", "asd_mm_box", "asd_mm"))
+    pair["fixed_labels"] = torch.zeros_like(pair["fixed_labels"])
+    measures = pair_measures(pair, pair["moving"], the_flow(), {3: "box"})
+    assert all(math.isnan(measures[name]) for name in ("dice_box", "dice_mean", "jaccard_mean", "hd95_mm", "asd_mm"))
+    named, unnamed = (pair_measures(pair, pair["moving"], the_flow(), names) for names in ({3: "box"}, {}))
+    assert set(named) - set(unnamed) == {"dice_box", "jaccard_box", "asd_mm_box"}
+
+
+def test_a_flow_that_is_not_finite_has_no_measures():
+    pair, flow = one_pair(), the_flow()
+    flow[0, 1, 2, 3, 4] = math.nan
+    measures = pair_measures(pair, pair["moving"], flow, {3: "box"})
+    assert list(measures) == list(pair_measures(pair, pair["moving"], the_flow(), {3: "box"}))
+    assert all(math.isnan(value) for value in measures.values())
 
 
 def test_labels_without_names_go_by_their_numbers():

@@ -246,3 +246,29 @@ def test_coordinates_of_a_half_precision_flow_are_float32(dtype):
     moved = warp(ramp, flow)
     assert moved.dtype == torch.float32
     torch.testing.assert_close(moved[..., :-1], ramp[..., :-1] + 0.25, rtol=0, atol=1e-4)
+
+
+def test_linear_labels_take_the_largest_share_as_one_hot_volumes_do():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (2, 1, 7, 9, 8), generator=generator) ** 2
+    flow = 1.5 * torch.randn(2, 3, 7, 9, 8, generator=generator)
+    values = torch.tensor([0, 1, 4, 9])
+    shares = warp((labels == values.view(1, 4, 1, 1, 1)).float(), flow)
+    moved = warp_labels(labels, flow, "linear")
+    assert moved.dtype == labels.dtype
+    assert torch.equal(moved, values[shares.argmax(1, keepdim=True)])
+    assert (moved != warp_labels(labels, flow)).any()
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_labels_move_by_whole_voxels_whatever_the_interpolation(interpolation):
+    labels = torch.randint(-1, 5, (1, 1, 6, 7, 8), generator=torch.Generator().manual_seed(1))
+    flow = torch.zeros(1, 3, 6, 7, 8)
+    assert torch.equal(warp_labels(labels, flow, interpolation), labels)
+    flow[:, 1] = 2
+    assert torch.equal(warp_labels(labels, flow, interpolation)[:, :, :, :-2], labels[:, :, :, 2:])
+
+
+def test_other_label_interpolations_are_refused():
+    with pytest.raises(ValueError, match="nearest or linear"):
+        warp_labels(torch.zeros(1, 1, 4, 4, 4, dtype=torch.long), torch.zeros(1, 3, 4, 4, 4), "cubic")
