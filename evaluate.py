@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from regcascade.checkpoint import Checkpoint, CheckpointError, read
-from regcascade.data import RegistrationData, build_data
+from regcascade.data import build_data
 from regcascade.entry import command, plain, record_run
-from regcascade.evaluation import evaluate_to_folder
-from regcascade.registry import import_user_modules
+from regcascade.evaluation import EvaluationOptions, evaluate_to_folder
+from regcascade.registry import check_options, import_user_modules
 from regcascade.report.tables import measure_tables
+from regcascade.resuming import can_resume, identity
 from regcascade.runs import register_resolvers
 
 register_resolvers()
@@ -27,29 +28,51 @@ def main(config: DictConfig) -> None:
     evaluate(config)
 
 
-def evaluate(config: DictConfig) -> pd.DataFrame:
-    """Evaluate a checkpoint as a config says; writes `pairs.csv` and `summary.json` and returns the rows."""
+def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
+    """Evaluate a checkpoint as a config says; writes `pairs.csv` and `summary.json` for each r.
+
+    Returns:
+        The rows of `pairs.csv` by r.
+    """
     import_user_modules(config.imports)
     options = plain(config)
     checkpoint = read(options["checkpoint"])
-    data = _data(options["data"], checkpoint)
+    data_options = _data_options(options["data"], checkpoint)
+    data = build_data(data_options)
     cascade = checkpoint.build()
     if cascade.size not in (None, tuple(data.size)):
         raise CheckpointError(
             f"{checkpoint.path} has an affine network for volumes of {list(cascade.size)} voxels, and "
             f"data.size={list(data.size)}: set data.size to the former."
         )
-    cascade.order(options["r"], options["repeat"])  # which says what is wrong with them, before any pair
-    folder = Path(options["paths"]["run"])
+    each = _each_r(options)
+    for one in each:
+        cascade.order(one.r, one.repeat)  # which says what is wrong with them, before any pair
     device = _device(options["accelerator"])
-    record_run(folder, config)
-    rows = evaluate_to_folder(
-        cascade, data, folder, checkpoint.path, r=options["r"], repeat=options["repeat"], device=device
-    )
-    console = Console()
-    console.print(*measure_tables(rows), sep="\n")
+    folder = Path(options["paths"]["run"])
+    folders = [folder / f"r{one.r}" if isinstance(options["r"], list) else folder for one in each]
+    whose = [identity(data, data_options, checkpoint.path, one, device.type) for one in each]
+    resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
+    console, rows = Console(), {}
+    for one, place, resumed in zip(each, folders, resume, strict=True):
+        record_run(place, config)
+        rows[one.r] = evaluate_to_folder(cascade, data, place, checkpoint.path, one, device, resumed)
+        if len(each) > 1:
+            console.print(f"r={one.r}")
+        console.print(*measure_tables(rows[one.r]), sep="\n")
     console.print(f"Results: {folder}")
     return rows
+
+
+def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
+    """What to do with each pair, for each r."""
+    r, others = options["r"], {key: options[key] for key in ("repeat", "labels", "metrics", "stages")}
+    check_options("evaluate", others, EvaluationOptions)
+    several = r if isinstance(r, list) else [r]
+    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in several)
+    if not several or not whole or len(set(several)) < len(several):
+        raise ValueError(f"r={r}: give an integer, 1 or more, or a list of different ones, such as r=[1,2,3].")
+    return [EvaluationOptions(one, **others) for one in several]
 
 
 def _device(accelerator: str) -> torch.device:
@@ -59,12 +82,12 @@ def _device(accelerator: str) -> torch.device:
         raise ValueError(f"accelerator={accelerator}: {error}") from error
 
 
-def _data(options: dict[str, Any], checkpoint: Checkpoint) -> RegistrationData:
+def _data_options(options: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     """The data set asked for; `trained` is the checkpoint's own, with what is set put in its place."""
-    if options["name"] == "trained":
-        given = {key: value for key, value in options.items() if key != "name" and value != "as_trained"}
-        options = {**checkpoint.description["data"], **given}
-    return build_data(options)
+    if options["name"] != "trained":
+        return options
+    given = {key: value for key, value in options.items() if key != "name" and value != "as_trained"}
+    return {**checkpoint.description["data"], **given}
 
 
 if __name__ == "__main__":

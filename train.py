@@ -14,7 +14,7 @@ from regcascade.cascades.base import SMALLEST_SIDE
 from regcascade.checkpoint import describe, load_affine, read
 from regcascade.data import RegistrationData, build_data
 from regcascade.entry import built, command, plain, record_run
-from regcascade.evaluation import evaluate_to_folder, parts
+from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
 from regcascade.losses import Objective
 from regcascade.module import RegistrationModule
 from regcascade.optimization import Optimization
@@ -130,7 +130,8 @@ def _evaluated(
     if chosen is not None:
         read(chosen).load_into(module.cascade)
     device = trainer.strategy.root_device
-    rows = evaluate_to_folder(module.cascade, data, folder, chosen, options["r"], options["repeat"], device)
+    measured = EvaluationOptions(options["r"], options["repeat"])
+    rows = evaluate_to_folder(module.cascade, data, folder, chosen, measured, device)
     console.print(*measure_tables(rows), sep="\n")
     console.print(f"Run folder: {folder}")
     loss = float(trainer.callback_metrics.get("val/loss", float("nan")))

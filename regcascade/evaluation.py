@@ -1,73 +1,121 @@
 """Run a cascade over pairs: a row of measures per pair, and their summary."""
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from rich.console import Console
 from rich.progress import track
+from torch.utils.data import DataLoader, Subset
 
 from regcascade.cascades import Cascade
 from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
 from regcascade.files import git_state, written_whole
+from regcascade.growing import GrowingTable, read_table
+from regcascade.learn2reg_measures import learn2reg_measures
 from regcascade.metrics import pair_measures
-from regcascade.types import Batch
+from regcascade.registration import Registration
+from regcascade.registry import check_choice
+from regcascade.spatial import warp_labels
+from regcascade.stages import network_starts, stage_names, stage_rows, wait_for
+from regcascade.types import Batch, Flow, Image
 from regcascade.version import __version__
 
 BEFORE = "_before"
 SET = "set"  # a column where pairs are of several sets
+PAIRS, STAGES, SUMMARY = "pairs.csv", "stages.csv", "summary.json"
 MIB = 2**20
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What an evaluation does with each pair.
+
+    Attributes:
+        r, repeat: how often each network is applied, see `Cascade.forward`.
+        labels: how labels are warped, `nearest` or `linear`, see `warp_labels`.
+        metrics: `plain`, or `learn2reg` for the measures of Learn2Reg's evaluator beside them.
+        stages: whether to measure after every stage too.
+    """
+
+    r: int = 1
+    repeat: str = "stage"
+    labels: str = "nearest"
+    metrics: str = "plain"
+    stages: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("labels", self.labels, ["nearest", "linear"])
+        check_choice("metrics", self.metrics, ["plain", "learn2reg"])
+
+
+class Evaluated(NamedTuple):
+    """What was measured of one pair.
+
+    Attributes:
+        row: of `pairs.csv`.
+        stages: rows of `stages.csv`; none unless asked for.
+        first_call_seconds: of the first pair, the time of the first registration, which sets the device up and does
+            not count in `seconds`.
+    """
+
+    row: dict[str, Any]
+    stages: list[dict[str, Any]]
+    first_call_seconds: float | None
 
 
 def evaluate(
     cascade: Cascade,
     pairs: Iterable[Batch],
     label_names: Mapping[int, str],
-    r: int = 1,
-    repeat: str = "stage",
+    options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Evaluated]:
     """Register pairs one after another and measure each.
 
     Args:
         cascade: the model; it is moved to `device` and set to evaluation.
         pairs: batches of one pair, as `RegistrationData` yields them for evaluation.
         label_names: the labels that count.
-        r, repeat: how often each network is applied, see `Cascade.forward`.
+        options: what to do with each pair.
         device: where to run.
 
     Yields:
-        A row per pair: `fixed`, `moving`, the measures of `pair_measures`, the same before registration with the
-        suffix `_before`, and `seconds`, the time of the network alone.
+        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures`, `seconds`, the time of the network
+        alone, `peak_memory_mib` where the device is a GPU, and the measures before registration with the suffix
+        `_before`, less those of the displacement, which is 0 then.
     """
+    options = options or EvaluationOptions()
     device = torch.device(device)
     cascade.to(device).eval()
     for number, batch in enumerate(pairs):
         batch = move_data_to_device(batch, device)
         with torch.inference_mode():
-            if number == 0:  # the first call sets the device up, which is not the registration's time
-                cascade.register(batch, r, repeat)
-            _wait_for(device)
-            start = time.perf_counter()
-            registration = cascade.register(batch, r, repeat)
-            _wait_for(device)
-            seconds = time.perf_counter() - start
-            after = pair_measures(batch, registration.moved, registration.flow, label_names)
-            before = pair_measures(batch, batch["moving"], torch.zeros_like(registration.flow), label_names)
-        yield {
-            "fixed": batch["fixed_name"][0],
-            "moving": batch["moving_name"][0],
-            **after,
-            "seconds": seconds,
-            **{name + BEFORE: value for name, value in before.items()},
-        }
+            first = _register(cascade, batch, options, device)[1] if number == 0 else None
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            registration, seconds, starts = _register(cascade, batch, options, device)
+            used = {"seconds": seconds}
+            if device.type == "cuda":
+                used["peak_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
+            after = _measures(batch, registration.moved, registration.flow, label_names, options)
+            before = _measures(batch, batch["moving"], torch.zeros_like(registration.flow), label_names, options)
+            stages = []
+            if options.stages:
+                names = stage_names(cascade, options.r, options.repeat)
+                stages = stage_rows(batch, registration, names, starts, seconds, label_names, options.labels)
+        names_of = {"fixed": batch["fixed_name"][0], "moving": batch["moving_name"][0]}
+        before = {name + BEFORE: value for name, value in before.items() if not name.startswith("displacement_")}
+        yield Evaluated({**names_of, **after, **used, **before}, stages, first)
 
 
 def evaluate_to_folder(
@@ -75,40 +123,54 @@ def evaluate_to_folder(
     data: RegistrationData,
     folder: Path,
     checkpoint: Path | None,
-    r: int = 1,
-    repeat: str = "stage",
+    options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
+    resume: bool = False,
 ) -> pd.DataFrame:
     """Evaluate on the evaluation pairs of a data module; write `pairs.csv` row by row and `summary.json` at the end.
 
-    Where the data module mixes several sets, the rows say of which set the moving scan is, and the summary has each.
+    Rows go out as they come and none is kept, so that memory does not grow with the number of pairs until the summary
+    reads them back. Where the data module mixes several sets, the rows say of which set the moving scan is, and the
+    summary has each.
+
+    Args:
+        cascade: the model.
+        data: whose evaluation pairs to run over.
+        folder: where to write.
+        checkpoint: the file the model is from, if it is of one.
+        options: what to do with each pair.
+        device: where to run.
+        resume: go on after the rows that are there, which `resuming.can_resume` allowed; else begin anew.
 
     Returns:
         The rows of `pairs.csv`.
     """
-    loader = data.test_dataloader()
-    rows: list[dict[str, Any]] = []
-    with (folder / "pairs.csv").open("w", newline="") as file:
-        found = evaluate(cascade, loader, data.label_names, r, repeat, device)
-        for row in track(found, "Registering pairs", len(loader), console=Console(stderr=True), transient=True):
-            name = data.set_of(row["moving"])  # an atlas is fixed for scans of every set
-            row = ({SET: name} if name else {}) | row
-            pd.DataFrame([row]).to_csv(file, header=not rows, index=False)
-            file.flush()
-            rows.append(row)
-    table = pd.DataFrame(rows)
-    summary = {
-        "pairs": len(table), "n": cascade.n, "r": r, "repeat": repeat, **model_size(cascade),
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
-        "commit": git_state()["commit"], "version": __version__, "measures": summarise(table),
-    }  # fmt: skip
-    if SET in table:
-        sets = table.groupby(SET, sort=False)
-        summary["sets"] = {name: {"pairs": len(part), "measures": summarise(part)} for name, part in sets}
-    with written_whole(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    options = options or EvaluationOptions()
+    pairs = GrowingTable(folder / PAIRS, fresh=not resume)
+    rows = read_pairs(folder)
+    done = set(zip(rows["fixed"], rows["moving"], strict=True))
+    stages = _stage_table(folder / STAGES, done) if options.stages else None
+    loader = _remaining(data, done)
+    first: float | None = None
+    found = evaluate(cascade, loader, data.label_names, options, device)
+    quiet = not len(loader)
+    console = Console(stderr=True)
+    for each in track(found, "Registering pairs", len(loader), console=console, transient=True, disable=quiet):
+        if stages is not None:
+            for row in each.stages:
+                stages.append(row)
+        name = data.set_of(each.row["moving"])  # an atlas is fixed for scans of every set
+        pairs.append(({SET: name} if name else {}) | each.row)  # last, so that a pair counts as done with its stages
+        first = first if each.first_call_seconds is None else each.first_call_seconds
+    table = read_pairs(folder)
+    if len(loader) or not (folder / SUMMARY).is_file():
+        _write_summary(folder, table, cascade, checkpoint, options, torch.device(device), first)
     return table
+
+
+def read_pairs(folder: Path) -> pd.DataFrame:
+    """The rows of `pairs.csv` in a folder, exactly as they were measured."""
+    return read_table(folder / PAIRS, ["fixed", "moving", SET])
 
 
 def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -135,10 +197,76 @@ def parts(cascade: Cascade) -> list[tuple[str, int]]:
     ]
 
 
+def _register(
+    cascade: Cascade, batch: Batch, options: EvaluationOptions, device: torch.device
+) -> tuple[Registration, float, list[float]]:
+    """Register a pair: the result, its time, and when each network began where stages are asked for, in seconds."""
+    watched = network_starts(cascade, device) if options.stages else contextlib.nullcontext([])
+    with watched as starts:
+        wait_for(device)
+        start = time.perf_counter()
+        registration = cascade.register(batch, options.r, options.repeat)
+        wait_for(device)
+        seconds = time.perf_counter() - start
+    return registration, seconds, [each - start for each in starts]
+
+
+def _measures(
+    pair: Batch, moved: Image, flow: Flow, label_names: Mapping[int, str], options: EvaluationOptions
+) -> dict[str, float]:
+    labels = None
+    if "moving_labels" in pair:
+        labels = warp_labels(pair["moving_labels"], flow, options.labels)
+    measures = pair_measures(pair, moved, flow, label_names, labels)
+    if options.metrics == "learn2reg":
+        measures |= learn2reg_measures(pair, flow, list(label_names))
+    return measures
+
+
+def _stage_table(path: Path, done: set[tuple[str, str]]) -> GrowingTable:
+    """The table of stages, less the rows of a pair that was not finished."""
+    stages = GrowingTable(path, fresh=not done)
+    stages.keep(lambda row: (row["fixed"], row["moving"]) in done)
+    return stages
+
+
+def _remaining(data: RegistrationData, done: set[tuple[str, str]]) -> DataLoader:
+    """The loader of the evaluation pairs, less those that are done."""
+    loader = data.test_dataloader()
+    if not done:
+        return loader
+    left = [number for number, pair in enumerate(data.validation_pairs) if pair not in done]
+    return DataLoader(
+        Subset(loader.dataset, left),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        collate_fn=loader.collate_fn,
+    )
+
+
+def _write_summary(
+    folder: Path,
+    table: pd.DataFrame,
+    cascade: Cascade,
+    checkpoint: Path | None,
+    options: EvaluationOptions,
+    device: torch.device,
+    first_call_seconds: float | None,
+) -> None:
+    summary = {
+        "pairs": len(table), "n": cascade.n, "r": options.r, "repeat": options.repeat, **model_size(cascade),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
+        "commit": git_state()["commit"], "version": __version__,
+        "label_interpolation": options.labels, "metrics": options.metrics, "device": device.type,
+        "first_call_seconds": first_call_seconds, "measures": summarise(table),
+    }  # fmt: skip
+    if SET in table:
+        sets = table.groupby(SET, sort=False)
+        summary["sets"] = {name: {"pairs": len(part), "measures": summarise(part)} for name, part in sets}
+    with written_whole(folder / SUMMARY) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

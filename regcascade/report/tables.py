@@ -24,14 +24,23 @@ class _Measure(NamedTuple):
 
 _MEASURES = (
     _Measure("dice_mean", "Dice", 3, +1),
+    _Measure("jaccard_mean", "Jaccard", 3, +1),
     _Measure("cc", "CC", 3, +1),
     _Measure("landmark_distance_voxels", "Landmark distance [voxels]", 2, -1),
     _Measure("landmark_distance_mm", "Landmark distance [mm]", 2, -1),
     _Measure("hd95_mm", "HD95 [mm]", 2, -1),
+    _Measure("asd_mm", "Surface distance [mm]", 2, -1),
     _Measure("folding_percent", "Folding [%]", 4, -1),
     _Measure("sdlogj", "SD of log Jacobian", 3, 0),
     _Measure("jacobian_std", "SD of Jacobian", 3, 0),
+    _Measure("displacement_mean_voxels", "Displacement [voxels]", 2, 0),
+    _Measure("displacement_mean_mm", "Displacement [mm]", 2, 0),
+    _Measure("learn2reg_dice", "Learn2Reg: Dice", 3, +1),
+    _Measure("learn2reg_hd95_voxels", "Learn2Reg: HD95 [voxels]", 2, -1),
+    _Measure("learn2reg_tre_mm", "Learn2Reg: TRE [mm]", 2, -1),
+    _Measure("learn2reg_sdlogj", "Learn2Reg: SDlogJ", 3, 0),
     _Measure("seconds", "Seconds a pair", 3, 0),
+    _Measure("peak_memory_mib", "Peak memory [MiB]", 0, 0),
 )
 
 

@@ -1,0 +1,69 @@
+"""`evaluate.py` itself: several r, stages, going on after a kill, and what a user gets wrong."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+TINY = [
+    "data.size=[16,18,20]", "data.train=4", "data.validation=3", "data.validation_pairs=2", "data.pairs_per_epoch=4",
+    "trainer.max_steps=1", "trainer.max_time=null", "trainer.val_check_interval=1", "trainer.log_every_n_steps=1",
+    "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "n=2",
+]  # fmt: skip
+
+
+@pytest.fixture
+def checkpoint(tmp_path, in_process) -> Path:
+    status, output = in_process("train", [*TINY, "cascade=cr"], tmp_path)
+    assert status == 0, output
+    (path,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
+    return path
+
+
+def test_evaluating_one_checkpoint_in_many_ways(checkpoint, tmp_path, in_process):
+    """One training for all of it, as training takes longer than the rest."""
+
+    def evaluated(*arguments: str) -> tuple[int, str]:
+        return in_process("evaluate", [f"checkpoint={checkpoint}", "accelerator=cpu", *arguments], tmp_path)
+
+    folder = tmp_path / "several"
+    status, output = evaluated(f"paths.run={folder}", "r=[1,2]", "stages=true", "labels=linear", "metrics=learn2reg")
+    assert status == 0, output
+    assert "r=1" in output and "r=2" in output and "Learn2Reg: Dice" in output and "Surface distance" in output
+    assert sorted(path.name for path in folder.iterdir()) == ["r1", "r2"]
+    for r in (1, 2):
+        summary = json.loads((folder / f"r{r}/summary.json").read_text())
+        assert (summary["r"], summary["pairs"], summary["label_interpolation"]) == (r, 2, "linear")
+        stages = pd.read_csv(folder / f"r{r}/stages.csv")
+        assert len(stages) == 2 * (1 + 2 * r)
+        assert (folder / f"r{r}/config.yaml").is_file()
+
+    pairs = folder / "r2/pairs.csv"
+    before = pairs.read_text()
+    pairs.write_text(before[:-40])
+    (folder / "r2/summary.json").unlink()
+    status, output = evaluated(f"paths.run={folder}", "r=[1,2]", "stages=true", "labels=linear", "metrics=learn2reg")
+    assert status == 0, output
+    again, whole = pairs.read_text().splitlines(), before.splitlines()
+    assert again[:2] == whole[:2] and len(again) == 3  # the first pair was not done again
+    assert (folder / "r2/summary.json").is_file()
+
+    config = (folder / "r2/config.yaml").read_text()
+    for arguments, said in {
+        (f"paths.run={folder / 'r2'}", "r=2"): "labels was",
+        (f"paths.run={folder}", "r=[1,2]"): "stages was true and is false",
+        (f"paths.run={checkpoint.parents[1]}",): "evaluation.json",
+        ("r=[1,1]",): "r=[1, 1]",
+        ("r=[]",): "r=[]",
+        ("r=[1,two]",): "r=[1, 'two']",
+        ("r=0",): "r=0",
+        ("labels=cubic",): "linear",
+        ("metrics=learn2rag",): "learn2reg",
+        ("stages=3",): "stages",
+    }.items():
+        status, output = evaluated(*arguments)
+        assert status != 0
+        assert said in output, output
+        assert "Traceback" not in output
+    assert (folder / "r2/config.yaml").read_text() == config
