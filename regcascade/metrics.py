@@ -55,7 +55,7 @@ def jaccard_per_label(
 
 
 def folding_percent(flow: Flow) -> Scalars:
-    """Percent of voxels where the map folds: the Jacobian determinant is 0 or less. `(B,)`."""
+    """Percent of voxels where the map folds: the Jacobian determinant is 0 or less; NaN if one is not finite. `(B,)`"""
     return _folding_percent(_determinant(flow))
 
 
@@ -265,7 +265,8 @@ def _determinant(flow: Tensor) -> Tensor:
 
 
 def _folding_percent(determinant: Tensor) -> Tensor:
-    return 100 * (determinant <= 0).float().mean(1)
+    percent = 100 * (determinant <= 0).float().mean(1)
+    return percent.where(determinant.isfinite().all(1), math.nan)  # NaN is not above 0, nor is it a fold
 
 
 def _sdlogj(determinant: Tensor) -> Tensor:

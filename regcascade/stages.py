@@ -94,6 +94,8 @@ def stage_rows(
 
 def _measures(pair: Batch, moved: Image, flow: Flow, labels: list[int], interpolation: str) -> dict[str, float]:
     dice = math.nan
+    if not flow.isfinite().all():
+        return {"dice_mean": dice, "cc": math.nan, "folding_percent": math.nan}
     if "fixed_labels" in pair and "moving_labels" in pair:
         dice = mean_dice(warp_labels(pair["moving_labels"], flow, interpolation), pair["fixed_labels"], labels).item()
     cc = correlation_coefficient(moved, pair["fixed"]).item()

@@ -216,3 +216,18 @@ def test_stages_without_an_affine_one_and_with_shared_weights(data):
     each = next(evaluate(shared, data.test_dataloader(), data.label_names, EvaluationOptions(stages=True)))
     assert [(row["stage"], row["repeat"]) for row in each.stages] == [("before", 0), ("1", 1), ("2", 1)]
     assert 0 < each.stages[1]["seconds"] < each.stages[2]["seconds"] == each.row["seconds"]
+
+
+def test_a_network_that_gives_no_number_leaves_cells_empty(data, tmp_path):
+    broken = build(n=1, cascade="cr")
+    with torch.no_grad():
+        for weight in broken.parameters():
+            weight.fill_(math.nan)
+    options = EvaluationOptions(stages=True, metrics="learn2reg")
+    table = evaluate_to_folder(broken, data, tmp_path, None, options)
+    after = table.drop(columns=[name for name in table if name.endswith("_before")] + ["fixed", "moving", "seconds"])
+    assert after.isna().all(axis=None)
+    assert table["dice_mean_before"].notna().all()
+    stages = pd.read_csv(tmp_path / "stages.csv")
+    assert stages[["dice_mean", "cc", "folding_percent"]].notna().all(axis=1).tolist() == [True, False] * 4
+    assert json.loads((tmp_path / "summary.json").read_text())["measures"]["dice_mean"] == {"mean": None, "std": None}

@@ -334,6 +334,7 @@ def test_a_flow_that_is_not_finite_has_no_measures():
     measures = pair_measures(pair, pair["moving"], flow, {3: "box"})
     assert list(measures) == list(pair_measures(pair, pair["moving"], the_flow(), {3: "box"}))
     assert all(math.isnan(value) for value in measures.values())
+    assert folding_percent(torch.cat([flow, the_flow()])).tolist() == pytest.approx([math.nan, 0], nan_ok=True)
 
 
 def test_labels_without_names_go_by_their_numbers():
