@@ -1,26 +1,25 @@
-"""The cells of a page: a slice of an image, of a flow, of labels that overlap, of a deformed grid."""
+"""The cells of a page: a slice of an image, of a flow, of the outlines of labels, of a deformed grid."""
 
 from typing import NamedTuple
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Integer
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from regcascade.metrics import folding_percent, mean_dice
 from regcascade.report.planes import Plane
+from regcascade.report.style import DIVERGING, ORANGE, SKY_BLUE, YELLOW
 from regcascade.spatial import jacobian_det
 
 GRID_LINES = 20  # across the longer side of the slice
-
-# Okabe and Ito's colours, which people with any kind of colour vision tell apart.
-ONLY_FIXED, ONLY_MOVED, BOTH, OTHER = "#0072B2", "#E69F00", "#F5F5F5", "#CC79A7"
-OVERLAP = {ONLY_FIXED: "fixed only", ONLY_MOVED: "moving only", BOTH: "both", OTHER: "two structures"}
-FOLDED, LINE = "#D55E00", "#56B4E9"
-DIVERGING = "PuOr"
+OF_FIXED, OF_MOVING = SKY_BLUE, ORANGE
+THICK, THIN = 1.5, 0.7  # points
+LINE = SKY_BLUE
+FOLDED = YELLOW  # the one colour that stands out from the dark brown of small determinants
+_SMALLEST_SHOWN, _LARGEST_SHOWN = -1.0, 1.0  # of the determinant, as powers of two
 
 
 class View(NamedTuple):
@@ -49,56 +48,51 @@ class View(NamedTuple):
         )
 
 
-def flow_colours(flow: Float[Tensor, "1 3 x y z"], plane: Plane) -> tuple[np.ndarray, float]:
-    """A slice of a flow as colours, and the displacement in voxels that is full colour.
+def determinant_of(flow: Float[Tensor, "1 3 x y z"]) -> Float[Tensor, "1 1 x y z"]:
+    """Jacobian determinant on the whole grid: the last plane of each axis repeats its neighbour."""
+    return F.pad(jacobian_det(flow)[:, None], (0, 1) * 3, mode="replicate")
 
-    Red, green and blue are the absolute displacement along x, y and z over the largest component in the
-    slice.
 
-    Returns:
-        `(rows, columns, 3)` in 0..1, and the largest component.
+def flow_colours(flow: Float[Tensor, "1 3 x y z"], plane: Plane, full: float) -> Float[np.ndarray, "rows columns 3"]:
+    """A slice of a flow as colours, the first paper's (Figure 2): zero is white, full colour is `full` voxels.
+
+    The absolute displacements along x, y and z take away red, green and blue, so that a shift along x alone is
+    cyan, along y magenta, along z yellow, and along all three black.
     """
-    displacement = plane.cut(flow.abs())
-    largest = float(displacement.max())
-    return displacement / max(largest, 1e-6), largest
+    return 1 - np.clip(plane.cut(flow.abs()) / max(full, 1e-6), 0, 1)
 
 
-def overlap_areas(fixed: np.ndarray, moved: np.ndarray) -> dict[str, Bool[np.ndarray, "rows columns"]]:
-    """Where two slices of labels agree and how they differ, by colour."""
-    return {
-        ONLY_FIXED: (fixed > 0) & (moved == 0),
-        ONLY_MOVED: (moved > 0) & (fixed == 0),
-        BOTH: (fixed > 0) & (fixed == moved),
-        OTHER: (fixed > 0) & (moved > 0) & (fixed != moved),
-    }
+def outlines(labels: Integer[np.ndarray, "rows columns"]) -> Float[np.ndarray, "lines 2 2"]:
+    """The edges of pixels on whose two sides the labels differ, as lines from one corner (x, y) to another.
+
+    Pixel (row, column) reaches from column - 1/2 to column + 1/2 and from row - 1/2 to row + 1/2, as in `imshow`.
+    """
+    row, column = np.nonzero(labels[:, 1:] != labels[:, :-1])
+    upright = np.stack([np.stack([column + 0.5, row + end], -1) for end in (-0.5, 0.5)], 1)
+    row, column = np.nonzero(labels[1:] != labels[:-1])
+    level = np.stack([np.stack([column + end, row + 0.5], -1) for end in (-0.5, 0.5)], 1)
+    return np.concatenate([upright, level])
 
 
-def draw_flow(axes: Axes, view: View, what: str, flow: Tensor) -> None:
-    """A flow in colours; the title says what full colour is."""
-    colours, largest = flow_colours(flow, view.plane)
-    view.show(axes, colours)
-    title(axes, f"{what}, to {largest:.2f} voxels")
+def draw_flow(axes: Axes, view: View, flow: Tensor, full: float) -> None:
+    """A flow in colours; `full` voxels are full colour."""
+    view.show(axes, flow_colours(flow, view.plane, full))
 
 
-def draw_difference(axes: Axes, view: View, when: str, image: Tensor, fixed: Tensor) -> None:
+def draw_difference(axes: Axes, view: View, image: Tensor, fixed: Tensor) -> None:
     """Image less fixed image: purple where it is brighter, brown where it is darker."""
     view.show(axes, view.plane.cut(image - fixed)[..., 0], DIVERGING, (-1.0, 1.0))
-    title(axes, f"{when}: difference to fixed")
 
 
-def draw_overlap(axes: Axes, view: View, when: str, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor) -> None:
-    """Two label maps over a dimmed image; the title has the mean Dice of the whole volume."""
-    both = torch.cat([fixed_labels.unique(), moved_labels.unique()])
-    present = [label for label in both.unique().tolist() if label > 0]
-    dice = f"{mean_dice(moved_labels, fixed_labels, present).item():.3f}" if present else "none"
-    view.show(axes, 0.55 * view.plane.cut(image)[..., 0])
-    slices = (view.plane.cut(labels)[..., 0] for labels in (fixed_labels, moved_labels))
-    for colour, area in overlap_areas(*slices).items():
-        _paint(axes, view, area, colour, 0.45 if colour == BOTH else 0.9)
-    title(axes, f"{when}: Dice {dice}")
+def draw_outlines(axes: Axes, view: View, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor) -> None:
+    """The outlines of two label maps over a dimmed image; where they agree the thin one lies in the thick one."""
+    view.show(axes, 0.6 * view.plane.cut(image)[..., 0])
+    for labels, colour, width in ((fixed_labels, OF_FIXED, THICK), (moved_labels, OF_MOVING, THIN)):
+        lines = outlines(view.plane.cut(labels)[..., 0])
+        axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=width), autolim=False)
 
 
-def draw_grid(axes: Axes, view: View, moved: Tensor, total: Tensor) -> None:
+def draw_grid(axes: Axes, view: View, moved: Tensor, total: Tensor, determinant: Tensor) -> None:
     """The lines of the moving grid where the registration carries them: level sets of p + flow(p)."""
     plane = view.plane
     view.show(axes, 0.6 * plane.cut(moved)[..., 0])
@@ -108,29 +102,19 @@ def draw_grid(axes: Axes, view: View, moved: Tensor, total: Tensor) -> None:
     across, up = plane.axes
     for position in (columns + flow[..., across], rows + flow[..., up]):
         levels = np.arange(np.floor(position.min() / step) * step, position.max() + step, step)
-        axes.contour(position, levels=levels, colors=LINE, linewidths=0.6)
-    _paint(axes, view, plane.cut(_determinant(total) <= 0)[..., 0], FOLDED, 1.0)
-    title(axes, f"moving grid, {folding_percent(total).item():.3f} % folded")
+        axes.contour(position, levels=levels, colors=LINE, linewidths=0.5)
+    _mark_folded(axes, view, determinant)
 
 
-def draw_determinant(axes: Axes, view: View, total: Tensor) -> None:
-    """The Jacobian determinant on a logarithmic scale."""
-    exponent = _determinant(total).clamp(min=1e-3).log2()
-    view.show(axes, view.plane.cut(exponent)[..., 0], DIVERGING, (-1.0, 1.0))
-    title(axes, "determinant, ½ (brown) to 2")
+def draw_determinant(axes: Axes, view: View, determinant: Tensor) -> None:
+    """The Jacobian determinant on a logarithmic scale, 1 (no change of volume) in the middle; folded voxels marked."""
+    exponent = determinant.clamp(min=1e-3).log2()
+    view.show(axes, view.plane.cut(exponent)[..., 0], DIVERGING, (_SMALLEST_SHOWN, _LARGEST_SHOWN))
+    _mark_folded(axes, view, determinant)
 
 
-def title(axes: Axes, text: str) -> None:
-    """What a cell shows."""
-    axes.set_title(text, fontsize=8, pad=3)
-
-
-def _determinant(flow: Tensor) -> Tensor:
-    """Jacobian determinant on the whole grid: the last plane of each axis repeats its neighbour."""
-    return F.pad(jacobian_det(flow)[:, None], (0, 1) * 3, mode="replicate")
-
-
-def _paint(axes: Axes, view: View, area: np.ndarray, colour: str, opacity: float) -> None:
-    layer = np.zeros((*area.shape, 4))
-    layer[area] = (*to_rgb(colour), opacity)
+def _mark_folded(axes: Axes, view: View, determinant: Tensor) -> None:
+    folded = view.plane.cut(determinant <= 0)[..., 0]
+    layer = np.zeros((*folded.shape, 4))
+    layer[folded] = (*to_rgb(FOLDED), 1.0)
     view.show(axes, layer)
