@@ -1,0 +1,186 @@
+"""The figures of run folders: which checkpoint, which scans, which files."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from matplotlib.image import imread
+
+from regcascade.checkpoint import describe, file_hash, read
+from regcascade.cli import main
+from regcascade.data import build_data
+from regcascade.module import CHECKPOINT_KEY
+from regcascade.report.figures import (
+    data_of,
+    extreme_pairs,
+    file_name,
+    find_checkpoint,
+    run_pages,
+    setting_of,
+    settings_of,
+)
+
+DATA = {"name": "phantom", "size": [16, 16, 16], "train": 2, "validation": 3, "validation_pairs": None}
+MODEL = {"name": "voxelmorph", "width_multiplier": 1}
+
+
+def write_checkpoint(path: Path, n: int = 1) -> Path:
+    """A checkpoint of an untrained network for phantoms of 16 voxels a side."""
+    from regcascade.cascades import build
+
+    data = build_data(DATA)
+    cascade = build(MODEL, "cr", n, "none", data.size)
+    description = describe(MODEL, "cr", n, "none", data.size, data.label_names, data.preprocessing, DATA)
+    weights = {f"cascade.{key}": value for key, value in cascade.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": weights, "global_step": 1, CHECKPOINT_KEY: description}, path)
+    return path
+
+
+def write_run(folder: Path, n: int = 1, r: int = 1, gain: float = 0.1, checkpoint: bool = True) -> Path:
+    """A run folder as an evaluation of all six pairs of three scans leaves it."""
+    file = write_checkpoint(folder / "checkpoints/best.ckpt", n) if checkpoint else None
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = build_data(DATA).validation_pairs
+    rows = [
+        {"fixed": fixed, "moving": moving, "dice_liver": 0.1 * k + gain, "dice_mean": 0.1 * k + gain, "cc": 0.5}
+        | {"dice_liver_before": 0.1 * k, "dice_mean_before": 0.1 * k}
+        for k, (fixed, moving) in enumerate(pairs)
+    ]
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "pairs.csv", index=False)
+    measures = {name: {"mean": float(mean), "std": None} for name, mean in table.mean(numeric_only=True).items()}
+    summary = {"pairs": len(table), "n": n, "r": r, "repeat": "stage", "parameters": 1, "paper_size_mib": 1.0}
+    summary |= {"checkpoint": file and str(file), "checkpoint_sha256": file and file_hash(file), "measures": measures}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+def failed(arguments: list[str], capsys) -> str:
+    """What a command that must fail says; it does so in one line, with status 1."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 1
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    return said
+
+
+def test_the_command_writes_charts_and_pages_of_the_worst_and_best_pairs(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["figures", str(run), "--out", str(out), "--worst", "1"])
+    worst, best = "worst_1_phantom_0000_phantom_0001.png", "best_1_phantom_0002_phantom_0001.png"
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["labels.png", "initial.png", "cases.png", worst, best]
+    )
+    assert imread(out / worst).shape[1] == pytest.approx(180 / 25.4 * 200, abs=1)
+    said = capsys.readouterr().out
+    assert worst in said
+    assert "Left out" not in said
+
+
+def test_several_runs_are_drawn_together_with_named_pairs_of_each(run, tmp_path, capsys):
+    other = write_run(tmp_path / "n2", n=2, gain=0.2)
+    baseline = write_run(tmp_path / "baseline", checkpoint=False)
+    out = tmp_path / "out"
+    names = ["--names", "one stage", "two", "affine"]
+    pair = ["--pair", "phantom_0001", "phantom_0004"]  # not among the evaluated ones
+    main(["figures", str(run), str(other), str(baseline), "--out", str(out), *names, *pair])
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == [
+        "cascades.png",
+        "cases.png",
+        "initial.png",
+        "labels.png",
+        "one-stage/pair_phantom_0001_phantom_0004.png",
+        "two/pair_phantom_0001_phantom_0004.png",
+    ]
+    assert "Left out" in capsys.readouterr().out
+
+
+def test_settings_have_the_model_n_r_and_the_mean(run, tmp_path):
+    folders = [run, write_run(tmp_path / "n2", n=2, r=3)]
+    tables = {str(folder): pd.read_csv(folder / "pairs.csv") for folder in folders}
+    settings = settings_of(folders, tables)
+    assert settings[["model", "n", "r"]].to_numpy().tolist() == [["voxelmorph cr", 1, 1], ["voxelmorph cr", 2, 3]]
+    assert settings["mean"].tolist() == pytest.approx([0.35, 0.35])
+
+
+def test_worst_is_numbered_from_the_worst_and_best_from_the_best():
+    pairs = [("a", "b"), ("a", "c"), ("b", "c"), ("c", "a")]
+    table = pd.DataFrame({"dice_mean": [0.3, 0.1, 0.2, 0.4]}, index=pd.MultiIndex.from_tuples(pairs))
+    assert extreme_pairs(table, "dice_mean", 2) == [
+        ("worst_1", ("a", "c")),
+        ("worst_2", ("b", "c")),
+        ("best_1", ("c", "a")),
+        ("best_2", ("a", "b")),
+    ]
+
+
+def test_a_moved_run_folder_still_has_its_checkpoint_and_another_can_be_given(run, tmp_path):
+    moved = run.rename(tmp_path / "moved")
+    assert find_checkpoint(moved) == moved / "checkpoints/best.ckpt"
+    other = write_checkpoint(tmp_path / "other.ckpt")
+    assert find_checkpoint(moved, other) == other
+    with pytest.raises(ValueError, match=r"--checkpoint .*nowhere: there is no such file"):
+        find_checkpoint(moved, tmp_path / "nowhere")
+
+
+def test_a_checkpoint_that_changed_since_is_refused(run):
+    write_checkpoint(run / "checkpoints/best.ckpt", n=2)
+    with pytest.raises(ValueError, match=r"not what .* evaluated"):
+        find_checkpoint(run)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "scans"),
+    [({"name": "trained", "root": "as_trained", "validation": 4}, 6), ({**DATA, "train": 7}, 10), (None, 5)],
+)
+def test_the_scans_are_those_of_the_evaluation(run, chosen, scans):
+    if chosen is not None:
+        (run / "config.yaml").write_text(yaml.safe_dump({"data": chosen}))
+    data = data_of(run, read(find_checkpoint(run)))
+    assert len(data.cases.names) == scans
+
+
+def test_errors_name_what_is_wrong_and_what_to_do(run, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    (tmp_path / "empty").mkdir()
+    assert "empty is no evaluated run" in failed(["figures", str(tmp_path / "empty"), *out], capsys)
+    assert "There is no" in failed(["figures", str(tmp_path / "nowhere"), *out], capsys)
+    unknown = failed(["figures", str(run), *out, "--pair", "phantom_0000", "phantom_9999"], capsys)
+    assert "no scan 'phantom_9999' in the data set of" in unknown
+    assert "must be 0 or more" in failed(["figures", str(run), *out, "--worst", "-1"], capsys)
+    baseline = str(write_run(tmp_path / "baseline", checkpoint=False))
+    assert "names no checkpoint" in failed(["figures", baseline, *out], capsys)
+    assert "--worst 0" in failed(["figures", baseline, *out], capsys)
+    (tmp_path / "file").touch()
+    assert "file is a file" in failed(["figures", str(run), "--out", str(tmp_path / "file")], capsys)
+    several = failed(["figures", str(run), baseline, *out, "--checkpoint", str(run)], capsys)
+    assert "--checkpoint is of one run, and these are 2" in several
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_checkpoint_has_its_charts(tmp_path):
+    baseline = write_run(tmp_path / "baseline", checkpoint=False)
+    main(["figures", str(baseline), "--out", str(tmp_path / "out"), "--worst", "0"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cases.png", "initial.png", "labels.png"]
+
+
+def test_a_run_that_does_not_say_how_it_registered_cannot_be_drawn_again(run):
+    (run / "summary.json").write_text("{}")
+    with pytest.raises(ValueError, match="does not say n, r and repeat"):
+        setting_of(run)
+    with pytest.raises(ValueError, match="does not say n, r and repeat"):
+        run_pages(run, pd.DataFrame(), [], 1)
+
+
+def test_names_of_files_need_no_quotes():
+    assert file_name("worst_1", "a b/c", "sub=1,2.nii") == "worst_1_a-b-c_sub-1-2.nii"
