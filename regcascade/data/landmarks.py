@@ -45,8 +45,8 @@ def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
         number = int(outside.int().argmax())
         raise ValueError(
             f"{path}: landmark {number + 1}, {points[number].tolist()}, lies outside its image {tuple(shape)}, one of "
-            f"{int(outside.sum())} that do. They must be voxel coordinates x,y,z of it, counted from 0, not mm; leave the "
-            "cells of a missing one empty."
+            f"{int(outside.sum())} that do. They must be voxel coordinates x,y,z of it, counted from 0, not mm; leave "
+            "the cells of a missing one empty."
         )
     return points.where(inside[:, None], torch.nan)
 

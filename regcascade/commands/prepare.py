@@ -1,0 +1,113 @@
+"""`regcascade prepare`: raw scans made ready."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from regcascade.commands.arguments import Commands, key_and_value
+from regcascade.data.msd import decathlon_sources
+from regcascade.data.prepared import STORED, PreparedCases
+from regcascade.data.recipes import RECIPES
+from regcascade.data.sources import COLUMNS, Source, find, read_table
+from regcascade.prepare import FAILED, prepare
+from regcascade.report.contact_sheet import write_contact_sheets
+from regcascade.report.tables import outcome_table
+
+
+def add(commands: Commands) -> None:
+    """Add the command to a parser's."""
+    prepare = commands.add_parser(
+        "prepare",
+        help="turn raw scans into ready cases",
+        description="Turn raw scans (NIfTI, MetaImage, NRRD, DICOM folders, ...) into a folder of ready cases that "
+        "data=prepared trains on. A run that was stopped goes on where it was; a bad scan is left out and listed, and "
+        "the exit status is then 1.",
+        epilog="Examples: regcascade prepare Task08_HepaticVessel --out prepared/vessel --recipe liver; "
+        "regcascade prepare OASIS --images '*/t1.nii.gz' --labels '*/seg.nii.gz' --out prepared/oasis "
+        "--recipe brain --set mask=labels size=[160,192,160]; regcascade prepare scans.csv --out prepared/own.",
+    )
+    prepare.add_argument(
+        "source",
+        type=Path,
+        help="a Decathlon folder (with dataset.json); a folder, with --images; or a table, CSV or JSON, with the "
+        f"columns {', '.join(COLUMNS)}, of which image is a must",
+    )
+    prepare.add_argument("--out", type=Path, required=True, help="the folder to write")
+    prepare.add_argument(
+        "--recipe", default="generic", help=f"one of {', '.join(RECIPES.names())}, or a YAML file with its options"
+    )
+    prepare.add_argument(
+        "--set",
+        dest="options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the recipe: size=[96,96,96]",
+    )
+    prepare.add_argument("--images", help="glob of the images below the folder: '*/t1.nii.gz'; DICOM folders too")
+    prepare.add_argument("--labels", help="glob of the label maps, its wildcards standing for the same text")
+    prepare.add_argument("--masks", help="glob of the masks, likewise")
+    prepare.add_argument("--label-names", nargs="*", default=[], metavar="VALUE=NAME", help="1=liver 2=tumour")
+    prepare.add_argument("--exclude", type=Path, metavar="FILE", help="names of scans to leave out, one a line")
+    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes side by side")
+    prepare.add_argument("--store", default="float32", choices=list(STORED), help="how images are stored")
+    prepare.add_argument(
+        "--align",
+        metavar="SCAN",
+        help="align every scan to this one by an affine map, for affine=precomputed: one of their names, or the file "
+        "of a prepared case, such as the atlas of another set",
+    )
+    prepare.set_defaults(run=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    sources, label_names = _sources(options)
+    label_names = {**label_names, **{int(value): name for value, name in map(key_and_value, options.label_names)}}
+    excluded = []
+    if options.exclude is not None:
+        lines = options.exclude.read_text(encoding="utf-8").splitlines()
+        excluded = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    outcomes = prepare(
+        sources,
+        options.out,
+        _recipe(options.recipe, options.options),
+        label_names=label_names,
+        exclude=excluded,
+        workers=options.workers,
+        store=options.store,
+        align=options.align,
+    )
+    sheets = write_contact_sheets(PreparedCases(options.out), options.out)
+    console = Console()
+    console.print(outcome_table(outcomes))
+    console.print(f"Prepared: {options.out}. Look over {', '.join(sheet.name for sheet in sheets) or 'nothing'}.")
+    failed = [outcome.name for outcome in outcomes if outcome.outcome == FAILED]
+    if failed:
+        raise SystemExit(1)
+
+
+def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]:
+    """The raw scans that the command line names, and what their labels mean where that is known."""
+    root: Path = options.source
+    if options.images is not None:
+        return find(root, options.images, options.labels, options.masks), {}
+    if root.is_dir():
+        return decathlon_sources(root)
+    if not root.is_file():
+        raise ValueError(f"There is no {root}. Give a folder of scans, or a table of them.")
+    return read_table(root), {}
+
+
+def _recipe(recipe: str, options: Sequence[str]) -> dict[str, Any]:
+    spec: dict[str, Any] = {"name": recipe}
+    if recipe.endswith((".yaml", ".yml")):
+        content = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"{recipe} must hold the options of a recipe, its name among them.")
+        spec = content
+    return {**spec, **{key: yaml.safe_load(value) for key, value in map(key_and_value, options)}}
