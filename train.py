@@ -88,7 +88,15 @@ def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = 
     objective = Objective(**options["loss"])
     objective.check_supervision(data.scans_without)
     description = describe(
-        model, strategy, cascade.n, affine, data.size, data.label_names, data.preprocessing, options["data"]
+        model,
+        strategy,
+        cascade.n,
+        affine,
+        data.size,
+        data.label_names,
+        data.preprocessing,
+        options["data"],
+        options["loss"],
     )
     return RegistrationModule(
         cascade,

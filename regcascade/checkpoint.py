@@ -86,13 +86,17 @@ def describe(
     label_names: Mapping[int, str],
     preprocessing: Mapping[str, Any],
     data: Mapping[str, Any],
+    loss: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of itself: how to build the model, and how its images were made. Plain values only."""
+    """What a checkpoint says of itself: how to build the model, how its images were made and what it was trained for.
+
+    Plain values only.
+    """
     return {
         "format": FORMAT, "version": __version__,
         "model": model, "cascade": cascade, "n": n, "affine": affine, "size": list(size),
         "label_names": {int(label): str(name) for label, name in label_names.items()},
-        "preprocessing": dict(preprocessing), "data": dict(data),
+        "preprocessing": dict(preprocessing), "data": dict(data), "loss": dict(loss or {}),
     }  # fmt: skip
 
 

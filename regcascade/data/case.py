@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -63,6 +64,11 @@ class CaseSet(ABC):
     def aligned(self, index: int) -> bool:
         """Whether a case has an alignment; none has, unless a set knows better."""
         return False
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        """How the raw scans lie: their `orientation`, as RAS, and `spacing` in mm, the usual ones; empty if unknown."""
+        return {}
 
     def set_of(self, index: int) -> str:
         """The name of the set that a case is from, where several are mixed; nothing elsewhere."""

@@ -69,7 +69,7 @@ class RegistrationData(LightningDataModule):
     Attributes:
         label_names: what each label value means, background left out.
         size: sides of every image in voxels.
-        preprocessing: as given, plain values for a checkpoint.
+        preprocessing: as given, with the `frame` of the cases; plain values for a checkpoint.
         has_labels: whether every scan of the validation pairs has labels.
         validation_pairs: the names (fixed, moving) of the pairs of validation and test, in order.
         train_names: the names of the scans that train.
@@ -101,7 +101,7 @@ class RegistrationData(LightningDataModule):
         super().__init__()
         self.cases = cases
         self.train_names = list(train)
-        self.preprocessing = dict(preprocessing)
+        self.preprocessing = dict(preprocessing) | cases.frame
         self.size: Size = check_size("data.size", self.preprocessing["size"])
         self.label_names = dict(cases.label_names)
         self.batch_size = check_count("data.batch_size", batch_size, 1)

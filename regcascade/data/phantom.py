@@ -6,7 +6,7 @@ the canonical tissue at T(p). Labels and landmarks follow the same map, and the 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -130,6 +130,11 @@ class Phantom(CaseSet):
         self.names = [f"phantom_{index:04d}" for index in range(first_index, first_index + count)]
         self.label_names = dict(LABEL_NAMES)
         self._cases: dict[int, Case] = {}
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        """How real scans would lie that look like these."""
+        return {"orientation": "LPS", "spacing": list(self.spacing)}
 
     def __getitem__(self, index: int) -> Case:  # type: ignore[override]
         """The case at a position of this set. Finished cases are kept and shared: do not write to them."""

@@ -125,7 +125,7 @@ def build_recipe(spec: Spec) -> Recipe:
 @RECIPES.register("generic")
 @dataclass(frozen=True, kw_only=True)
 class Generic(Recipe):
-    """Spacing, intensities by percentiles or a window, and the size, in this order; a mask is not used.
+    """Spacing, intensities by percentiles or a window, 0 outside a mask if there is one, and the size, in this order.
 
     Attributes:
         spacing: mm per voxel along each axis to resample to; None keeps the scan's own.
@@ -157,7 +157,10 @@ class Generic(Recipe):
     ) -> tuple[MetaTensor, MetaTensor | None]:
         """The spacing, the intensities, the size."""
         steps = self._steps()
-        image = steps.fitted(steps.in_unit_range(_spaced(scan, self.spacing, "bilinear")), is_label=False)
+        image = steps.in_unit_range(_spaced(scan, self.spacing, "bilinear"))
+        if mask is not None:
+            image = MaskIntensity(_spaced((mask > 0).float(), self.spacing, "nearest"))(image)
+        image = steps.fitted(image, is_label=False)
         if labels is not None:
             labels = steps.fitted(_spaced(labels, self.spacing, "nearest"), is_label=True)
         return image, labels

@@ -1,10 +1,14 @@
 """Listed raw scans as a set of cases: checked at once, read when asked for, kept in memory."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from nibabel.orientations import aff2axcodes
 from torch import Tensor
 
 from regcascade.data.cache import Cache, chosen_store
@@ -13,7 +17,7 @@ from regcascade.data.landmarks import points_after, read_points
 from regcascade.data.pairs import NamePair
 from regcascade.data.preprocessing import Preprocessing, check_same_shape
 from regcascade.data.sources import Source
-from regcascade.data.volumes import read_header, read_volume
+from regcascade.data.volumes import Header, read_header, read_volume
 
 
 class Scans(CaseSet):
@@ -50,7 +54,12 @@ class Scans(CaseSet):
         self._sources = list(sources)
         self._masked = masked
         self._named_in = named_in
-        self._points = {source.name: _checked(source, preprocessing) for source in sources}
+        headers = [_checked(source) for source in sources]
+        self._frame = _usual_frame(headers)
+        self._points = {
+            source.name: _landmarks(source, header, preprocessing)
+            for source, header in zip(sources, headers, strict=True)
+        }
         self.label_names = _found_labels(sources) if label_names is None else dict(label_names)
         self._known = {0, *self.label_names}
         self._cache = Cache(chosen_store(cache, len(self.names), preprocessing.size))
@@ -66,6 +75,11 @@ class Scans(CaseSet):
             raise IndexError(f"The data set has {len(self)} scans; there is no number {index}.")
         index %= len(self)
         return self._cache.get(index) or self._cache.keep(index, self._read(self._sources[index]))
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        """The commonest orientation of the scans and their median spacing."""
+        return self._frame
 
     def labelled(self, index: int) -> bool:
         """Whether a scan has a label map."""
@@ -127,15 +141,29 @@ def check_label_names(label_names: Mapping[int | str, str] | None) -> dict[int, 
     return {value: name for value, name in sorted(names.items()) if value}
 
 
-def _checked(source: Source, preprocessing: Preprocessing) -> Tensor | None:
-    """Check the headers of a scan's files; its landmarks after preprocessing."""
+def _checked(source: Source) -> Header:
+    """The header of a scan's image, which those of the files beside it must match in shape."""
     image = read_header(source.image)
     for beside in (source.labels, source.mask):
         if beside is not None:
             check_same_shape(image, read_header(beside), source.image, beside)
+    return image
+
+
+def _landmarks(source: Source, image: Header, preprocessing: Preprocessing) -> Tensor | None:
+    """The landmarks of a scan after preprocessing."""
     if source.points is None:
         return None
     return points_after(read_points(source.points, image.shape), image.shape, preprocessing)
+
+
+def _usual_frame(headers: Sequence[Header]) -> dict[str, Any]:
+    """The commonest orientation, and the median spacing along each array axis."""
+    if not headers:
+        return {}
+    orientations = Counter("".join(aff2axcodes(header.affine)) for header in headers)
+    spacing = np.median([header.spacing for header in headers], axis=0)
+    return {"orientation": orientations.most_common(1)[0][0], "spacing": [float(step) for step in spacing]}
 
 
 def _found_labels(sources: Sequence[Source]) -> dict[int, str]:

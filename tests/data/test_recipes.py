@@ -354,3 +354,12 @@ def test_a_recipe_of_ones_own(monkeypatch):
     assert recipe.as_dict() == {"name": "own", **of_all, "factor": 0.5}
     image, labels = recipe(meta(np.ones(SHAPE), AFFINE))
     assert (image == 0.5).all() and labels is None
+
+
+def test_generic_is_black_outside_a_mask_whose_scan_still_says_what_is_white():
+    scan, mask = brain_scene()
+    recipe = {"name": "generic", "size": [24, 24, 48], "percentiles": [0, 100]}
+    whole, _ = build_recipe(recipe)(scan)
+    masked, _ = build_recipe(recipe)(scan, None, mask)
+    inside, _ = build_recipe({**recipe, "intensity": "window", "window": [1, 0.5]})(mask)
+    assert torch.equal(masked, whole * inside) and 0 < int(inside.sum()) < inside.numel()

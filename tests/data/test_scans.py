@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -117,3 +118,13 @@ def test_label_names_as_a_user_gives_them():
     for wrong in ({"liver": "1"}, {-1: "x"}):
         with pytest.raises(ValueError, match=r"data\.label_names"):
             check_label_names(wrong)
+
+
+def test_the_frame_is_the_commonest_orientation_and_the_median_spacing(tmp_path):
+    voxels = np.random.default_rng(0).random((9, 8, 7))
+    listed = []
+    for index, diagonal in enumerate([(-2, -1, 3), (-2, -1, 4), (1, 1, 9)]):
+        path = tmp_path / f"{index}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([*diagonal, 1.0])), path)
+        listed.append(Source(str(index), path))
+    assert Scans(listed, PREPROCESSING, {}).frame == {"orientation": "LPS", "spacing": [2.0, 1.0, 4.0]}
