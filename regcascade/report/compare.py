@@ -14,27 +14,12 @@ from regcascade.evaluation import BEFORE
 from regcascade.files import written_whole
 from regcascade.report.evaluated import Run, label_columns
 from regcascade.report.markup import latex, markdown, terminal_tables
+from regcascade.report.measures import KNOWN, heading
 from regcascade.report.statistics import RESAMPLES, bootstrap_intervals, holm, subjects, t_test, wilcoxon_test
 
 FEW_SCANS = 10
 _MOST_TESTS_PRINTED = 50
 _COSTS = ("seconds", "peak_memory")  # shown but not tested: they tell of the machine as much as of the model
-
-# Heading and decimals of the measures we know; another column is shown under its own name.
-_HEADINGS = {
-    "dice_mean": ("Dice", 3),
-    "jaccard_mean": ("Jaccard", 3),
-    "cc": ("CC", 3),
-    "landmark_distance_voxels": ("Landmarks [voxels]", 2),
-    "landmark_distance_mm": ("Landmarks [mm]", 2),
-    "hd95_mm": ("HD95 [mm]", 2),
-    "asd_mm": ("ASD [mm]", 2),
-    "folding_percent": ("Folding [%]", 4),
-    "sdlogj": ("SD log J", 3),
-    "jacobian_std": ("SD J", 3),
-    "seconds": ("Seconds", 3),
-}
-_BY_LABEL = {"dice_": ("Dice", 3), "jaccard_": ("Jaccard", 3), "asd_mm_": ("ASD [mm]", 2)}
 
 
 class Comparison(NamedTuple):
@@ -61,7 +46,7 @@ def compare(runs: Sequence[Run], per_label: bool = False) -> Comparison:
     suffixes = tuple(column.removeprefix("dice") for run in runs for column in label_columns(run))  # _liver
     columns = list(dict.fromkeys(column for run in runs for column in _columns(run)))
     costs = [column for column in columns if column.startswith(_COSTS)]
-    single = [column for column in columns if column.endswith(suffixes) and column not in _HEADINGS]
+    single = [column for column in columns if column.endswith(suffixes) and column not in KNOWN]
     measures = [column for column in columns if column not in (*costs, *single)] + (single if per_label else [])
     return Comparison(list(runs), [*measures, *costs], paired_tests(runs, measures))
 
@@ -128,8 +113,8 @@ def shown_table(comparison: Comparison) -> pd.DataFrame:
     for run in comparison.runs:
         cells = {"Method": run.name}
         for measure in comparison.measures:
-            heading, decimals = _heading(measure)
-            cells[heading] = _spread(pd.Series(_values(run, measure)), decimals)
+            title, decimals = heading(measure)
+            cells[title] = _spread(pd.Series(_values(run, measure)), decimals)
         cells["Parameters [M]"] = _number(run.parameters / 1e6, 2)
         cells["Paper size [MiB]"] = _number(run.paper_size_mib, 1)
         rows.append(cells)
@@ -140,12 +125,12 @@ def shown_tests(tests: pd.DataFrame) -> pd.DataFrame:
     """The tests as text."""
     rows = []
     for test in tests.itertuples(index=False):
-        heading, decimals = _heading(test.measure)
+        title, decimals = heading(test.measure)
         low, high = (_number(end, decimals, "+") for end in (test.low, test.high))
         rows.append(
             {
                 "Difference": f"{test.first} - {test.second}",
-                "Measure": heading,
+                "Measure": title,
                 "Pairs": str(test.pairs),
                 "Mean": _number(test.difference, decimals, "+"),
                 "95 % interval": "-" if math.isnan(test.low) else f"{low} to {high}",
@@ -191,7 +176,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         tests = tests[tests["measure"] == comparison.measures[0]]
     for measure, part in tests.groupby("measure", sort=False) if len(tests) else ():
         shown = shown_tests(part).drop(columns="Measure")
-        for table in terminal_tables(shown, f"{_heading(str(measure))[0]}: differences", console.width):
+        for table in terminal_tables(shown, f"{heading(str(measure))[0]}: differences", console.width):
             console.print(table)
             console.print()
     for note in notes(comparison):
@@ -241,13 +226,6 @@ def _values(run: Run, measure: str) -> np.ndarray:
     if measure not in run.pairs:
         return np.full(len(run.pairs), math.nan)
     return run.pairs[measure].to_numpy(dtype=float)
-
-
-def _heading(measure: str) -> tuple[str, int]:
-    for prefix, (heading, decimals) in _BY_LABEL.items():
-        if measure.startswith(prefix) and measure not in _HEADINGS:
-            return f"{heading} {measure.removeprefix(prefix).replace('_', ' ')}", decimals
-    return _HEADINGS.get(measure, (measure.replace("_", " "), 3))
 
 
 def _spread(values: pd.Series, decimals: int) -> str:

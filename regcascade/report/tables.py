@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pandas as pd
 from rich import box
@@ -11,37 +10,10 @@ from rich.table import Table
 
 from regcascade.evaluation import BEFORE, MIB, SET
 from regcascade.prepare import DONE, EXCLUDED, FAILED, KEPT, Outcome
+from regcascade.report.measures import MEASURES, Measure
 
-
-class _Measure(NamedTuple):
-    """A row: the column of the pairs' table, its name, its decimals, the better direction or 0."""
-
-    column: str
-    name: str
-    decimals: int
-    better: int
-
-
-_MEASURES = (
-    _Measure("dice_mean", "Dice", 3, +1),
-    _Measure("jaccard_mean", "Jaccard", 3, +1),
-    _Measure("cc", "CC", 3, +1),
-    _Measure("landmark_distance_voxels", "Landmark distance [voxels]", 2, -1),
-    _Measure("landmark_distance_mm", "Landmark distance [mm]", 2, -1),
-    _Measure("hd95_mm", "HD95 [mm]", 2, -1),
-    _Measure("asd_mm", "Surface distance [mm]", 2, -1),
-    _Measure("folding_percent", "Folding [%]", 4, -1),
-    _Measure("sdlogj", "SD of log Jacobian", 3, 0),
-    _Measure("jacobian_std", "SD of Jacobian", 3, 0),
-    _Measure("displacement_mean_voxels", "Displacement [voxels]", 2, 0),
-    _Measure("displacement_mean_mm", "Displacement [mm]", 2, 0),
-    _Measure("learn2reg_dice", "Learn2Reg: Dice", 3, +1),
-    _Measure("learn2reg_hd95_voxels", "Learn2Reg: HD95 [voxels]", 2, -1),
-    _Measure("learn2reg_tre_mm", "Learn2Reg: TRE [mm]", 2, -1),
-    _Measure("learn2reg_sdlogj", "Learn2Reg: SDlogJ", 3, 0),
-    _Measure("seconds", "Seconds a pair", 3, 0),
-    _Measure("peak_memory_mib", "Peak memory [MiB]", 0, 0),
-)
+# Of the largest displacement the mean over pairs says little; the files have it.
+SHOWN = [measure for measure in MEASURES if not measure.column.startswith("displacement_max")]
 
 
 def measure_table(rows: pd.DataFrame, name: str = "") -> Table:
@@ -64,7 +36,7 @@ def measure_table(rows: pd.DataFrame, name: str = "") -> Table:
     table.add_column("Measure")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right", no_wrap=True)
-    for measure in _MEASURES:
+    for measure in SHOWN:
         after = _values(rows, measure.column)
         known = int(after.notna().sum())
         if known:
@@ -138,7 +110,7 @@ def _spread(values: pd.Series, decimals: int) -> str:
     return f"{mean:.{decimals}f}" + ("" if math.isnan(deviation) else f" ({deviation:.{decimals}f})")
 
 
-def _change(change: float, measure: _Measure) -> str:
+def _change(change: float, measure: Measure) -> str:
     if math.isnan(change):
         return "-"
     text = f"{change:+.{measure.decimals}f}"

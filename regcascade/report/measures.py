@@ -1,0 +1,60 @@
+"""How the measures of a pair are called and rounded wherever they are shown."""
+
+from typing import NamedTuple
+
+
+class Measure(NamedTuple):
+    """A measure that we know.
+
+    Attributes:
+        column: of the pairs' table.
+        name: in full.
+        heading: for the head of a column, where room is scarce.
+        decimals: that are shown.
+        better: +1 if more is better, -1 if less is, 0 if neither.
+    """
+
+    column: str
+    name: str
+    heading: str
+    decimals: int
+    better: int
+
+
+MEASURES = (
+    Measure("dice_mean", "Dice", "Dice", 3, +1),
+    Measure("jaccard_mean", "Jaccard", "Jaccard", 3, +1),
+    Measure("cc", "CC", "CC", 3, +1),
+    Measure("landmark_distance_voxels", "Landmark distance [voxels]", "Landmarks [voxels]", 2, -1),
+    Measure("landmark_distance_mm", "Landmark distance [mm]", "Landmarks [mm]", 2, -1),
+    Measure("hd95_mm", "HD95 [mm]", "HD95 [mm]", 2, -1),
+    Measure("asd_mm", "Surface distance [mm]", "ASD [mm]", 2, -1),
+    Measure("folding_percent", "Folding [%]", "Folding [%]", 4, -1),
+    Measure("sdlogj", "SD of log Jacobian", "SD log J", 3, 0),
+    Measure("jacobian_std", "SD of Jacobian", "SD J", 3, 0),
+    Measure("displacement_mean_voxels", "Displacement [voxels]", "Displacement [voxels]", 2, 0),
+    Measure("displacement_max_voxels", "Largest displacement [voxels]", "Max. displ. [voxels]", 2, 0),
+    Measure("displacement_mean_mm", "Displacement [mm]", "Displacement [mm]", 2, 0),
+    Measure("displacement_max_mm", "Largest displacement [mm]", "Max. displ. [mm]", 2, 0),
+    Measure("learn2reg_dice", "Learn2Reg: Dice", "L2R Dice", 3, +1),
+    Measure("learn2reg_hd95_voxels", "Learn2Reg: HD95 [voxels]", "L2R HD95 [voxels]", 2, -1),
+    Measure("learn2reg_tre_mm", "Learn2Reg: TRE [mm]", "L2R TRE [mm]", 2, -1),
+    Measure("learn2reg_sdlogj", "Learn2Reg: SDlogJ", "L2R SDlogJ", 3, 0),
+    Measure("seconds", "Seconds a pair", "Seconds", 3, 0),
+    Measure("peak_memory_mib", "Peak memory [MiB]", "Memory [MiB]", 0, 0),
+)
+KNOWN = {measure.column: measure for measure in MEASURES}
+_OF_LABELS = {"dice_": ("Dice", 3), "jaccard_": ("Jaccard", 3), "asd_mm_": ("ASD [mm]", 2)}
+
+
+def heading(column: str) -> tuple[str, int]:
+    """What heads a column of a measure, and its decimals; of one that we do not know its own name.
+
+    The measures of single labels are those whose columns begin like `dice_`.
+    """
+    if column in KNOWN:
+        return KNOWN[column].heading, KNOWN[column].decimals
+    for prefix, (name, decimals) in _OF_LABELS.items():
+        if column.startswith(prefix):
+            return f"{name} {column.removeprefix(prefix).replace('_', ' ')}", decimals
+    return column.replace("_", " "), 3
