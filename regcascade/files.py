@@ -1,5 +1,6 @@
 """Whole files or none, and the state of the code that wrote them."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,18 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_in_folder(path: Path) -> Iterator[Path]:
+    """As `written_whole`, for writers that go by the suffix: the temporary file has the name of `path`, in a folder."""
+    folder = path.with_name(f".{path.name}.part")
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def git_state() -> dict[str, Any]:

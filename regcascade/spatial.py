@@ -11,6 +11,8 @@ from torch import Tensor
 
 from regcascade.types import Flow, Labels, Points, Volume, level_size, size_of
 
+MANY_POINTS = 2**16  # from which on they are worth every core
+
 
 def warp(image: Volume, flow: Flow, mode: str = "bilinear") -> Volume:
     """Pull `image` back through `flow`.
@@ -107,7 +109,8 @@ def sample_at(volume: Volume, points: Points) -> Float[Tensor, "batch k channels
     missing = points.isnan().any(-1, keepdim=True)
     filled = torch.where(missing, torch.zeros_like(points), points)
     grid = _normalise(filled.transpose(1, 2)[..., None, None], size_of(volume))
-    values = _grid_sample(volume.to(grid.dtype), grid, "bilinear")[..., 0, 0].transpose(1, 2)
+    sampler = _sample if points.shape[1] >= MANY_POINTS else _grid_sample
+    values = sampler(volume.to(grid.dtype), grid, "bilinear")[..., 0, 0].transpose(1, 2)
     return values.masked_fill(missing, float("nan"))
 
 

@@ -31,7 +31,7 @@ POSITION, SLICE_TOLERANCE = "0020|0032", 0.02  # DICOM's ImagePositionPatient; o
 
 _READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
 # What nibabel and ITK raise for a file that is cut short, damaged or of another kind; MONAI wraps some in RuntimeError.
-_UNREADABLE = (ImageFileError, OSError, EOFError, RuntimeError, ValueError, zlib.error)
+UNREADABLE = (ImageFileError, OSError, EOFError, RuntimeError, ValueError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_header(path: Path, series: str | None = None) -> Header:
             affine = _affine(reader)
     except VolumeError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise VolumeError(f"{path} cannot be read as an image ({first_line(error)}). Fetch it again.") from error
     return _checked(path, shape, affine)
 
@@ -109,12 +109,12 @@ def read_volume(path: Path, series: str | None = None) -> MetaTensor:
     header = read_header(path, series)
     try:
         if path.is_dir():
-            image = sitk.ReadImage(_series_files(path, series), sitk.sitkFloat32)
+            image = sitk.ReadImage(series_files(path, series), sitk.sitkFloat32)
         elif _is_nibabel(path):
             return _READ(path)
         else:
             image = sitk.ReadImage(str(path), sitk.sitkFloat32)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise VolumeError(
             f"{path} cannot be read ({first_line(error)}). It may be cut short or damaged; fetch it again."
         ) from error
@@ -174,7 +174,7 @@ def _affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
     return LPS_TO_RAS @ affine
 
 
-def _series_files(folder: Path, series: str | None) -> list[str]:
+def series_files(folder: Path, series: str | None = None) -> list[str]:
     """The files of a folder's one DICOM series, or of the one that was asked for, in the order of their slices."""
     found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not found:
@@ -193,7 +193,7 @@ def _files_of(folder: Path, uid: str) -> list[str]:
 
 def _series_header(folder: Path, series: str | None) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine from the headers of a series' files, whose slices must be evenly spaced."""
-    files = _series_files(folder, series)
+    files = series_files(folder, series)
     first = _dicom_header(files[0])
     affine = _affine(first)
     if len(files) == 1:

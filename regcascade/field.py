@@ -1,0 +1,152 @@
+"""A displacement field on a scan's grid: values anywhere, determinants, and the inversion.
+
+Coordinates here are voxels of the field's own grid; a field is continued beyond its border by the nearest border voxel,
+as everything in `spatial`, so that the map of a field is defined, and has an inverse, everywhere.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nibabel.affines import apply_affine
+from torch import Tensor
+
+from regcascade.geometry import Places
+from regcascade.spatial import jacobian_det, sample_at
+from regcascade.types import Size
+
+CHUNK = 2**20  # points that are worked on at a time
+FIXED_POINT, NEWTON = 30, 20  # iterations at most
+HALVINGS = 4  # of a Newton step that makes things worse
+LONGEST_STEP = 4.0  # voxels, of a Newton step
+STEP = 0.05  # voxels, of the differences that a Newton step takes
+DAMPING = 1e-6  # of the normal equations, so that a folded place has a step as well
+
+Vectors = Float[np.ndarray, "x y z 3"]
+Coordinates = Float[Tensor, "k 3"]
+
+
+def as_volume(vectors: Vectors) -> Float[Tensor, "1 3 x y z"]:
+    """Vectors per voxel as the tensor that `spatial` samples; a view."""
+    return torch.from_numpy(vectors).permute(3, 0, 1, 2)[None]
+
+
+def values_at(volume: Float[Tensor, "1 3 x y z"], voxels: Places) -> Places:
+    """Trilinear values at places in voxels, in the volume's precision; NaN where a place is NaN."""
+    return sample_at(volume, torch.from_numpy(voxels).to(volume.dtype)[None])[0].numpy()
+
+
+def slabs(shape: Size) -> Iterator[tuple[slice, Places]]:
+    """The voxel coordinates of a grid, some planes along the first axis at a time, and which planes."""
+    planes = max(1, CHUNK // (shape[1] * shape[2]))
+    for start in range(0, shape[0], planes):
+        rows = slice(start, min(start + planes, shape[0]))
+        axes = (np.arange(rows.start, rows.stop), np.arange(shape[1]), np.arange(shape[2]))
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+        yield rows, grid.reshape(-1, 3).astype(np.float64)
+
+
+def sampled(volume: Float[Tensor, "1 3 x y z"], to_voxels: np.ndarray, shape: Size) -> Vectors:
+    """A field at every voxel of another grid, float32.
+
+    Args:
+        volume: the field.
+        to_voxels: `4 x 4`, from voxels of the other grid to voxels of the field.
+        shape: of the other grid.
+    """
+    result = np.empty((*shape, 3), np.float32)
+    for rows, voxels in slabs(shape):
+        result[rows] = values_at(volume, apply_affine(to_voxels, voxels)).reshape(result[rows].shape)
+    return result
+
+
+def determinants(vectors: Vectors) -> Float[np.ndarray, "x y z"]:
+    """Determinant of the Jacobian of `p -> p + vectors(p)`, both in voxels, by forward differences.
+
+    As `spatial.jacobian_det`, but of the whole grid: the last plane along each axis takes the backward difference.
+    """
+    result = np.empty(vectors.shape[:3], np.float32)
+    planes = max(1, CHUNK // (vectors.shape[1] * vectors.shape[2]))
+    for start in range(0, len(vectors), planes):
+        stop = min(start + planes, len(vectors))
+        if stop < len(vectors):
+            block = vectors[start : stop + 1]
+        else:
+            block = _continued(vectors[max(start - 1, 0) :], 0)[-(stop - start) - 1 :]
+        result[start:stop] = jacobian_det(as_volume(_continued(_continued(block, 1), 2)))[0].numpy()
+    return result
+
+
+def _continued(vectors: Vectors, axis: int) -> np.ndarray:
+    """One more plane, along which the last difference goes on."""
+    last = np.take(vectors, [-1], axis)
+    before = np.take(vectors, [-2], axis) if vectors.shape[axis] > 1 else last
+    return np.concatenate([vectors, 2 * last - before], axis)
+
+
+def inverted(
+    volume: Float[Tensor, "1 3 x y z"], targets: Coordinates, to_mm: Float[Tensor, "3 3"], tolerance: float
+) -> tuple[Coordinates, Float[Tensor, " k"]]:
+    """The places that a field takes to the targets: `p + volume(p) = target`.
+
+    Fixed-point iterations `p <- target - volume(p)`, which converge where the field changes by less than a voxel a
+    voxel, then damped Newton steps at the places that are left.
+
+    Args:
+        volume: the field, in voxels.
+        targets: in voxels.
+        to_mm: from voxel steps to mm in the world of the targets.
+        tolerance: mm, from which on a place counts as found.
+
+    Returns:
+        The places in voxels, and how far from their target they are taken, in mm. It is above the tolerance where no
+        place was found; NaN where the target is.
+    """
+    places = targets - sample_at(volume, targets[None])[0]
+    misses, errors = _misses(volume, places, targets, to_mm)
+    left = torch.arange(len(places))
+    trial, trial_misses, trial_errors = places.clone(), misses, errors
+    for _ in range(FIXED_POINT):
+        keep = trial_errors > tolerance
+        left, trial, trial_misses = left[keep], trial[keep], trial_misses[keep]
+        if not len(left):
+            return places, errors
+        trial = trial - trial_misses
+        trial_misses, trial_errors = _misses(volume, trial, targets[left], to_mm)
+        better = trial_errors < errors[left]
+        places[left[better]], errors[left[better]] = trial[better], trial_errors[better]
+    for _ in range(NEWTON):
+        left = left[errors[left] > tolerance]
+        if not len(left):
+            break
+        places[left], errors[left] = _newton(volume, places[left], targets[left], to_mm)
+    return places, errors
+
+
+def _misses(volume: Tensor, places: Tensor, targets: Tensor, to_mm: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much places are taken past their targets, in voxels, and the length of it in mm."""
+    misses = places + sample_at(volume, places[None])[0] - targets
+    return misses, (misses @ to_mm.T).norm(dim=1)
+
+
+def _newton(volume: Tensor, places: Tensor, targets: Tensor, to_mm: Tensor) -> tuple[Tensor, Tensor]:
+    """One step, halved where it does not help."""
+    misses, errors = _misses(volume, places, targets, to_mm)
+    columns = []
+    for axis in range(3):
+        aside = torch.zeros(3, dtype=places.dtype)
+        aside[axis] = STEP
+        ahead, behind = (_misses(volume, places + sign * aside, targets, to_mm)[0] for sign in (1, -1))
+        columns.append((ahead - behind) / (2 * STEP))
+    jacobian = torch.stack(columns, -1)
+    square = jacobian.mT @ jacobian + DAMPING * torch.eye(3, dtype=places.dtype)
+    step = -torch.linalg.solve(square, (jacobian.mT @ misses[..., None]))[..., 0]
+    step = step * (LONGEST_STEP / step.norm(dim=1, keepdim=True).clamp(min=LONGEST_STEP))
+    best, best_errors = places.clone(), errors.clone()
+    for halving in range(HALVINGS + 1):
+        trial = places + step * 0.5**halving
+        trial_errors = _misses(volume, trial, targets, to_mm)[1]
+        better = trial_errors < best_errors
+        best[better], best_errors[better] = trial[better], trial_errors[better]
+    return best, best_errors

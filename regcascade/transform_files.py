@@ -1,0 +1,182 @@
+"""Transforms as files: ITK's composites (`.h5`, `.tfm`) and displacement images, in LPS on disk, in RAS here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import SimpleITK as sitk
+
+from regcascade.data.volumes import LPS_TO_RAS, UNREADABLE, first_line, kept_locale
+from regcascade.field import Vectors
+from regcascade.files import written_in_folder
+from regcascade.geometry import Geometry, voxels_of
+
+H5_SUFFIXES = (".h5", ".hdf5")
+COMPOSITE_SUFFIXES = (*H5_SUFFIXES, ".tfm", ".txt")
+FIELD_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
+GROUP, FORMAT = "regcascade", 1  # what an `.h5` of ours holds beside ITK's transform, which readers of ITK's pass over
+TO_LPS = np.diag(LPS_TO_RAS)[:3].astype(np.float32)  # of vectors; its own inverse
+COMPRESSED = 1000  # numbers, from which on a data set is
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a file says of a transform; see `regcascade.transform.Transform` for the fields.
+
+    Attributes:
+        moving: None where the file does not tell, as all but our own `.h5`.
+    """
+
+    fixed: Geometry
+    moving: Geometry | None
+    affine: np.ndarray
+    displacement: Vectors
+
+
+def field_image(fixed: Geometry, displacement: Vectors) -> sitk.Image:
+    """A displacement (mm, RAS) as ITK's vector image (mm, LPS)."""
+    return fixed.as_itk(displacement * TO_LPS.astype(displacement.dtype))
+
+
+def composite(fixed: Geometry, affine: np.ndarray, displacement: Vectors) -> sitk.CompositeTransform:
+    """ITK's transform of the field and then the affine map; ITK applies what was added last first."""
+    turned = LPS_TO_RAS @ affine @ LPS_TO_RAS
+    linear = sitk.AffineTransform(turned[:3, :3].flatten().tolist(), turned[:3, 3].tolist())
+    result = sitk.CompositeTransform(3)
+    result.AddTransform(linear)
+    result.AddTransform(sitk.DisplacementFieldTransform(field_image(fixed, displacement.astype(np.float64))))
+    return result
+
+
+@kept_locale()
+def write_composite(path: Path, transform: sitk.CompositeTransform, stored: Stored) -> None:
+    """Write ITK's composite, and both grids beside it where the format has room (`.h5`); whole or not at all."""
+    try:
+        with written_in_folder(path) as temporary:
+            if path.suffix.lower() not in H5_SUFFIXES:
+                sitk.WriteTransform(transform, str(temporary))
+                return
+            plain = temporary.with_name(f"plain{path.suffix}")
+            sitk.WriteTransform(transform, str(plain))
+            _with_grids(plain, temporary, stored)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
+
+
+@kept_locale()
+def read_stored(path: Path) -> Stored:
+    """A transform of ours, ITK's or ANTs': a displacement image, or a composite of one field and affine maps after it.
+
+    Raises:
+        ValueError: naming the file, if it is missing, no such transform, damaged or holds NaN.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, or is a folder: give a transform, such as registration wrote.")
+    if path.name.lower().endswith(COMPOSITE_SUFFIXES):
+        stored = _read_composite(path)
+    elif path.name.lower().endswith((*FIELD_SUFFIXES, ".mhd", ".nhdr")):
+        stored = _read_field(path)
+    else:
+        known = ", ".join(COMPOSITE_SUFFIXES + FIELD_SUFFIXES)
+        raise ValueError(f"{path} is no transform: the name of one ends in one of {known}.")
+    if not (np.isfinite(stored.displacement).all() and np.isfinite(stored.affine).all()):
+        raise ValueError(f"{path} holds NaN or infinity: it is no usable transform. Make it again.")
+    return stored
+
+
+def _read_field(path: Path) -> Stored:
+    try:
+        image = sitk.ReadImage(str(path))
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a displacement image: {first_line(error)}") from error
+    vectors = image.GetNumberOfComponentsPerPixel()
+    if image.GetDimension() != 3 or vectors != 3 or "float" not in image.GetPixelIDTypeAsString():
+        raise ValueError(
+            f"{path} is no displacement: it has {image.GetDimension()} axes and {vectors} components a voxel "
+            f"({image.GetPixelIDTypeAsString()}), and ITK's vector images of 3 axes have 3, floating point."
+        )
+    displacement = voxels_of(image).astype(np.float32) * TO_LPS
+    return Stored(Geometry.of_image(image), None, np.eye(4), displacement)
+
+
+def _read_composite(path: Path) -> Stored:
+    try:
+        parts = _parts(sitk.ReadTransform(str(path)))
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a transform: {first_line(error)}") from error
+    *linear, last = parts or [None]
+    if last is None or last.GetName() != "DisplacementFieldTransform" or not all(part.IsLinear() for part in linear):
+        names = ", ".join(part.GetName() for part in parts) or "nothing"
+        raise ValueError(
+            f"{path} is a transform of {names}, and must be of affine maps and one displacement field that is applied "
+            "first (it stands last). SimpleITK's TransformToDisplacementField makes one of any."
+        )
+    image = sitk.DisplacementFieldTransform(last).GetDisplacementField()
+    displacement = voxels_of(image).astype(np.float32) * TO_LPS
+    affine = np.linalg.multi_dot([LPS_TO_RAS, *map(_matrix, linear), LPS_TO_RAS])
+    fixed, moving = Geometry.of_image(image), None
+    if path.suffix.lower() in H5_SUFFIXES and (grids := _grids(path)):
+        fixed, moving, affine = grids
+    return Stored(fixed, moving, affine, displacement)
+
+
+def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
+    """The transforms of a composite, nested ones too, in the order they were added."""
+    if transform.GetDimension() != 3:
+        raise ValueError(f"it is of {transform.GetDimension()} axes, not 3.")
+    if transform.GetName() != "CompositeTransform":
+        return [transform]
+    nested = sitk.CompositeTransform(transform)
+    return [part for k in range(nested.GetNumberOfTransforms()) for part in _parts(nested.GetNthTransform(k))]
+
+
+def _matrix(linear: sitk.Transform) -> np.ndarray:
+    """The `4 x 4` of a linear transform, in LPS."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = linear.TransformPoint((0.0, 0.0, 0.0))
+    for axis, unit in enumerate(np.eye(3)):
+        matrix[:3, axis] = np.array(linear.TransformPoint(unit.tolist())) - matrix[:3, 3]
+    return matrix
+
+
+def _with_grids(plain: Path, path: Path, stored: Stored) -> None:
+    """Copy ITK's file, its large data sets compressed, and add ours."""
+    with h5py.File(plain, "r") as source, h5py.File(path, "w") as target:
+
+        def copy(name: str, node: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(node, h5py.Group):
+                target.require_group(name)
+            elif node.size < COMPRESSED:
+                source.copy(name, target, name)
+            else:
+                target.create_dataset(name, data=node[()], compression="gzip", compression_opts=1, shuffle=True)
+
+        source.visititems(copy)
+        group = target.create_group(GROUP)
+        group.attrs["format"] = FORMAT
+        group["affine"] = stored.affine
+        for name, geometry in (("fixed", stored.fixed), ("moving", stored.moving)):
+            if geometry is not None:
+                group[f"{name}_shape"], group[f"{name}_affine"] = geometry.shape, geometry.affine
+
+
+def _grids(path: Path) -> tuple[Geometry, Geometry | None, np.ndarray] | None:
+    """Both grids and the affine map, as we wrote them beside ITK's transform; None if somebody else wrote the file."""
+    with h5py.File(path, "r") as file:
+        if GROUP not in file:
+            return None
+        group = file[GROUP]
+        if group.attrs.get("format") != FORMAT:
+            raise ValueError(f"{path} was written by another version of regcascade, which this one cannot read.")
+        fixed, moving = (_geometry(group, name) for name in ("fixed", "moving"))
+        if fixed is None:
+            raise ValueError(f"{path}: its entry {GROUP} has no fixed grid. The file is damaged; make it again.")
+        return fixed, moving, group["affine"][()]
+
+
+def _geometry(group: h5py.Group, name: str) -> Geometry | None:
+    if f"{name}_shape" not in group:
+        return None
+    x, y, z = (int(side) for side in group[f"{name}_shape"][()])
+    return Geometry((x, y, z), group[f"{name}_affine"][()])
