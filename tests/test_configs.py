@@ -56,7 +56,7 @@ def test_every_choice_composes_and_its_model_builds(choice):
         assert options <= set(inspect.signature(get_object(made["_target_"])).parameters)
 
 
-@pytest.mark.parametrize("name", ["voxelmorph", "vtn", "drnet"])
+@pytest.mark.parametrize("name", ["voxelmorph", "vtn", "drnet", "monai_voxelmorph", "monai_localnet"])
 def test_model_configs_list_the_defaults_of_their_signatures(name):
     assert composed(f"model={name}")["model"] == {"name": name, **defaults(NETS.get(name))}
 
