@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ PAIRS, SUMMARY = "pairs.csv", "summary.json"
 KEY = ["fixed", "moving"]
 INITIAL = "Before registration"
 _AGAIN = "Evaluate it (again): python evaluate.py checkpoint=FILE."
+_REPEATED = re.compile(r"r(\d+)")  # what evaluate.py calls the folder of each r of several
 _SHOWN = 3  # so many names in a message
 
 
@@ -70,7 +72,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
-    """Read runs, under given names or those of their folders, and check that they may be compared.
+    """Read runs, under given names or `row_names`, and check that they may be compared.
 
     Raises:
         ValueError: if a file is damaged, the names do not fit, or the runs are of different pairs, labels or scans.
@@ -78,7 +80,7 @@ def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
     if names and len(names) != len(folders):
         listed = ", ".join(map(str, folders))
         raise ValueError(f"--names gives {len(names)} names for {len(folders)} runs: {listed}. Give one for each.")
-    names = list(names) or [folder.resolve().name for folder in folders]
+    names = list(names) or row_names(folders)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or INITIAL in names or not all(name.strip() for name in names):
         wrong = f"{_listed(twice)} would name several rows" if twice else f"A row cannot be called {INITIAL!r} or ''"
@@ -89,6 +91,24 @@ def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
         _check_same_labels(runs[0], run)
         _check_same_scans(runs[0], run)
     return [run._replace(pairs=run.pairs.loc[runs[0].pairs.index]) for run in runs]
+
+
+def row_names(folders: Sequence[Path]) -> list[str]:
+    """What runs are called unless told: as their folders, with so many of those above as it takes to tell them apart.
+
+    The folders `r1`, `r2`, ... of an evaluation with several r are `r=1`, `r=2`, ..., if need be after the name of
+    the folder they are in.
+    """
+    parts = [folder.resolve().parts for folder in folders]
+    names = [""] * len(parts)
+    for number, own in enumerate(parts):
+        others = [other for place, other in enumerate(parts) if place != number]
+        length = next((k for k in range(1, len(own)) if all(own[-k:] != other[-k:] for other in others)), 1)
+        above, last = "/".join(own[-length:-1]), own[-1]
+        repeated = _REPEATED.fullmatch(last)
+        words = [above, f"r={repeated[1]}"] if repeated else [f"{above}/{last}".lstrip("/")]
+        names[number] = ", ".join(word for word in words if word)
+    return names
 
 
 def read_run(folder: Path, name: str) -> Run:

@@ -14,7 +14,7 @@ _LATEX = {
     "<": "$<$", ">": "$>$", "\N{MINUS SIGN}": "$-$",
     "[": "{[}", "]": "{]}",  # a row that begins with a bracket would be an option of \\
 }  # fmt: skip
-_GAP = 2  # blanks between two columns
+_GAP = 3  # blanks between two columns
 _LONGEST_NAME = 32
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 from regcascade.cli import main
 from regcascade.evaluation import summarise
 from regcascade.report.compare import compare, numbers, print_comparison, shown_table, shown_tests, write_comparison
-from regcascade.report.evaluated import INITIAL, before_registration, find_runs, read_run, read_runs
+from regcascade.report.evaluated import INITIAL, before_registration, find_runs, read_run, read_runs, row_names
 from regcascade.report.markup import latex, markdown, terminal_tables
 from regcascade.report.statistics import bootstrap_intervals
 
@@ -294,7 +294,22 @@ def test_names_are_one_for_each_run_and_unique(tmp_path, two):
     assert "--names gives 1 names for 2 runs" in refused(two, ["A"])
     assert "A would name several rows" in refused(two, ["A", "A"])
     assert INITIAL in refused(two, ["A", INITIAL])
-    assert "--names" in refused([two[0], write(tmp_path / "later" / "vm", table())])
+
+
+def test_rows_are_named_by_as_much_of_their_folders_as_tells_them_apart(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert row_names([a / "vm", a / "dr"]) == ["vm", "dr"]
+    assert row_names([a / "vm", b / "vm", a / "dr"]) == ["a/vm", "b/vm", "dr"]
+    assert row_names([a / "r1", a / "r2"]) == ["r=1", "r=2"]
+    assert row_names([a / "r1", b / "r1", b / "r20"]) == ["a, r=1", "b, r=1", "r=20"]
+    assert row_names([a / "rate1", a]) == ["rate1", "a"]
+
+
+def test_the_folder_of_an_evaluation_with_several_r_stands_for_each(tmp_path):
+    for r in (1, 2, 3):
+        write(tmp_path / "shared" / f"r{r}", table(0.1 * r))
+    runs = read_runs(find_runs([tmp_path / "shared"])[0])
+    assert shown_table(compare(runs))["Method"].tolist() == ["r=1", "r=2", "r=3"]
 
 
 def test_files_are_written_and_stale_tests_removed(tmp_path, two):
@@ -336,7 +351,7 @@ def test_no_column_is_cut_off_in_a_narrow_terminal(two):
     print_comparison(compare(read_runs(two), per_label=True), console)
     shown = console.export_text()
     assert "…" not in shown
-    for heading in ("Dice left kidney", "Paper size [MiB]", "W., Holm"):
+    for heading in ("Method ", "Difference ", "Dice left kidney", "Paper size [MiB]", "W., Holm"):
         assert heading in shown
     assert max(map(len, shown.splitlines())) <= 60
 
