@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from regcascade.cascades import Cascade, build
+from regcascade.files import written_whole
 from regcascade.module import CHECKPOINT_KEY
 from regcascade.registry import Spec
 from regcascade.version import __version__
@@ -46,6 +47,7 @@ class Checkpoint:
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"The model that {self.path} describes cannot be built: {error}") from error
         self.load_into(cascade)
+        cascade.description = self.description
         return cascade.eval()
 
     def load_into(self, cascade: Cascade) -> None:
@@ -98,6 +100,17 @@ def describe(
         "label_names": {int(label): str(name) for label, name in label_names.items()},
         "preprocessing": dict(preprocessing), "data": dict(data), "loss": dict(loss or {}),
     }  # fmt: skip
+
+
+def write(path: str | Path, cascade: Cascade, description: Mapping[str, Any]) -> None:
+    """Write a cascade as a checkpoint, whole or not at all, with what it says of itself (see `describe`).
+
+    It loads, registers and evaluates like one of a training, and a training can start from it (`init=`); there is none
+    to resume.
+    """
+    state = {f"{PREFIX}{key}": value.detach().cpu() for key, value in cascade.state_dict().items()}
+    with written_whole(Path(path)) as temporary:
+        torch.save({"state_dict": state, CHECKPOINT_KEY: dict(description), "global_step": 0}, temporary)
 
 
 def read(path: str | Path) -> Checkpoint:

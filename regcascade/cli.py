@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from regcascade.commands import compare, figures, model, prepare
+from regcascade.commands import compare, figures, import_, model, prepare
 from regcascade.entry import clear_errors
 from regcascade.version import __version__
 
-COMMANDS = (model, prepare, compare, figures)
+COMMANDS = (model, prepare, compare, figures, import_)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from torch import nn
 
 from regcascade.nets.base import shrink_head
 from regcascade.nets.blocks import init_like_the_first_paper
-from regcascade.nets.vtn import WIDTHS, VTNEncoder
+from regcascade.nets.vtn import VTNEncoder
 from regcascade.registration import Affine
 from regcascade.registry import check_choice
 from regcascade.types import Image, Size, size_of
@@ -34,8 +34,8 @@ class AffineNetwork(nn.Module):
         self.size = size
         last = tuple(-(-side // 64) for side in size)
         self.encoder = VTNEncoder()
-        self.matrix = nn.Conv3d(WIDTHS[-1], 9, last, bias=False)
-        self.offset = nn.Conv3d(WIDTHS[-1], 3, last, bias=False)
+        self.matrix = nn.Conv3d(self.encoder.widths[-1], 9, last, bias=False)
+        self.offset = nn.Conv3d(self.encoder.widths[-1], 3, last, bias=False)
         self.apply(init_like_the_first_paper)
         if head_init == "near_zero":
             shrink_head(self.matrix)

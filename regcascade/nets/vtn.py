@@ -8,19 +8,21 @@ from torch import Tensor, nn
 from regcascade.nets.base import NETS, Network
 from regcascade.nets.blocks import LEAK, SameConv3d, UpConv3d, conv
 
-WIDTHS = (16, 32, 64, 128, 256, 512)  # at 1/2, 1/4, ... 1/64
+WIDTH = 16  # feature maps at 1/2
+LEVELS = 6  # 1/2, 1/4, ... 1/64, each with twice the maps of the one before
 
 
 class VTNEncoder(nn.Module):
     """Six stride-2 convolutions, each followed by another from the third on; also the affine network's trunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
+        self.widths = tuple(width * 2**k for k in range(LEVELS))
         self.levels = nn.ModuleList()
-        for k, width in enumerate(WIDTHS):
-            layers = [conv(WIDTHS[k - 1] if k else 2, width, stride=2)]
+        for k, maps in enumerate(self.widths):
+            layers = [conv(self.widths[k - 1] if k else 2, maps, stride=2)]
             if k >= 2:
-                layers.append(conv(width, width))
+                layers.append(conv(maps, maps))
             self.levels.append(nn.Sequential(*layers))
 
     def forward(self, pair: Tensor) -> list[Tensor]:
@@ -40,6 +42,7 @@ class VTN(Network):
     multi-scale cascade, 3^3 heads read the concatenated maps at 1/2 and 1/4.
 
     Args:
+        width: feature maps at 1/2, twice as many at each level below; 16 in both papers.
         levels, flow_multiplier, input_order, head_init: see `Network`.
     """
 
@@ -49,26 +52,30 @@ class VTN(Network):
     def __init__(
         self,
         *,
+        width: int = WIDTH,
         levels: Iterable[int] = (0,),
         flow_multiplier: float = 1.0,
         input_order: str = "fixed_first",
         head_init: str = "near_zero",
     ) -> None:
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init)
-        self.encoder = VTNEncoder()
+        if width < 1:
+            raise ValueError(f"width={width}: it counts feature maps, so it is 1 or more.")
+        self.encoder = VTNEncoder(width)
+        widths = self.encoder.widths
         self.predictions, self.up_predictions, self.up_features = (
             nn.ModuleList(),
             nn.ModuleList(),
             nn.ModuleList(),
         )
-        width = WIDTHS[-1]
-        for skip in reversed(WIDTHS[:-1]):
-            self.up_features.append(UpConv3d(width, skip))
-            self.predictions.append(SameConv3d(width, 3))
+        maps = widths[-1]
+        for skip in reversed(widths[:-1]):
+            self.up_features.append(UpConv3d(maps, skip))
+            self.predictions.append(SameConv3d(maps, 3))
             self.up_predictions.append(UpConv3d(3, 3))
-            width = 2 * skip + 3
+            maps = 2 * skip + 3
         self.activation = nn.LeakyReLU(LEAK)
-        heads = {0: UpConv3d(width, 3), 1: SameConv3d(width, 3), 2: SameConv3d(2 * WIDTHS[1] + 3, 3)}
+        heads = {0: UpConv3d(maps, 3), 1: SameConv3d(maps, 3), 2: SameConv3d(2 * widths[1] + 3, 3)}
         self.heads.update({str(level): heads[level] for level in self.levels})
         self.initialise()
 

@@ -162,8 +162,8 @@ def test_options_with_a_wrong_value_are_refused(name, option):
 def test_unknown_networks_and_options_are_refused():
     with pytest.raises(ValueError, match=r"Unknown network 'voxelmorf'. .*voxelmorph.*'voxelmorph'\?"):
         build_net("voxelmorf")
-    with pytest.raises(ValueError, match=r"network 'vtn' has no option 'width'"):
-        build_net({"name": "vtn", "width": 3})
+    with pytest.raises(ValueError, match=r"network 'vtn' has no option 'depth'"):
+        build_net({"name": "vtn", "depth": 3})
 
 
 def test_the_paper_s_heads_are_an_option(name):
