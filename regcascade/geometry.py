@@ -133,7 +133,7 @@ def voxels_of(image: sitk.Image) -> np.ndarray:
 
 
 @kept_locale()
-def read_scan(path: Path) -> sitk.Image:
+def read_scan(path: Path, series: str | None = None) -> sitk.Image:
     """A 3D image as an ITK image, in the pixel type and the intensities of its file.
 
     What nibabel reads comes through nibabel, so that a NIfTI file lies where the rest of regcascade sees it; with a
@@ -141,14 +141,15 @@ def read_scan(path: Path) -> sitk.Image:
 
     Args:
         path: an image file, or the folder of a DICOM series.
+        series: the UID of the series, for a folder that holds several.
 
     Raises:
         ValueError: naming the file, if it cannot be read, is not 3D, has several components, or its grid is sheared.
     """
-    geometry = Geometry.read(path)
+    geometry = Geometry.of_header(read_header(path, series))
     try:
         if path.is_dir():
-            image = sitk.ReadImage(series_files(path))
+            image = sitk.ReadImage(series_files(path, series))
         elif path.name.lower().endswith(NIBABEL_SUFFIXES):
             return _by_nibabel(path, geometry)
         else:

@@ -1,8 +1,8 @@
 """What every cascade strategy is: an optional affine stage, then networks in turn, then a Registration."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -34,6 +34,7 @@ class Cascade(nn.Module, ABC):
     """
 
     levels: ClassVar[tuple[int, ...]] = (0,)
+    description: Mapping[str, Any] | None = None  # what its checkpoint says of it, where it was loaded from one
 
     def __init__(
         self,
@@ -105,6 +106,21 @@ class Cascade(nn.Module, ABC):
         """Register the pairs of a batch, with their alignments if the cascade needs any; see `forward`."""
         alignment = batch.get("alignment") if self.needs_alignment else None
         return self(batch["moving"], batch["fixed"], r, repeat, alignment)
+
+    def about(self, r: int = 1, repeat: str = "stage") -> dict[str, Any]:
+        """What a summary says of it: how it registers, and its size.
+
+        Returns:
+            `n`, `r`, `repeat`, `parameters`, `weights_mib` of float32 weights, and `paper_size_mib` as the second paper
+            counts (weights and Adam's two moments).
+
+        Raises:
+            ValueError: if r or repeat is not valid.
+        """
+        self.order(r, repeat)
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        sizes = {"weights_mib": round(4 * parameters / 2**20, 3), "paper_size_mib": round(12 * parameters / 2**20, 3)}
+        return {"n": self.n, "r": r, "repeat": repeat, "parameters": parameters, **sizes}
 
     def order(self, r: int, repeat: str) -> list[int]:
         """Which network runs at each step."""

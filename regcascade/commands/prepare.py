@@ -75,7 +75,7 @@ def _prepare(options: argparse.Namespace) -> None:
     outcomes = prepare(
         sources,
         options.out,
-        _recipe(options.recipe, options.options),
+        recipe_of(options.recipe, options.options),
         label_names=label_names,
         exclude=excluded,
         workers=options.workers,
@@ -103,7 +103,8 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]
     return read_table(root), {}
 
 
-def _recipe(recipe: str, options: Sequence[str]) -> dict[str, Any]:
+def recipe_of(recipe: str, options: Sequence[str]) -> dict[str, Any]:
+    """The recipe that --recipe and --set describe, its name among its options."""
     spec: dict[str, Any] = {"name": recipe}
     if recipe.endswith((".yaml", ".yml")):
         content = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))

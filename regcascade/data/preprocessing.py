@@ -87,7 +87,7 @@ class Preprocessing:
         """
         header = read_header(image)
         scan = read_volume(image)
-        _check_intensities(scan, image)
+        check_intensities(scan, image)
         scan = self._named(scan, image)
         if mask is not None:
             scan = scan * _inside(mask, image, header)
@@ -170,7 +170,8 @@ def _inside(path: Path, image: Path, header: Header) -> Tensor:
     return inside.float()
 
 
-def _check_intensities(scan: MetaTensor, path: Path) -> None:
+def check_intensities(scan: MetaTensor, path: Path) -> None:
+    """Raise ValueError naming the file if a scan has voxels that are not finite, or all equal."""
     if not torch.isfinite(scan).all():
         raise ValueError(f"{path} has voxels that are NaN or infinite. Mend the file, or leave the scan out.")
     if scan.min() == scan.max():

@@ -1,0 +1,148 @@
+"""The folder of a registration: written aside and put in place whole."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+from scipy.ndimage import zoom
+
+from regcascade.checkpoint import file_hash
+from regcascade.files import git_state
+from regcascade.geometry import Geometry, write_scan
+from regcascade.native.register import Registered
+from regcascade.registry import check_choice
+from regcascade.report.pictures import registration_figure
+from regcascade.report.style import write_figure
+from regcascade.version import __version__
+
+REPORT, PICTURE = "report.json", "registration.png"
+MOVED, MOVED_LABELS, MOVED_POINTS = "moved.nii.gz", "moved_labels.nii.gz", "moved_points.csv"
+DISPLACEMENT, INVERSE, TRANSFORM = "displacement.nii.gz", "inverse_displacement.nii.gz", "transform.h5"
+JACOBIAN, UNREACHED = "jacobian.nii.gz", "no_inverse.nii.gz"
+FORMATS = ("itk", "learn2reg")
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """See before any work that results can go to a folder.
+
+    Raises:
+        ValueError: if it is a file, holds something and may not be overwritten, or cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file; name a folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise ValueError(f"--out {folder} is not empty: name another folder, or add --overwrite.")
+        if not (folder / REPORT).is_file():
+            raise ValueError(
+                f"--out {folder} holds something else than a registration (it has no {REPORT}), and will not be "
+                "overwritten: name another folder."
+            )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be written: {error}") from error
+
+
+def write_registration(result: Registered, folder: Path, form: str = "itk") -> dict[str, Any]:
+    """Write everything a registration gives, whole or not at all; a folder that is there is replaced.
+
+    Args:
+        result: of `register`.
+        folder: where to.
+        form: `itk`, or `learn2reg` for the displacement in that challenge's form too.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        ValueError: if it cannot be written.
+    """
+    check_choice("format", form, FORMATS)
+    try:
+        with _beside(folder) as aside:
+            _write_volumes(result, aside)
+            if form == "learn2reg":
+                _write_learn2reg(result, aside)
+            write_figure(registration_figure(result.batch, result.registration), aside / PICTURE)
+            report = _report(result, aside)
+            (aside / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            aside.rename(folder)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written: {error}") from error
+    return report
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """An empty folder next to another, that is gone at the end unless it was renamed."""
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_volumes(result: Registered, folder: Path) -> None:
+    fixed, moving = result.fixed.geometry, result.moving.geometry
+    write_scan(result.moved, folder / MOVED)
+    if result.moved_labels is not None:
+        write_scan(result.moved_labels, folder / MOVED_LABELS)
+    if result.moved_points is not None:
+        _write_points(result.moved_points, fixed, folder / MOVED_POINTS)
+    result.transform.save(folder / DISPLACEMENT)
+    result.transform.save(folder / TRANSFORM)
+    result.inverse.transform.save(folder / INVERSE)
+    write_scan(fixed.as_itk(result.transform.jacobian_det().astype(np.float32)), folder / JACOBIAN)
+    if not result.inverse.reached.all():
+        write_scan(moving.as_itk((~result.inverse.reached).astype(np.uint8)), folder / UNREACHED)
+
+
+def _write_points(places: np.ndarray, grid: Geometry, path: Path) -> None:
+    """Voxel coordinates of a grid, as landmarks are read, and mm in RAS beside them."""
+    columns = np.concatenate([grid.to_voxels(places), places], axis=1)
+    table = pd.DataFrame(columns, columns=["x", "y", "z", "x_ras_mm", "y_ras_mm", "z_ras_mm"])
+    table.to_csv(path, index=False, float_format="%.5f")
+
+
+def _write_learn2reg(result: Registered, folder: Path) -> None:
+    """Displacement in voxels: from a voxel of the fixed scan to that of the moving one, both counted along the arrays.
+
+    `disp_FIXED_MOVING.nii.gz` is `(X, Y, Z, 3)` at full resolution, as the challenge takes it since 2022;
+    `disp_FIXED_MOVING.npz` is `(3, X/2, Y/2, Z/2)` float16 at half, as it did before.
+    """
+    grid, total = result.fixed.geometry, result.transform.total()
+    voxels = np.stack(np.meshgrid(*[np.arange(side) for side in grid.shape], indexing="ij"), axis=-1)
+    places = voxels.reshape(-1, 3) @ grid.affine[:3, :3].T + grid.affine[:3, 3] + total.reshape(-1, 3)
+    field = (result.moving.geometry.to_voxels(places).reshape(voxels.shape) - voxels).astype(np.float32)
+    stem = f"disp_{result.fixed.name}_{result.moving.name}"
+    nibabel.save(nibabel.Nifti1Image(field, grid.affine), folder / f"{stem}.nii.gz")
+    np.savez_compressed(folder / f"{stem}.npz", _halved(field).astype(np.float16))
+
+
+def _halved(field: np.ndarray) -> np.ndarray:
+    """`(X, Y, Z, 3)` as `(3, X/2, Y/2, Z/2)`, by the spline of order 2 that the challenge enlarges it with."""
+    return np.stack([zoom(field[..., axis], 0.5, order=2) for axis in range(3)])
+
+
+def _report(result: Registered, folder: Path) -> dict[str, Any]:
+    path = result.report["checkpoint"]
+    return {
+        **result.report,
+        "checkpoint_sha256": None if path is None else file_hash(path),
+        "version": __version__,
+        "commit": git_state()["commit"],
+        "files": [*sorted(file.name for file in folder.iterdir()), REPORT],
+    }

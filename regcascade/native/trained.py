@@ -1,0 +1,133 @@
+"""A trained cascade with how its images are made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import axcodes2ornt, io_orientation
+
+from regcascade.cascades import Cascade
+from regcascade.checkpoint import Checkpoint, CheckpointError, read
+from regcascade.data.recipes import Generic, Liver, Recipe, build_recipe
+from regcascade.native.scans import Scan
+from regcascade.registry import Spec
+
+SAME_SPACING = 0.01  # voxels that differ by less, relatively, are not resampled
+FAINT = 0.1  # of 0..1: what a scan must span to look like those of the training
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A cascade, the recipe of its images and the objective it was trained for.
+
+    Attributes:
+        cascade: with its weights.
+        recipe: from a raw scan to what the cascade sees.
+        loss: the options of the training objective; empty if unknown.
+        path: the checkpoint, if it was read from one here.
+    """
+
+    cascade: Cascade
+    recipe: Recipe
+    loss: Mapping[str, Any]
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, model: "Cascade | Checkpoint | Path | str", recipe: Spec | None = None) -> "Trained":
+        """What a checkpoint holds, or a cascade that `load` gave.
+
+        Args:
+            model: a checkpoint file, or what `checkpoint.read` or `load` made of it.
+            recipe: how to make its images, in place of what it says itself.
+
+        Raises:
+            ValueError: if it does not say how its images are made and no recipe is given.
+        """
+        checkpoint = read(model) if isinstance(model, Path | str) else model
+        if isinstance(checkpoint, Checkpoint):
+            cascade, path = checkpoint.build(), checkpoint.path
+        else:
+            cascade, path = checkpoint, None
+        description = cascade.description
+        if description is None and recipe is None:
+            raise ValueError(
+                "This cascade was built, not loaded, so that nothing is known of how its images are made: give the "
+                "checkpoint file or what regcascade.load makes of it, or a recipe."
+            )
+        chosen = build_recipe(recipe) if recipe is not None else recipe_of(description or {}, path)
+        if cascade.size not in (None, tuple(chosen.size)):
+            raise CheckpointError(
+                f"The affine network was trained for volumes of {list(cascade.size or ())} voxels, and the recipe "
+                f"makes {list(chosen.size)}: give it that size."
+            )
+        return cls(cascade, chosen, (description or {}).get("loss") or {}, path)
+
+    def prepare(self, scan: Scan, whole: bool = False) -> MetaTensor:
+        """A scan as the cascade sees it: `(1, X, Y, Z)` in 0..1, with its affine.
+
+        Args:
+            scan: as it is.
+            whole: do not cut it, whatever its size becomes; for resampling onto another grid later.
+        """
+        recipe = self.recipe
+        spacing = getattr(recipe, "spacing", None)
+        volume = scan.volume
+        if isinstance(recipe, Generic) and spacing is not None:
+            own = _spacing_in(volume, recipe.orientation)
+            if np.abs(own / np.asarray(spacing, dtype=float) - 1).max() < SAME_SPACING:
+                recipe, spacing = replace(recipe, spacing=None), None
+        if whole and not isinstance(recipe, Liver) and getattr(recipe, "fit", "crop_pad") == "crop_pad":
+            recipe = replace(recipe, size=(_longest_side(scan, spacing),) * 3)
+        image, _ = recipe(volume, None, scan.mask)
+        return image
+
+
+def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
+    """The recipe of a model's images: that of its prepared cases, or what its data set did to raw scans.
+
+    A data set that reads raw scans neither turns nor respaces them; here a scan is brought to the orientation, and
+    where the size is reached by cutting and padding to the spacing too, that were usual among those it was trained on.
+    """
+    made = description.get("preprocessing", {})
+    if made.get("recipe"):
+        return build_recipe(made["recipe"])
+    if "fit" not in made:
+        raise ValueError(
+            f"{path or 'The model'} does not say how its images were made (they came ready, or by several recipes): "
+            "name a recipe (--recipe)."
+        )
+    kept = {key: made[key] for key in ("size", "fit", "pad", "intensity", "percentiles", "window")}
+    spacing = made.get("spacing") if made["fit"] == "crop_pad" else None
+    return Generic(orientation=made.get("orientation", "RAS"), spacing=spacing, **kept)
+
+
+def intensity_warning(image: torch.Tensor, name: str) -> str | None:
+    """What to say of a prepared image that uses little of 0..1, as one of another modality would."""
+    low, high = torch.quantile(image.flatten()[:: max(1, image.numel() // 2**20)].float(), torch.tensor([0.005, 0.995]))
+    span = float(high - low)
+    if span >= FAINT:
+        return None
+    return (
+        f"{name} spans {100 * span:.1f} % of the intensities that the model was trained on: is it of another modality, "
+        "or in other units?"
+    )
+
+
+def _spacing_in(volume: MetaTensor, orientation: str) -> np.ndarray:
+    """Voxel sizes along the axes that an orientation names."""
+    affine = np.asarray(volume.affine)
+    found = dict(zip(io_orientation(affine)[:, 0].astype(int), voxel_sizes(affine), strict=True))
+    wanted = axcodes2ornt(orientation)[:, 0].astype(int)
+    return np.array([found[world] for world in wanted])
+
+
+def _longest_side(scan: Scan, spacing: Sequence[float] | None) -> int:
+    """Voxels that hold a scan, however it is turned, along any axis."""
+    extents = np.asarray(scan.geometry.shape) * np.asarray(scan.geometry.spacing)
+    smallest = min(spacing) if spacing is not None else min(scan.geometry.spacing)
+    return int(np.ceil(extents.max() / smallest)) + 2
