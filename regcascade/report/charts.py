@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -22,6 +23,7 @@ Tables = Mapping[str, pd.DataFrame]
 MEASURES = {"dice_mean": "Dice", "cc": "CC"}
 UNREGISTERED = "before registration"
 BINS, PAIRS_A_BIN = 8, 6  # of the mean line in the scatter: so many at most, with so many pairs at least
+FILLED = 0.6  # opacity of boxes
 _LONGEST_NAME = 22
 _MOST_CASES = 20
 
@@ -44,6 +46,12 @@ def label_columns(tables: Tables) -> list[str]:
     return [c for c in columns if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
 
 
+def has_initial(tables: Tables) -> bool:
+    """Whether any pair has Dice, or what stands for it, both before and after registration."""
+    measure = measure_of(tables)
+    return any(not _before_and_after(table, measure).empty for table in tables.values())
+
+
 def by_quality(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """The pairs that have a measure, the worst first; of equal ones the first in the table."""
     return table[table[column].notna()].sort_values(column, kind="stable")
@@ -62,7 +70,7 @@ def label_boxes(tables: Tables) -> Figure:
     measure = measure_of(tables)
     columns = [measure, *label_columns(tables)] if measure == "dice_mean" else [measure]
     first = next(iter(tables.values()))
-    series = [(UNREGISTERED, first, BEFORE, GREY)] if _has_before(first, measure) else []
+    series = [(UNREGISTERED, first, BEFORE, "white")] if _has_before(first, measure) else []
     series += [(name, table, "", series_style(number)[0]) for number, (name, table) in enumerate(tables.items())]
     pitch = 0.14 if len(series) * len(columns) <= 60 else 0.08
     figure = empty_figure(max(1.0 + pitch * len(columns) * (len(series) + 1), 1.6), layout="constrained")
@@ -76,7 +84,9 @@ def label_boxes(tables: Tables) -> Figure:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"{MEASURES[measure]} of {_count(tables)}; box: quartiles, whiskers: 5 to 95 %")
-    handles = [Patch(facecolor=colour, alpha=0.6, label=shortened(name, 40)) for name, _, _, colour in series]
+    handles = [
+        Patch(facecolor=to_rgba(colour, FILLED), edgecolor=GREY, label=shortened(n, 40)) for n, _, _, colour in series
+    ]
     _legend_above(figure, handles)
     return figure
 
@@ -95,15 +105,14 @@ def against_initial(tables: Tables) -> Figure:
         ValueError: if no method has the measure before registration.
     """
     measure = measure_of(tables)
-    if not any(_has_before(table, measure) for table in tables.values()):
-        raise ValueError(f"No table has {measure}{BEFORE}, which this figure is drawn against.")
+    if not has_initial(tables):
+        raise ValueError(f"No pair has both {measure} and {measure}{BEFORE}, which this figure is drawn against.")
     figure = empty_figure(4.2, layout="constrained")
-    axes = figure.subplots()
-    ends = []
+    axes, ends, lines = figure.subplots(), [], False
     for number, table in enumerate(tables.values()):
-        if not _has_before(table, measure):
+        both = _before_and_after(table, measure).sort_values(measure + BEFORE)
+        if both.empty:
             continue
-        both = table[[measure + BEFORE, measure]].dropna().sort_values(measure + BEFORE)
         initial, after = (both[column].to_numpy() for column in both)
         colour, marker = series_style(number)
         axes.scatter(
@@ -113,14 +122,17 @@ def against_initial(tables: Tables) -> Figure:
         if bins > 1:
             means = [[part.mean() for part in np.array_split(values, bins)] for values in (initial, after)]
             axes.plot(*means, color=colour, marker=marker, markersize=5, markeredgecolor="white", linewidth=1.5)
+            lines = True
         ends += [initial.min(), initial.max()]
     low, high = min(ends), max(ends)
     axes.axline((low, low), slope=1, color=GREY, linestyle="--", linewidth=1, zorder=0)
     margin = 0.03 * max(high - low, 0.1)
     axes.set_xlim(low - margin, high + margin)
     name = MEASURES[measure]
-    axes.set(xlabel=f"{name} before registration", ylabel=f"{name} after registration")
-    _legend_above(figure, [*_handles(list(tables)), Line2D([], [], color=GREY, linestyle="--", label="no change")])
+    meaning = "; lines: means of groups of pairs of similar initial " + name if lines else ""
+    axes.set(xlabel=f"{name} before registration{meaning}", ylabel=f"{name} after registration")
+    no_change = Line2D([], [], color=GREY, linestyle="--", label="no change")
+    _legend_above(figure, [*_handles(list(tables), joined=lines), no_change])
     return figure
 
 
@@ -150,7 +162,8 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
             line = part.groupby(x)["mean"].mean()
             axes.plot(line.index, line, color=colour, linewidth=1.5)
             axes.plot(part[x], part["mean"], color=colour, marker=marker, markersize=6, linestyle="none")
-            handles.append(Line2D([], [], color=colour, marker=marker, label=shortened(name, 40)))
+            joined = "-" if len(line) > 1 else "none"
+            handles.append(Line2D([], [], color=colour, marker=marker, linestyle=joined, label=shortened(name, 40)))
         axes.set_xscale("log")
         axes.xaxis.set(
             major_locator=FixedLocator(sorted(settings[x].unique())),
@@ -187,7 +200,7 @@ def extreme_cases(tables: Tables, count: int = 5) -> Figure:
         if _has_before(first, measure):
             initial = float(first.loc[[pair], measure + BEFORE].iloc[0])
             values.append(initial)
-            axes.plot(initial, row, "o", color=GREY, markerfacecolor="white", markersize=6, zorder=3)
+            axes.plot(initial, row, "o", color=GREY, markerfacecolor="white", markersize=7.5, zorder=3)
         axes.plot([min(values), max(values)], [row, row], color="0.8", linewidth=1.5, zorder=1)
         for number, value in enumerate(after.loc[[pair]].iloc[0]):
             colour, marker = series_style(number)
@@ -197,7 +210,7 @@ def extreme_cases(tables: Tables, count: int = 5) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel(f"{MEASURES[measure]}; above: the {len(worst)} worst of {len(order)} pairs, below: the best")
     ring = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label=UNREGISTERED)
-    _legend_above(figure, [*([ring] if _has_before(first, measure) else []), *_handles(list(tables))])
+    _legend_above(figure, [*([ring] if _has_before(first, measure) else []), *_handles(list(tables), joined=False)])
     return figure
 
 
@@ -211,6 +224,7 @@ def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colo
     drawn = [(column, position) for column, position in zip(values, positions, strict=True) if len(column)]
     if not drawn:
         return
+    dots = GREY if colour == "white" else colour
     axes.boxplot(
         [column for column, _ in drawn],
         positions=[position for _, position in drawn],
@@ -219,11 +233,11 @@ def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colo
         whis=(5, 95),
         patch_artist=True,
         manage_ticks=False,
-        boxprops={"facecolor": colour, "alpha": 0.6, "linewidth": 0.6},
+        boxprops={"facecolor": to_rgba(colour, FILLED), "linewidth": 0.6},
         medianprops={"color": "black", "linewidth": 1.4},
         whiskerprops={"linewidth": 0.6},
         capprops={"linewidth": 0.6},
-        flierprops={"marker": ".", "markersize": 2.5, "markerfacecolor": colour, "markeredgecolor": colour},
+        flierprops={"marker": ".", "markersize": 2.5, "markerfacecolor": dots, "markeredgecolor": dots},
     )
 
 
@@ -234,10 +248,10 @@ def _legend_above(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
     figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, handlelength=1.4, columnspacing=1.2)
 
 
-def _handles(names: Sequence[str]) -> list[Line2D]:
-    styles = [series_style(number) for number in range(len(names))]
+def _handles(names: Sequence[str], joined: bool) -> list[Line2D]:
+    styles, line = [series_style(number) for number in range(len(names))], "-" if joined else "none"
     return [
-        Line2D([], [], color=colour, marker=marker, markersize=5, label=shortened(name, 40))
+        Line2D([], [], color=colour, marker=marker, markersize=5, linestyle=line, label=shortened(name, 40))
         for name, (colour, marker) in zip(names, styles, strict=True)
     ]
 
@@ -250,6 +264,10 @@ def _label_name(column: str) -> str:
 
 def _known(table: pd.DataFrame, column: str) -> np.ndarray:
     return table[column].dropna().to_numpy() if column in table else np.empty(0)
+
+
+def _before_and_after(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    return table.reindex(columns=[measure + BEFORE, measure]).dropna()
 
 
 def _has_before(table: pd.DataFrame, measure: str) -> bool:

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from regcascade.checkpoint import Checkpoint, file_hash, read
 from regcascade.data import RegistrationData, build_data
 from regcascade.data.pairs import ListedPairs, NamePair, collate
-from regcascade.evaluation import BEFORE
 from regcascade.registry import did_you_mean
 from regcascade.report.charts import (
     Tables,
@@ -23,6 +22,7 @@ from regcascade.report.charts import (
     against_initial,
     by_quality,
     extreme_cases,
+    has_initial,
     label_boxes,
     measure_of,
     worst_and_best,
@@ -57,9 +57,8 @@ def set_figures(tables: Tables, settings: pd.DataFrame | None = None) -> Iterato
     Raises:
         ValueError: if no pair has Dice or CC.
     """
-    measure = measure_of(tables)
     yield "labels", label_boxes(tables)
-    if any(measure + BEFORE in table for table in tables.values()):
+    if has_initial(tables):
         yield "initial", against_initial(tables)
     yield "cases", extreme_cases(tables)
     if settings is not None and (settings[["n", "r"]].nunique() > 1).any():

@@ -19,7 +19,7 @@ OF_FIXED, OF_MOVING = SKY_BLUE, ORANGE
 THICK, THIN = 1.5, 0.7  # points
 LINE = SKY_BLUE
 FOLDED = YELLOW  # the one colour that stands out from the dark brown of small determinants
-_SMALLEST_SHOWN, _LARGEST_SHOWN = -1.0, 1.0  # of the determinant, as powers of two
+SMALLEST_SHOWN, LARGEST_SHOWN = -2.0, 2.0  # of the determinant, as powers of two
 
 
 class View(NamedTuple):
@@ -109,7 +109,7 @@ def draw_grid(axes: Axes, view: View, moved: Tensor, total: Tensor, determinant:
 def draw_determinant(axes: Axes, view: View, determinant: Tensor) -> None:
     """The Jacobian determinant on a logarithmic scale, 1 (no change of volume) in the middle; folded voxels marked."""
     exponent = determinant.clamp(min=1e-3).log2()
-    view.show(axes, view.plane.cut(exponent)[..., 0], DIVERGING, (_SMALLEST_SHOWN, _LARGEST_SHOWN))
+    view.show(axes, view.plane.cut(exponent)[..., 0], DIVERGING, (SMALLEST_SHOWN, LARGEST_SHOWN))
     _mark_folded(axes, view, determinant)
 
 

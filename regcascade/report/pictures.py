@@ -19,8 +19,10 @@ from regcascade.registration import Registration
 from regcascade.report.panels import (
     DIVERGING,
     FOLDED,
+    LARGEST_SHOWN,
     OF_FIXED,
     OF_MOVING,
+    SMALLEST_SHOWN,
     THICK,
     THIN,
     View,
@@ -42,6 +44,8 @@ MOST_STAGES = 6
 _SIDE, _BETWEEN_HALVES, _BETWEEN_PLANES = 0.08, 0.2, 0.04
 _HEAD, _TITLE, _FOOT = 0.6, 0.19, 0.08
 _LOWEST_ROW, _HIGHEST_ROW = 0.5, 2.2
+
+_FULL_COLOUR = 99.5  # percentile of the displacements in the planes: a few outliers would leave the rest pale
 
 
 class _Shown(NamedTuple):
@@ -134,8 +138,9 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     right: the outlines of the labels over the fixed image, before and after (the difference of the images where
     there are none); the own flow of each stage and, beside the grid, the total one. Their colours are the first
     paper's: white is no displacement, and the absolute displacements along x, y and z take away red, green and
-    blue; the title says how many voxels take away all of it. Every slice has the proportions of the fixed scan
-    in mm; its first axis runs to the right and its second up, each in the array's order.
+    blue; the title says how many voxels (the 99.5th percentile in the planes) take away all of it. Every slice has
+    the proportions of the fixed scan in mm; its first axis runs to the right and its second up, each in the array's
+    order.
 
     Args:
         batch: the pairs.
@@ -261,8 +266,9 @@ def _draw_total(page: _Page, pair: _Pair) -> None:
 
 
 def _draw_flow(page: _Page, row: int, what: str, flow: Tensor) -> None:
-    full = max(float(view.plane.cut(flow.abs()).max()) for view in page.views)
-    for axes, view in page.cells(row, True, f"{what}, to {full:.2f} voxels"):
+    seen = np.concatenate([view.plane.cut(flow.abs()).ravel() for view in page.views])
+    full = float(np.percentile(seen, _FULL_COLOUR))
+    for axes, view in page.cells(row, True, f"{what}, full colour: {full:.2f} voxels"):
         draw_flow(axes, view, flow, full)
 
 
@@ -271,9 +277,9 @@ def _draw_legend(page: _Page, pair: _Pair) -> None:
     top = bottom + page.row_height
     bar = page.add_axes(left + 0.05, top - 0.1, 0.6 * width, 0.1)
     bar.set_label("colour bar")
-    colours = ScalarMappable(Normalize(-1, 1), DIVERGING)
-    page.figure.colorbar(colours, cax=bar, orientation="horizontal", ticks=[-1, 0, 1], extend="both")
-    bar.set_xticklabels(["½", "1", "2"], fontsize=POINTS)
+    colours = ScalarMappable(Normalize(SMALLEST_SHOWN, LARGEST_SHOWN), DIVERGING)
+    page.figure.colorbar(colours, cax=bar, orientation="horizontal", ticks=[-2, -1, 0, 1, 2], extend="both")
+    bar.set_xticklabels(["¼", "½", "1", "2", "4"], fontsize=POINTS)
     bar.tick_params(length=2, pad=1)
     page.write(left, top + 0.04, "determinant")
     entries: list[Line2D | Patch] = [Patch(facecolor=FOLDED, edgecolor="0.5", label="folded")]

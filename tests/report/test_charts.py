@@ -14,12 +14,13 @@ from regcascade.report.charts import (
     against_initial,
     by_quality,
     extreme_cases,
+    has_initial,
     label_boxes,
     label_columns,
     measure_of,
     worst_and_best,
 )
-from regcascade.report.style import GREY, MARKERS, POINTS, SERIES, WIDTH, series_style, shortened
+from regcascade.report.style import MARKERS, POINTS, SERIES, WIDTH, series_style, shortened
 
 
 def table(gain: float, pairs: int = 24) -> pd.DataFrame:
@@ -53,7 +54,7 @@ def test_boxes_are_of_every_label_and_method_and_of_before(tables):
     boxes = {round(np.mean(patch.get_path().vertices[:4, 1])): patch for patch in axes.patches}
     assert sorted(boxes) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
     colours = [boxes[place].get_facecolor() for place in (0, 1, 2)]
-    assert colours == [to_rgba(colour, 0.6) for colour in (GREY, *SERIES[:2])]
+    assert colours == [to_rgba(colour, 0.6) for colour in ("white", *SERIES[:2])]
     quartiles = boxes[6].get_path().vertices[:, 0]  # of the second method's liver
     np.testing.assert_allclose([quartiles.min(), quartiles.max()], [0.35 + 0.15, 0.65 + 0.15], atol=1e-9)
 
@@ -123,6 +124,16 @@ def test_the_worst_and_best_cases_are_those_by_the_mean_of_the_methods(tables):
     ring = axes.lines[0]
     first = tables["one"].loc[("fixed_05", "moving_05")]
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (first["dice_mean_before"], 0)
+
+
+def test_pairs_that_have_the_measure_only_before_or_only_after_are_left_out_of_the_change():
+    split = pd.DataFrame({"dice_mean": [0.5, math.nan], "dice_mean_before": [math.nan, 0.4]})
+    assert not has_initial({"one": split})
+    with pytest.raises(ValueError, match="No pair has both"):
+        against_initial({"one": split})
+    whole = pd.DataFrame({"dice_mean": [0.5], "dice_mean_before": [0.4]})
+    assert has_initial({"one": split, "other": whole})
+    assert len(against_initial({"one": split, "other": whole}).axes[0].collections) == 1
 
 
 def test_no_case_is_both_worst_and_best():

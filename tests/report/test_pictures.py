@@ -86,14 +86,14 @@ def test_a_page_shows_every_stage_in_three_planes_and_the_labels_before_and_afte
     batch, registration = registered(stages=2, affine=True)
     figure = registration_figure(batch, registration, index=1)
     shown = titles(figure)
-    assert {re.sub(r", (CC|to|Dice) .*", "", title) for title in shown} == {
+    assert {re.sub(r", (CC|full|Dice).*", "", title) for title in shown} == {
         "fixed", "moving", "after affine stage", "after stage 1", "after stage 2",
         "labels before", "labels after", "flow of affine stage", "flow of stage 1", "flow of stage 2", "total flow",
         "moving grid, 0.000 % folded", "Jacobian determinant", "colour bar",
     }  # fmt: skip
     assert all(len(cells(figure, title)) == 3 for title in shown if title != "colour bar")
-    assert "flow of stage 1, to 1.00 voxels" in shown
-    assert "total flow, to 2.00 voxels" in shown
+    assert "flow of stage 1, full colour: 1.00 voxels" in shown
+    assert "total flow, full colour: 2.00 voxels" in shown
     assert "labels after, Dice 1.000" in shown
     before = next(title for title in shown if title.startswith("labels before"))
     assert float(before[-5:]) == pytest.approx(7 / 9, abs=1e-3)
