@@ -47,7 +47,7 @@ def slabs(shape: Size) -> Iterator[tuple[slice, Places]]:
         yield rows, grid.reshape(-1, 3).astype(np.float64)
 
 
-def sampled(volume: Float[Tensor, "1 3 x y z"], to_voxels: np.ndarray, shape: Size) -> Vectors:
+def sampled(volume: Float[Tensor, "1 3 _ _ _"], to_voxels: np.ndarray, shape: Size) -> Vectors:
     """A field at every voxel of another grid, float32.
 
     Args:

@@ -15,7 +15,7 @@ from regcascade.native.initial import INITIALS
 from regcascade.native.outputs import FORMATS, check_folder, write_registration
 from regcascade.native.pairs import FilePair, read_pairs
 from regcascade.native.refine import LOSSES, WHATS
-from regcascade.native.register import PRECISIONS, RegisterOptions, register
+from regcascade.native.pipeline import PRECISIONS, RegisterOptions, register
 from regcascade.native.scans import ScanFiles
 from regcascade.native.trained import Trained
 from regcascade.registry import import_user_modules

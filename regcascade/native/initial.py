@@ -127,11 +127,10 @@ def labels_on(labels: sitk.Image, grid: MetaTensor) -> torch.Tensor:
 
     The grid may be sheared, as an affine map of another one is, which ITK's own resampling does not take.
     """
-    geometry = Geometry.of_image(labels)
-    sides = [np.arange(side) for side in grid.shape[1:]]
-    places = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1)
+    geometry, size = Geometry.of_image(labels), tuple(grid.shape[1:])
+    places = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1).reshape(-1, 3).astype(float)
     voxels = np.round(geometry.to_voxels(apply_affine(np.asarray(grid.affine, dtype=float), places))).astype(int)
     inside = ((voxels >= 0) & (voxels < np.array(geometry.shape))).all(-1)
-    found = np.zeros(inside.shape, dtype=np.int32)
+    found = np.zeros(len(voxels), dtype=np.int32)
     found[inside] = sitk.GetArrayViewFromImage(labels).T[tuple(voxels[inside].T)]
-    return torch.from_numpy(found)[None, None]
+    return torch.from_numpy(found.reshape(1, 1, *size))

@@ -15,7 +15,7 @@ from scipy.ndimage import zoom
 from regcascade.checkpoint import file_hash
 from regcascade.files import git_state
 from regcascade.geometry import Geometry, write_scan
-from regcascade.native.register import Registered
+from regcascade.native.pipeline import Registered
 from regcascade.registry import check_choice
 from regcascade.report.pictures import registration_figure
 from regcascade.report.style import write_figure
