@@ -83,7 +83,7 @@ def chosen_store(cache: bool | str, cases: int, size: Sequence[int]) -> str:
 def available_memory() -> float:
     """Bytes that programs can still take, caches of files not counted; of all memory where that is not known."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         pass

@@ -183,23 +183,22 @@ def sample_pairs(names: Sequence[str], count: int | None, seed: int) -> list[Nam
     """Ordered pairs of `names`, none twice: `count` of them drawn with `seed`; all if None or fewer exist."""
     names = sorted(names)
     others = len(names) - 1
-    total = len(names) * others
-    if count is None or count >= total:
-        codes = np.arange(total)
-    else:
-        codes = np.random.default_rng((seed, _VALIDATION)).choice(total, count, replace=False)
     pairs = []
-    for code in codes.tolist():
+    for code in _some(len(names) * others, count, seed):
         fixed, moving = divmod(code, others)
         pairs.append((names[fixed], names[moving + (moving >= fixed)]))
     return pairs
 
 
 def some_pairs(pairs: Sequence[NamePair], count: int | None, seed: int) -> list[NamePair]:
-    """As many of some pairs as are asked for, drawn by the seed, in their order; all if None or fewer exist."""
-    if count is None or check_count("data.validation_pairs", count, 1) >= len(pairs):
-        return list(pairs)
-    return [pairs[number] for number in sorted(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
+    """As many of some pairs as are asked for, drawn by the seed, in their order; all if None or fewer exist.
+
+    Of all pairs of some names it takes those that `sample_pairs` does: a set is tested on the same pairs when it was
+    prepared as when it is read directly.
+    """
+    if count is not None:
+        check_count("data.validation_pairs", count, 1)
+    return [pairs[number] for number in _some(len(pairs), count, seed)]
 
 
 def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
@@ -282,6 +281,13 @@ def _stack(cases: Sequence[Case], part: Callable[[Case], Tensor | None], what: s
         names = ", ".join(case.name for case in cases)
         raise ValueError(f"The scans {names} have different {what}, {sorted(shapes)}, and cannot share a batch.")
     return torch.stack(tensors)
+
+
+def _some(total: int, count: int | None, seed: int) -> list[int]:
+    """Numbers from 0 to `total`, in order: `count` of them, drawn with `seed`; all if None or fewer exist."""
+    if count is None or count >= total:
+        return list(range(total))
+    return sorted(np.random.default_rng((seed, _VALIDATION)).choice(total, count, replace=False).tolist())
 
 
 def _known(name: str | None, known: set[str], where: str) -> str:

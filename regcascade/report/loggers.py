@@ -99,7 +99,7 @@ class MetricsFile(Logger):
         """The header of a file that is already there, whose last line is closed if a kill cut it short."""
         if not self.path.is_file():
             return []
-        text = self.path.read_text()
+        text = self.path.read_text(encoding="utf-8")
         if text and not text.endswith("\n"):
             with self.path.open("a") as file:
                 file.write("\n")

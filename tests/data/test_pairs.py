@@ -124,6 +124,7 @@ def test_sampled_pairs():
     assert len(set(some)) == 20 and set(some) <= set(every)
     assert sample_pairs(names[::-1], 20, 0) == some != sample_pairs(names, 20, 1)
     assert sample_pairs(names, 100, 0) == every
+    assert some_pairs(every, 20, 0) == some
 
 
 def test_listed_pairs(tmp_path):
