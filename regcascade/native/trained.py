@@ -13,8 +13,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation
 
 from regcascade.cascades import Cascade
 from regcascade.checkpoint import Checkpoint, CheckpointError, read
-from regcascade.data.recipes import Generic, Liver, Recipe, build_recipe
-from regcascade.native.scans import Scan
+from regcascade.data.recipes import Brain, Generic, Liver, Recipe, build_recipe
+from regcascade.native.scans import Scan, as_volume
 from regcascade.registry import Spec
 
 SAME_SPACING = 0.01  # voxels that differ by less, relatively, are not resampled
@@ -75,6 +75,8 @@ class Trained:
             whole: do not cut it, whatever its size becomes; for resampling onto another grid later.
         """
         recipe = self.recipe
+        if isinstance(recipe, Brain) and recipe.mask == "labels" and scan.mask is not None:
+            recipe = replace(recipe, mask="file")
         spacing = getattr(recipe, "spacing", None)
         volume = scan.volume
         if isinstance(recipe, Generic) and spacing is not None:
@@ -83,7 +85,8 @@ class Trained:
                 recipe, spacing = replace(recipe, spacing=None), None
         if whole and not isinstance(recipe, Liver) and getattr(recipe, "fit", "crop_pad") == "crop_pad":
             recipe = replace(recipe, size=(_longest_side(scan, spacing),) * 3)
-        image, _ = recipe(volume, None, scan.mask)
+        labels = None if scan.labels is None else as_volume(scan.labels, scan.geometry)
+        image, _ = recipe(volume, labels, scan.mask)
         return image
 
 

@@ -14,10 +14,14 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 import regcascade as rc
 from regcascade.cascades.cr import CR
+from regcascade.data.preprocessing import Preprocessing
 from regcascade.data.recipes import Generic
+from regcascade.data.scans import Scans
+from regcascade.data.sources import Source
 from regcascade.geometry import voxels_of
 from regcascade.native import RegisterOptions, ScanFiles, pipeline, register
-from regcascade.native.trained import Trained
+from regcascade.native.scans import open_scan
+from regcascade.native.trained import Trained, recipe_of
 from regcascade.registration import Stage
 from regcascade.spatial import warp
 
@@ -187,3 +191,22 @@ def test_a_scan_of_another_range_is_told(phantoms, checkpoint, tmp_path):
 def test_a_cascade_that_was_built_says_nothing_of_its_images(phantoms):
     with pytest.raises(ValueError, match="nothing is known of how its images are made"):
         register(phantoms / "fixed.nii.gz", phantoms / "moving.nii.gz", rc.build("voxelmorph", "cr", 1))
+
+
+@pytest.mark.parametrize("fit", ["resample", "crop_pad"])
+def test_scans_are_made_as_the_data_set_made_those_of_the_training(fit, phantoms):
+    preprocessing = Preprocessing(SIZE, fit, 0.0, "percentiles", (1.0, 99.0), (290.0, 120.0))
+    scan, mask = phantoms / "moving.nii.gz", phantoms / "moving_labels.nii.gz"
+    cases = Scans([Source("moving", scan, mask=mask)], preprocessing, {}, masked=True)
+    made = {"preprocessing": preprocessing.as_dict() | cases.frame}
+    trained = Trained(Constant({"name": "pyramid", "width": 4}, 1), recipe_of(made, None), {})
+    assert torch.equal(trained.prepare(open_scan(ScanFiles(scan, mask=mask))).as_tensor(), cases[0].image)
+
+
+def test_a_scan_of_other_voxels_comes_to_those_of_the_training(phantoms):
+    made = Preprocessing((24, 22, 20), "crop_pad", 0.0, "percentiles", (0.0, 100.0), (290.0, 120.0)).as_dict()
+    recipe = recipe_of({"preprocessing": made | {"orientation": "RAS", "spacing": [3.0, 3.0, 4.0]}}, None)
+    trained = Trained(Constant({"name": "pyramid", "width": 4}, 1), recipe, {})
+    image = trained.prepare(open_scan(ScanFiles(phantoms / "moving.nii.gz")))
+    assert "".join(nibabel.aff2axcodes(image.affine)) == "RAS" and image.shape[1:] == (24, 22, 20)
+    assert_allclose(np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0), [3, 3, 4], atol=1e-6)
