@@ -16,7 +16,7 @@ from regcascade.metrics import folding_percent, landmark_distance_voxels, mean_d
 from regcascade.optimization import Optimization
 from regcascade.registration import Registration
 from regcascade.spatial import warp_labels
-from regcascade.types import Batch
+from regcascade.types import Batch, swapped
 
 CHECKPOINT_KEY = "regcascade"
 
@@ -68,7 +68,9 @@ class RegistrationModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged as `train/<term>`."""
         self.cascade.on_progress(self.done())
-        terms = self.objective(self.cascade.register(batch), batch["fixed"], batch)
+        registration = self.cascade.register(batch)
+        reverse = self.cascade.register(swapped(batch)) if self.objective.both_ways else None
+        terms = self.objective(registration, batch["fixed"], batch, reverse)
         _check_finite(terms, batch)
         values = {f"train/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["fixed"]))
@@ -79,7 +81,8 @@ class RegistrationModule(L.LightningModule):
         """Register the pairs of a batch and measure each before and after.
 
         The loss is without weak supervision, so that it can be compared between trainings with and without, and of
-        sets without labels; the Dice and the landmark distance tell what that would.
+        sets without labels; the Dice and the landmark distance tell what that would. It is without the inverse
+        consistency too, which would take the other way round as well.
         """
         registration = self.cascade.register(batch)
         terms = self.objective(registration, batch["fixed"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regcascade.spatial import compose, resize_flow
+from regcascade.spatial import compose, integrate, resize_flow
 from regcascade.types import Flow, Homogeneous, Image, LevelFlow, Matrix, Size, Vector, level_size, size_of
 
 
@@ -33,6 +33,12 @@ class Affine:
         centre = (torch.tensor(size, dtype=matrix.dtype, device=matrix.device) - 1) / 2
         return cls(matrix, homogeneous[:, :3, 3] + matrix @ centre - centre, size, frozen=True)
 
+    def inverse(self) -> "Affine":
+        """The map that leads back: p -> A^-1 (p - c - b) + c."""
+        matrix = torch.linalg.inv(self.matrix)
+        offset = -torch.einsum("bij,bj->bi", matrix, self.offset)
+        return Affine(matrix, offset, self.size, self.frozen)
+
     def displacement(self, level: int = 0) -> Flow:
         """The map as a flow on the grid of a level, in voxels of that level.
 
@@ -55,6 +61,27 @@ class Affine:
 
 
 @dataclass(frozen=True)
+class Velocity:
+    """A stationary velocity, whose flow after unit time deforms.
+
+    Attributes:
+        field: in voxels of its own grid per unit of time.
+        squarings: K of scaling and squaring (`spatial.integrate`).
+    """
+
+    field: Flow
+    squarings: int
+
+    def flow(self) -> Flow:
+        """What it deforms by."""
+        return integrate(self.field, self.squarings)
+
+    def inverse_flow(self) -> Flow:
+        """The way back: the flow of the opposite velocity."""
+        return integrate(-self.field, self.squarings)
+
+
+@dataclass(frozen=True)
 class Stage:
     """One step of a cascade.
 
@@ -63,17 +90,26 @@ class Stage:
         totals: the whole deformation so far by level, each in voxels of its own level; 0 is always there.
         moved: the original moving image warped once with the total.
         affine: the map, if this is the affine stage.
+        velocity: what `flow` is the integral of, where the cascade integrates.
     """
 
     flow: Flow
     totals: Mapping[int, LevelFlow]
     moved: Image
     affine: Affine | None = None
+    velocity: Velocity | None = None
 
     @property
     def total(self) -> Flow:
         """The whole deformation so far, on the full grid."""
         return self.totals[0]
+
+    @property
+    def inverse_flow(self) -> Flow | None:
+        """The inverse of `flow`: of an affine map exactly, of an integrated velocity as discretised; None of others."""
+        if self.affine is not None:
+            return self.affine.inverse().displacement()
+        return None if self.velocity is None else self.velocity.inverse_flow()
 
     def followed_by(self, flow: Flow, level: int = 0) -> Flow:
         """The total at a level after one more flow there: `c_n = warp(c_{n-1}, a_n) + a_n` (Eq. 5)."""
@@ -101,6 +137,21 @@ class Registration:
     def flow(self) -> Flow:
         """The whole deformation, in voxels of the full grid: `moved(p) = moving(p + flow(p))`."""
         return self.stages[-1].total
+
+    @property
+    def inverse_flow(self) -> Flow | None:
+        """The inverse of `flow`, from those of the stages; None where one has none (see `Stage.inverse_flow`).
+
+        `flow` is the first stage's map after the second's, and so on; this one undoes the first stage's first. It is on
+        the grid of the moving images: `fixed(q + inverse_flow(q))` is the fixed image deformed onto the moving one.
+        """
+        total: Flow | None = None
+        for stage in self.stages:
+            back = stage.inverse_flow
+            if back is None:
+                return None
+            total = back if total is None else compose(back, total)
+        return total
 
     @property
     def moved(self) -> Image:

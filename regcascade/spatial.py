@@ -65,6 +65,23 @@ def compose(first: Flow, then: Flow) -> Flow:
     return then + warp(first, then)
 
 
+def integrate(velocity: Flow, squarings: int) -> Flow:
+    """The flow of a stationary velocity after unit time, by scaling and squaring (Arsigny et al., MICCAI 2006).
+
+    The velocity divided by 2^K is taken as a flow, which is composed with itself K times. The flow of the opposite
+    velocity is the inverse, up to interpolation and the first step, whose error halves with each squaring. But for
+    interpolation the flow does not fold if that first step, `velocity / 2^K`, does not.
+
+    Args:
+        velocity: `(B, 3, X, Y, Z)`, in voxels per unit of time.
+        squarings: K; 0 gives the velocity itself.
+    """
+    flow = velocity / 2**squarings
+    for _ in range(squarings):
+        flow = compose(flow, flow)
+    return flow
+
+
 def resize_flow(flow: Float[Tensor, "batch 3 small_x small_y small_z"], size: tuple[int, int, int], level: int) -> Flow:
     """Enlarge a flow of level `level` to the full grid `size`, in voxels of the full grid.
 

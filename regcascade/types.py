@@ -9,8 +9,9 @@ level l sits at `2^l i + (2^l - 1) / 2` of the full grid, and a side of S voxels
 """
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
+import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
@@ -42,6 +43,18 @@ class Batch(TypedDict):
     moving_spacing: Vector
     fixed_name: list[str]
     moving_name: list[str]
+
+
+def swapped(batch: Batch) -> Batch:
+    """The same pairs the other way round: fixed as moving, and moving as fixed."""
+    other = {"fixed": "moving", "moving": "fixed"}
+    turned: dict[str, Any] = {}
+    for key, value in batch.items():
+        role, underscore, part = key.partition("_")
+        turned[other.get(role, role) + underscore + part] = value
+    if "alignment" in batch:
+        turned["alignment"] = torch.linalg.inv(batch["alignment"])
+    return cast(Batch, turned)
 
 
 def size_of(volume: Tensor) -> Size:

@@ -119,15 +119,31 @@ def test_one_by_one_trains_its_stages_in_turn(tmp_path):
     assert module.cascade.learning == 1
 
 
+@pytest.mark.parametrize(("weight", "ways"), [(0.0, 1), (0.5, 2)])
+def test_pairs_are_registered_both_ways_only_where_it_counts(tmp_path, weight, ways):
+    cascade = build(n=1)
+    module = RegistrationModule(cascade, Objective(inverse_consistency=weight, folding=1.0))
+    seen = []
+    cascade.register_forward_pre_hook(lambda _, images: seen.append((cascade.training, *images[:2])))
+    trainer = fit(module, tmp_path, [pairs()], max_steps=1)
+    steps = [images for training, *images in seen if training]
+    assert len(steps) == ways and len(seen) - ways == 2  # validation, once before and once after
+    if ways == 2:
+        assert steps[0][0].equal(steps[1][1]) and steps[0][1].equal(steps[1][0])
+    assert ("train/inverse_consistency" in trainer.callback_metrics) == (ways == 2)
+    assert "train/folding" in trainer.callback_metrics and "val/folding" in trainer.callback_metrics
+    assert "val/inverse_consistency" not in trainer.callback_metrics
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_statistics_stay_float32_under_mixed_precision(tmp_path, precision):
     module = RegistrationModule(build(cascade="mcr", n=2, affine="learned", size=(16, 18, 17)), Objective(alpha=0.5))
     seen = {}
     objective = module.objective.forward
 
-    def watched(registration, fixed, batch=None):
+    def watched(registration, fixed, *others):
         seen.update({"flow": registration.flow.dtype, "moved": registration.moved.dtype})
-        terms = objective(registration, fixed, batch)
+        terms = objective(registration, fixed, *others)
         seen.update({name: value.dtype for name, value in terms.items()})
         return terms
 

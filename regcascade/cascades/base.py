@@ -8,10 +8,10 @@ from torch import nn
 
 from regcascade.nets import build_net
 from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
-from regcascade.registration import Affine, Registration, Stage
+from regcascade.registration import Affine, Registration, Stage, Velocity
 from regcascade.registry import Registry, Spec, check_choice
-from regcascade.spatial import warp
-from regcascade.types import Batch, Homogeneous, Image, Size, size_of
+from regcascade.spatial import integrate, warp
+from regcascade.types import Batch, Homogeneous, Image, LevelFlow, Size, size_of
 
 CASCADES: Registry["Cascade"] = Registry("cascade", reserved=("model", "n", "affine"))
 SMALLEST_SIDE = 16
@@ -31,6 +31,8 @@ class Cascade(nn.Module, ABC):
         affine: the affine stage that comes first, if any.
         stages: a network for each stage instead of `model`; as many as `n`.
         share_weights: one set of weights for all stages.
+        integrate: K squarings, with which what a stage predicts is taken as a stationary velocity and integrated; 0
+            takes it as the flow itself.
     """
 
     levels: ClassVar[tuple[int, ...]] = (0,)
@@ -44,6 +46,7 @@ class Cascade(nn.Module, ABC):
         *,
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,
+        integrate: int = 0,
     ) -> None:
         super().__init__()
         if isinstance(stages, str):
@@ -55,8 +58,11 @@ class Cascade(nn.Module, ABC):
             raise ValueError(f"cascade.stages names {len(specs)} networks and n={n}: leave n out, or make them agree.")
         if share_weights and stages and any(spec != specs[0] for spec in specs):
             raise ValueError("cascade.share_weights=true needs the same network at every stage of cascade.stages.")
+        if integrate < 0:
+            raise ValueError(f"cascade.integrate={integrate}: it counts squarings, so it is 0 (off) or more.")
         self.n = n
         self.affine = affine
+        self.integrate = integrate
         self.share_weights = share_weights
         self.nets = nn.ModuleList(
             build_net(spec, levels=self.levels, flow_multiplier=1 / n) for spec in specs[: self.sets_of_weights]
@@ -155,6 +161,21 @@ class Cascade(nn.Module, ABC):
         affine = self._affine_map(moving, fixed, alignment)
         totals = {level: affine.displacement(level) for level in self.levels}
         return Stage(flow=totals[0], totals=totals, moved=warp(moving, totals[0]), affine=affine)
+
+
+def continued(moving: Image, before: Stage | None, predicted: Mapping[int, LevelFlow], squarings: int = 0) -> Stage:
+    """The stage that follows `before` by what was predicted for it, at every level it was predicted at.
+
+    Args:
+        moving: the original moving image.
+        before: the stage so far, None at the start.
+        predicted: flows by level, or velocities where there are `squarings` to integrate them with.
+        squarings: K of `spatial.integrate`; 0 takes what was predicted as it is.
+    """
+    flows = {level: integrate(field, squarings) if squarings else field for level, field in predicted.items()}
+    totals = flows if before is None else {level: before.followed_by(flow, level) for level, flow in flows.items()}
+    velocity = Velocity(predicted[0], squarings) if squarings else None
+    return Stage(flow=flows[0], totals=totals, moved=warp(moving, totals[0]), velocity=velocity)
 
 
 def moved_so_far(moving: Image, before: Stage | None) -> Image:

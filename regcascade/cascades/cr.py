@@ -1,8 +1,7 @@
 """Recursive cascades (the first paper): jointly trained stages, similarity of the last warped image."""
 
-from regcascade.cascades.base import CASCADES, Cascade, moved_so_far
+from regcascade.cascades.base import CASCADES, Cascade, continued, moved_so_far
 from regcascade.registration import Stage
-from regcascade.spatial import warp
 from regcascade.types import Image
 
 
@@ -11,11 +10,10 @@ class CR(Cascade):
     """Stage k registers what the stages before it left; `t_k = f_k + warp(t_{k-1}, f_k)` (RCN, Section 3.1).
 
     Args:
-        model, n, affine, stages, share_weights: see `Cascade`.
+        model, n, affine, stages, share_weights, integrate: see `Cascade`.
     """
 
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
         """One network at full resolution; the image is always warped from the original one, with the total."""
-        flow = self.nets[k](moved_so_far(moving, before), fixed)[0]
-        total = flow if before is None else before.followed_by(flow)
-        return Stage(flow=flow, totals={0: total}, moved=warp(moving, total))
+        predicted = self.nets[k](moved_so_far(moving, before), fixed)[0]
+        return continued(moving, before, {0: predicted}, self.integrate)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regcascade.cascades.base import CASCADES, Cascade, moved_so_far
+from regcascade.cascades.base import CASCADES, Cascade, continued, moved_so_far
 from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
 from regcascade.registration import Stage
 from regcascade.registry import Spec, check_choice
-from regcascade.spatial import compose, warp
+from regcascade.spatial import compose
 from regcascade.types import Flow, Image, size_of
 
 
@@ -20,6 +20,8 @@ class MCR(Cascade):
 
     Args:
         model, n, affine, stages, share_weights: see `Cascade`.
+        integrate: see `Cascade`; the fields within a sub-network add up as velocities, and those of every scale are
+            integrated there before Eq. 5.
         accumulate: the operator A of Eq. 4: `add` the enlarged coarser field, or `compose` with it.
     """
 
@@ -33,10 +35,16 @@ class MCR(Cascade):
         *,
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,
+        integrate: int = 0,
         accumulate: str = "add",
     ) -> None:
-        super().__init__(model, n, affine, stages=stages, share_weights=share_weights)
+        super().__init__(model, n, affine, stages=stages, share_weights=share_weights, integrate=integrate)
         check_choice("cascade.accumulate", accumulate, ["add", "compose"])
+        if integrate and accumulate == "compose":
+            raise ValueError(
+                "cascade.accumulate=compose composes deformations, and with cascade.integrate the fields are "
+                "velocities, which add: leave out one of the two."
+            )
         self.accumulate = accumulate
         steps_up = self.levels[:-1]
         self.enlarge = nn.ModuleList(
@@ -51,11 +59,7 @@ class MCR(Cascade):
         for level in reversed(self.levels[:-1]):
             larger = self.enlarge[k][level](fields[level + 1], size_of(predicted[level]))
             fields[level] = self._accumulated(larger, predicted[level])
-        if before is None:
-            totals = fields
-        else:
-            totals = {level: before.followed_by(field, level) for level, field in fields.items()}
-        return Stage(flow=fields[0], totals=totals, moved=warp(moving, totals[0]))
+        return continued(moving, before, fields, self.integrate)
 
     def _accumulated(self, coarser: Flow, own: Flow) -> Flow:
         return own + coarser if self.accumulate == "add" else compose(coarser, own)

@@ -17,7 +17,7 @@ class AllStages(CR):
     """The similarity is measured after every stage, as in the original VTN.
 
     Args:
-        model, n, affine, stages, share_weights: see `Cascade`.
+        model, n, affine, stages, share_weights, integrate: see `Cascade`.
     """
 
     def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -33,7 +33,7 @@ class OneByOne(CR):
     later ones not at all. An affine stage that learns does so together with the first stage.
 
     Args:
-        model, n, affine, stages: see `Cascade`.
+        model, n, affine, stages, integrate: see `Cascade`.
         share_weights: must stay false, since fixed and learning stages cannot be one.
     """
 
@@ -45,10 +45,11 @@ class OneByOne(CR):
         *,
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,
+        integrate: int = 0,
     ) -> None:
         if share_weights:
             raise ValueError("cascade=one_by_one fixes the stages it has trained, so it cannot share their weights.")
-        super().__init__(model, n, affine, stages=stages)
+        super().__init__(model, n, affine, stages=stages, integrate=integrate)
         self.learning = n - 1  # all of them run unless a training says otherwise
 
     def on_progress(self, done: float) -> None:

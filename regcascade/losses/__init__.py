@@ -1,7 +1,9 @@
-"""Losses: similarity, smoothness, edge, affine terms, weak supervision, and the objective that weighs them."""
+"""Losses: similarity, smoothness, edge, affine terms, folding, inverse consistency, weak supervision, the objective."""
 
 from regcascade.losses.affine import affine_losses
+from regcascade.losses.consistency import inverse_consistency_loss
 from regcascade.losses.edge import edge_loss
+from regcascade.losses.folding import folding_loss
 from regcascade.losses.objective import Objective
 from regcascade.losses.similarity import correlation_coefficient
 from regcascade.losses.smoothness import smoothness
@@ -12,6 +14,8 @@ __all__ = [
     "affine_losses",
     "correlation_coefficient",
     "edge_loss",
+    "folding_loss",
+    "inverse_consistency_loss",
     "landmark_loss",
     "smoothness",
     "soft_dice_loss",

@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from regcascade.losses.affine import affine_losses
+from regcascade.losses.consistency import inverse_consistency_loss
 from regcascade.losses.edge import edge_loss
+from regcascade.losses.folding import folding_loss
 from regcascade.losses.similarity import build_similarity
 from regcascade.losses.smoothness import build_regularizer
 from regcascade.losses.supervision import landmark_loss, soft_dice_loss
 from regcascade.registration import Registration
 from regcascade.registry import Spec, check_choice
 from regcascade.spatial import warp
-from regcascade.types import Batch, Image
+from regcascade.types import Batch, Image, swapped
 
 LEVEL_NAMES = {0: "", 1: "_half", 2: "_quarter"}
 
@@ -26,7 +28,9 @@ class Objective(nn.Module):
 
     total = lambda1 similarity + lambda2 edge + smoothness + affine terms, where similarity and smoothness sum the
     full, half and quarter resolution with the weights 1, alpha, beta. Weak supervision, of neither paper, adds
-    labels (1 - soft Dice) + landmarks (distance in voxels), both of the total flow; see `losses.supervision`.
+    labels (1 - soft Dice) + landmarks (distance in voxels), both of the total flow; see `losses.supervision`. Of
+    neither paper are also folding and inverse_consistency, of the total flow too. The latter needs the pairs registered
+    both ways; every other term is then the mean of both.
 
     Args:
         lambda1: weight of the similarity.
@@ -43,6 +47,9 @@ class Objective(nn.Module):
         edge: `rms` or `printed`; see `edge_loss`.
         labels: weight of `soft_dice_loss`; above 0 every training scan needs labels.
         landmarks: weight of `landmark_loss`; above 0 every training scan needs points.
+        folding: weight of `folding_loss`.
+        inverse_consistency: weight of `inverse_consistency_loss`; above 0 every pair is registered both ways, in twice
+            the time.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class Objective(nn.Module):
         edge: str = "rms",
         labels: float = 0.0,
         landmarks: float = 0.0,
+        folding: float = 0.0,
+        inverse_consistency: float = 0.0,
     ) -> None:
         super().__init__()
         check_choice("loss.smoothness_of", smoothness_of, ["stages", "fields"])
@@ -68,6 +77,7 @@ class Objective(nn.Module):
         self.weights = {
             "similarity": lambda1, "edge": lambda2, "smoothness": smoothness,
             "affine_det": affine_det, "affine_ortho": affine_ortho, "labels": labels, "landmarks": landmarks,
+            "folding": folding, "inverse_consistency": inverse_consistency,
         }  # fmt: skip
         self.level_weights = {0: 1.0, 1: alpha, 2: beta}
         for option, value in [*self.weights.items(), ("alpha", alpha), ("beta", beta)]:
@@ -113,27 +123,51 @@ class Objective(nn.Module):
                     f"none ({without[0]} among them): leave them out by data.train, or set loss.{term}=0."
                 )
 
-    def forward(self, registration: Registration, fixed: Image, batch: Batch | None = None) -> dict[str, Tensor]:
+    @property
+    def both_ways(self) -> bool:
+        """Whether every pair that trains is to be registered the other way round too."""
+        return self.weights["inverse_consistency"] > 0
+
+    def forward(
+        self,
+        registration: Registration,
+        fixed: Image,
+        batch: Batch | None = None,
+        reverse: Registration | None = None,
+    ) -> dict[str, Tensor]:
         """Every term under its name, unweighted, averaged over the batch, and their weighted sum as `loss`.
 
         Args:
             registration: of the batch.
             fixed: the fixed images.
             batch: has the labels and points of weak supervision; None leaves its terms out, as validation does.
+            reverse: the registration of the same pairs the other way round (`types.swapped`), where `both_ways`; None
+                leaves the inverse consistency out, as validation does.
 
         Raises:
             ValueError: if the batch lacks the labels or points that a term with a weight needs.
         """
+        terms = self._terms(registration, fixed, batch)
+        if reverse is not None:
+            back = self._terms(reverse, registration.moving, None if batch is None else swapped(batch))
+            terms = {name: (value + back[name]) / 2 for name, value in terms.items()}
+            terms["inverse_consistency"] = inverse_consistency_loss(registration.flow, reverse.flow)
+        terms["loss"] = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
+        return terms
+
+    def _terms(self, registration: Registration, fixed: Image, batch: Batch | None) -> dict[str, Tensor]:
+        """The terms of one way, unweighted."""
         fields = {level: registration.enlarged_total(level) for level in self.levels}
         terms = self._similarities(registration, fixed, fields) | self._smoothness(registration, fields)
         if self.weights["edge"]:
             terms["edge"] = edge_loss(registration.moved, fixed, form=self.edge)
+        if self.weights["folding"]:
+            terms["folding"] = folding_loss(registration.flow)
         if registration.affine is not None and not registration.affine.frozen:
             for name, value in affine_losses(registration.affine.matrix).items():
                 terms[f"affine_{name}"] = value
         if batch is not None:
             terms |= self._supervision_terms(registration, batch)
-        terms["loss"] = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
         return terms
 
     def _similarities(self, registration: Registration, fixed: Image, fields: dict[int, Tensor]) -> dict[str, Tensor]:
