@@ -6,6 +6,7 @@ labels, CC takes its place. What a pair lacks (NaN) is left out of a figure, and
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -162,7 +163,7 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
             line = part.groupby(x)["mean"].mean()
             axes.plot(line.index, line, color=colour, linewidth=1.5)
             axes.plot(part[x], part["mean"], color=colour, marker=marker, markersize=6, linestyle="none")
-            joined = "-" if len(line) > 1 else "none"
+            joined: Literal["-", "none"] = "-" if len(line) > 1 else "none"
             handles.append(Line2D([], [], color=colour, marker=marker, linestyle=joined, label=shortened(name, 40)))
         axes.set_xscale("log")
         axes.xaxis.set(
@@ -249,7 +250,8 @@ def _legend_above(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
 
 
 def _handles(names: Sequence[str], joined: bool) -> list[Line2D]:
-    styles, line = [series_style(number) for number in range(len(names))], "-" if joined else "none"
+    styles = [series_style(number) for number in range(len(names))]
+    line: Literal["-", "none"] = "-" if joined else "none"
     return [
         Line2D([], [], color=colour, marker=marker, markersize=5, linestyle=line, label=shortened(name, 40))
         for name, (colour, marker) in zip(names, styles, strict=True)

@@ -43,12 +43,18 @@ def compare(runs: Sequence[Run], per_label: bool = False) -> Comparison:
 
     Measures that no pair has are left out; so are those of single labels unless `per_label`.
     """
+    measures, single, costs = columns_of(runs)
+    measures += single if per_label else []
+    return Comparison(list(runs), [*measures, *costs], paired_tests(runs, measures))
+
+
+def columns_of(runs: Sequence[Run]) -> tuple[list[str], list[str], list[str]]:
+    """The measures that any pair has, in three groups: of all labels together or none, of single labels, and costs."""
     suffixes = tuple(column.removeprefix("dice") for run in runs for column in label_columns(run))  # _liver
     columns = list(dict.fromkeys(column for run in runs for column in _columns(run)))
     costs = [column for column in columns if column.startswith(_COSTS)]
     single = [column for column in columns if column.endswith(suffixes) and column not in KNOWN]
-    measures = [column for column in columns if column not in (*costs, *single)] + (single if per_label else [])
-    return Comparison(list(runs), [*measures, *costs], paired_tests(runs, measures))
+    return [column for column in columns if column not in (*costs, *single)], single, costs
 
 
 def paired_tests(
@@ -66,7 +72,7 @@ def paired_tests(
     keys = [(measure, *two) for measure in measures for two in itertools.combinations(range(len(runs)), 2)]
     if not keys:
         return pd.DataFrame()
-    differences = np.stack([_values(runs[a], m) - _values(runs[b], m) for m, a, b in keys], axis=1)
+    differences = np.stack([values_of(runs[a], m) - values_of(runs[b], m) for m, a, b in keys], axis=1)
     fixed, moving = (list(runs[0].pairs.index.get_level_values(level)) for level in (0, 1))
     known = [column[np.isfinite(column)] for column in differences.T]
     low, high = bootstrap_intervals(differences, fixed, moving, resamples, seed).T
@@ -100,7 +106,7 @@ def numbers(comparison: Comparison) -> pd.DataFrame:
     for run in comparison.runs:
         row: dict[str, object] = {"name": run.name}
         for measure in comparison.measures:
-            values = pd.Series(_values(run, measure))
+            values = pd.Series(values_of(run, measure))
             row |= {f"{measure}_mean": values.mean(), f"{measure}_std": values.std(ddof=1)}
             row[f"{measure}_pairs"] = int(values.notna().sum())
         rows.append(row | {"parameters": run.parameters, "paper_size_mib": run.paper_size_mib})
@@ -114,7 +120,7 @@ def shown_table(comparison: Comparison) -> pd.DataFrame:
         cells = {"Method": run.name}
         for measure in comparison.measures:
             title, decimals = heading(measure)
-            cells[title] = _spread(pd.Series(_values(run, measure)), decimals)
+            cells[title] = spread(pd.Series(values_of(run, measure)), decimals)
         cells["Parameters [M]"] = _number(run.parameters / 1e6, 2)
         cells["Paper size [MiB]"] = _number(run.paper_size_mib, 1)
         rows.append(cells)
@@ -222,13 +228,15 @@ def _columns(run: Run) -> list[str]:
     return [column for column in run.pairs if not column.endswith(BEFORE) and run.pairs[column].notna().any()]
 
 
-def _values(run: Run, measure: str) -> np.ndarray:
+def values_of(run: Run, measure: str) -> np.ndarray:
+    """A measure of all pairs of a run; NaN where a pair, or the run, has it not."""
     if measure not in run.pairs:
         return np.full(len(run.pairs), math.nan)
     return run.pairs[measure].to_numpy(dtype=float)
 
 
-def _spread(values: pd.Series, decimals: int) -> str:
+def spread(values: pd.Series, decimals: int) -> str:
+    """Mean (standard deviation), and of how many pairs where not all have it; `-` where none has."""
     mean, deviation, known = values.mean(), values.std(ddof=1), int(values.notna().sum())
     if not known:
         return "-"

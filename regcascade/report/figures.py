@@ -229,7 +229,7 @@ def _check_names(data: RegistrationData, pairs: Sequence[NamePair], folder: Path
     for name in dict.fromkeys(name for pair in pairs for name in pair):
         if name not in data.cases.names:
             hint = did_you_mean(name, data.cases.names)
-            raise ValueError(f"--pair: there is no scan {name!r} in the data set of {folder}.{hint}")
+            raise ValueError(f"There is no scan {name!r} in the data set of {folder}.{hint}")
 
 
 def _model_name(path: Path) -> str:
