@@ -51,6 +51,11 @@ def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
     return points.where(inside[:, None], torch.nan)
 
 
+def within(points: Float[Tensor, "k 3"], shape: Sequence[int]) -> Float[Tensor, "k 3"]:
+    """Points, NaN where they lie beyond the borders of an image."""
+    return points.where(_inside(points, shape)[:, None], torch.nan)
+
+
 def points_after(
     points: Float[Tensor, "k 3"], shape: Sequence[int], preprocessing: Preprocessing
 ) -> Float[Tensor, "k 3"]:
@@ -71,7 +76,7 @@ def points_after(
         # MONAI pads one voxel less at the start where the margin is odd; it crops from half of the side rounded down.
         shift = torch.where(after >= before, (after - before) // 2, after // 2 - before // 2)
         moved = points + shift
-    return moved.where(_inside(moved, preprocessing.size)[:, None], torch.nan)
+    return within(moved, preprocessing.size)
 
 
 def _inside(points: Tensor, shape: Sequence[int]) -> Tensor:

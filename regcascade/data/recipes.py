@@ -19,6 +19,7 @@ from monai.transforms.intensity.array import MaskIntensity, ScaleIntensityRange
 from monai.transforms.spatial.array import Orientation, Spacing
 from monai.transforms.utility.array import MapLabelValue
 from monai.transforms.utils import generate_spatial_bounding_box
+from nibabel.affines import voxel_sizes
 
 from regcascade.data.liver import MARGIN, crop_to_box, find_liver, label_box, pad_box
 from regcascade.data.options import check_count, check_size, check_spacing
@@ -28,6 +29,7 @@ from regcascade.registry import Registry, Spec, check_choice
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 CROPS = ("threshold", "labels")
 MASKS = ("none", "file", "labels")
+ROUNDING = 1e-5  # of the directions in headers
 
 
 class Steps(Preprocessing):
@@ -276,8 +278,19 @@ def _spaced(volume: MetaTensor, spacing: Sequence[float | int] | None, mode: str
     """Resampled to a spacing, the centre of the first voxel where it was; beyond the last, the border goes on."""
     if spacing is None:
         return volume
+    # MONAI begins where the scan does only if the axes are at right angles to 1e-8, and headers are rounded.
+    volume = MetaTensor(volume.as_tensor(), affine=torch.from_numpy(_squared(np.asarray(volume.affine, dtype=float))))
     # float32 places a sample to 0.0001 voxels, in half the memory and a quarter of the time of MONAI's float64.
     return Spacing(pixdim=spacing, mode=mode, padding_mode="border", align_corners=False, dtype=torch.float32)(volume)
+
+
+def _squared(affine: np.ndarray) -> np.ndarray:
+    """An affine with its axes at right angles, if it lacks that by no more than headers are rounded."""
+    steps = voxel_sizes(affine)
+    left, _, right = np.linalg.svd(affine[:3, :3] / steps)
+    squared = affine.copy()
+    squared[:3, :3] = left @ right * steps
+    return squared if np.abs(squared[:3, :3] - affine[:3, :3]).max() <= ROUNDING * steps.max() else affine
 
 
 def _axis(letter: str) -> int:

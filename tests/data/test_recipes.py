@@ -338,6 +338,15 @@ def test_another_shape_is_refused(key, what):
         build_recipe("generic")(scene()[0], **{key: meta(np.ones((3, 3, 3)), np.eye(4))})
 
 
+def test_how_a_header_is_rounded_does_not_move_the_grid():
+    scan = scene()[0]
+    recipe = build_recipe({"name": "generic", "spacing": [1.1, 1.1, 1.1], "size": [48, 64, 64]})
+    exact, _ = recipe(scan)
+    rounded, _ = recipe(meta(scan[0].numpy(), AFFINE.astype(np.float32).astype(float)))
+    np.testing.assert_allclose(rounded.affine, exact.affine, atol=1e-4)
+    np.testing.assert_allclose(rounded, exact, atol=1e-4)
+
+
 def test_a_recipe_of_ones_own(monkeypatch):
     monkeypatch.setattr(RECIPES, "_classes", dict(RECIPES._classes))
 
