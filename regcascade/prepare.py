@@ -3,10 +3,13 @@
 import errno
 import hashlib
 import json
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from rich.progress import track
 from torch import Tensor
 
 from regcascade.data.alignment import align as affine_alignment
-from regcascade.data.landmarks import read_points
+from regcascade.data.landmarks import read_points, within
 from regcascade.data.prepared import (
     CASES,
     STORED,
@@ -85,8 +88,8 @@ def prepare(
 ) -> list[Outcome]:
     """Prepare scans into a folder: a file per case, `manifest.json`, `report.csv`.
 
-    A case that is there, from the same file by the same recipe, is kept. A bad scan is left out and reported. The
-    manifest is written last, and again by every run.
+    A case that is there, from the same files by the same recipe and in the same group, is kept. A bad scan is left out
+    and reported. The manifest is written last, and again by every run.
 
     Args:
         sources: the raw scans.
@@ -156,7 +159,7 @@ def prepare_scan(
     except ValueError as error:
         raise ValueError(f"{source.image}: {error}") from error
     affine = np.asarray(image.affine, dtype=float)
-    points = _points(source.points, header, affine) if source.points else None
+    points = within(_points(source.points, header, affine), image.shape[1:]) if source.points else None
     values = None if fitted is None else [int(value) for value in fitted.unique() if value > 0]
     record = Record(
         name=source.name,
@@ -199,20 +202,38 @@ def _in_parallel(sources: Sequence[Source], job: Job, workers: int) -> Iterator[
             yield _one(source, job)
         return
     # Fresh processes: a forked one inherits locks that another thread of this one may hold.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
         futures = [pool.submit(_one, source, job) for source in sources]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "A process was killed while it prepared scans, as happens where memory is short: give fewer --workers. "
+                "Finished cases stay."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+def _begin_worker() -> None:
+    """One thread each, and an end when the main process ends: killed, it cannot tell them to."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _one(source: Source, job: Job) -> Outcome:
     """Prepare one scan, unless that is done."""
+    if source.problem is not None:
+        return Outcome(source.name, FAILED, source.problem)
     path = case_file(job.out, source.name)
     try:
         if path.is_file() and _is_done(path, source, job):
@@ -222,12 +243,14 @@ def _one(source: Source, job: Job) -> Outcome:
         _check_labels(record, job.known)
         if job.reference is not None:
             record = replace(record, alignment=_alignment(record, image, job.reference))
+    # PyTorch and ITK raise RuntimeError, where memory is short too.
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        return Outcome(source.name, FAILED, str(error) or f"{source.image}: {type(error).__name__}")
+    try:
         write_case(path, record, image, labels, points)
     except OSError as error:
         if error.errno in _DISK:
             raise
-        return Outcome(source.name, FAILED, str(error))
-    except ValueError as error:
         return Outcome(source.name, FAILED, str(error))
     return Outcome(source.name, DONE)
 
@@ -241,6 +264,7 @@ def _is_done(path: Path, source: Source, job: Job) -> bool:
     same = json.dumps([record.recipe, record.store], sort_keys=True) == json.dumps(
         [job.recipe, job.store], sort_keys=True
     )
+    same = same and record.group == source.group
     if job.reference is not None:
         same = same and (record.alignment or {}).get("sha256") == job.reference.sha256
     return same and source.image.exists() and record.source["sha256"] == _hash(source)

@@ -1,9 +1,13 @@
 """Raw scans to prepared cases: what is kept, what is redone, what a bad scan does; and the command."""
 
 import csv
+import errno
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from toy_scans import oblique_affine, write_dicom
 
+import regcascade.prepare
 from regcascade.cli import main
 from regcascade.data import build_data
 from regcascade.data.prepared import PreparedCases, case_file, read_case, read_record
@@ -113,6 +118,75 @@ def test_label_values_without_a_name_are_told(tmp_path):
     assert outcome.outcome == "kept"
 
 
+def test_what_is_wrong_with_the_list_of_scans_is_left_out_and_told_too(tmp_path, capsys):
+    raw(tmp_path / "raw", "a")
+    (tmp_path / "raw/b_seg.nii.gz").write_bytes((tmp_path / "raw/a_seg.nii.gz").read_bytes())
+    command = ["prepare", str(tmp_path / "raw"), "--images", "?.nii.gz", "--labels", "?_seg.nii.gz"]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--out", str(tmp_path / "out"), "--set", "size=[16,16,16]", "--workers", "1"])
+    assert end.value.code == 1
+    assert "b: " in (told := " ".join(capsys.readouterr().out.split())) and "labels without an image" in told
+    assert PreparedCases(tmp_path / "out").names == ["a"]
+
+
+def test_a_landmark_that_is_cut_off_is_missing(tmp_path):
+    source = raw(tmp_path / "raw", "a")
+    source.points.write_text("x,y,z\n9,11,10\n0,0,0\n", encoding="utf-8")
+    recipe = {"name": "generic", "size": [8, 8, 8]}
+    prepare([source], tmp_path / "out", recipe)
+    points = read_case(case_file(tmp_path / "out", "a")).points
+    assert points is not None and points.isnan().all(1).tolist() == [False, True]
+
+
+def test_another_group_makes_a_case_anew(tmp_path):
+    source = raw(tmp_path / "raw", "a")
+    prepare([source], tmp_path / "out", RECIPE)
+    (outcome,) = prepare([replace(source, group="pig")], tmp_path / "out", RECIPE)
+    assert outcome.outcome == "prepared" and read_record(case_file(tmp_path / "out", "a")).group == "pig"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_cannot_be_written_stops_the_run_with_one_line(error, tmp_path, capsys, monkeypatch):
+    for name in "ab":
+        raw(tmp_path / "raw", name)
+
+    def write_bytes(path, data):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(SystemExit) as end:
+        main(
+            ["prepare", str(tmp_path / "raw"), "--images", "?.nii.gz", "--out", str(tmp_path / "out"), "--workers", "1"]
+        )
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert f"out cannot be written ({os.strerror(error)})" in told and "Traceback" not in told
+    assert not any((tmp_path / "out/cases").iterdir())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), MemoryError(), PermissionError(errno.EACCES, "no")])
+def test_whatever_reading_a_scan_raises_stops_nothing(error, tmp_path, monkeypatch):
+    sources = [raw(tmp_path / "raw", name) for name in "ab"]
+    read = regcascade.prepare.read_volume
+
+    def failing(path, series=None):
+        if path == sources[0].image:
+            raise error
+        return read(path, series)
+
+    monkeypatch.setattr(regcascade.prepare, "read_volume", failing)
+    assert [one.outcome for one in prepare(sources, tmp_path / "out", RECIPE)] == ["failed", "prepared"]
+
+
+def test_a_worker_ends_once_its_main_process_does(monkeypatch):
+    happened = []
+    parent = SimpleNamespace(join=lambda: happened.append("parent ended"))
+    monkeypatch.setattr(regcascade.prepare, "parent_process", lambda: parent)
+    monkeypatch.setattr(os, "_exit", lambda status: happened.append("exit"))
+    regcascade.prepare._end_with_parent()
+    assert happened == ["parent ended", "exit"]
+
+
 def test_excluded_names_are_left_out_and_must_exist(tmp_path):
     sources = [raw(tmp_path / "raw", name) for name in "ab"]
     assert [one.outcome for one in prepare(sources, tmp_path / "out", RECIPE, exclude=["a"])] == [
@@ -177,12 +251,18 @@ def test_the_command_prepares_and_data_prepared_reads(tmp_path, capsys, monkeypa
         (["scans.csv", "--set", "size"], "no KEY=VALUE"),
         (["scans.csv", "--recipe", "genric"], "Did you mean 'generic'"),
         (["scans.csv", "--set", "sise=[1,2,3]"], "has no option 'sise'"),
+        (["scans.csv", "--set", "size=[1,2"], "--set size=[1,2 is no valid YAML"),
+        (["scans.csv", "--recipe", "bad.yaml"], "bad.yaml is no valid YAML"),
+        (["scans.csv", "--label-names", "one=liver"], "--label-names one=liver: give whole numbers"),
+        (["scans.csv", "--labels", "*.nii"], "--labels needs --images"),
+        (["scans.csv", "--out", "scans.csv"], "scans.csv cannot be written"),
     ],
 )
 def test_bad_arguments_end_with_one_line(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans.csv").write_text("image\na.nii\n")
+    (tmp_path / "bad.yaml").write_text("name: [generic\n", encoding="utf-8")
     with pytest.raises(SystemExit) as end:
-        main(["prepare", *arguments, "--out", "out"])
+        main(["prepare", "--out", "out", *arguments])
     assert end.value.code == 1
     assert message in capsys.readouterr().err

@@ -52,6 +52,7 @@ def add(commands: Commands) -> None:
     prepare.add_argument("--images", help="glob of the images below the folder: '*/t1.nii.gz'; DICOM folders too")
     prepare.add_argument("--labels", help="glob of the label maps, its wildcards standing for the same text")
     prepare.add_argument("--masks", help="glob of the masks, likewise")
+    prepare.add_argument("--points", help="glob of the landmarks, likewise: CSV files of voxel coordinates x, y, z")
     prepare.add_argument("--label-names", nargs="*", default=[], metavar="VALUE=NAME", help="1=liver 2=tumour")
     prepare.add_argument("--exclude", type=Path, metavar="FILE", help="names of scans to leave out, one a line")
     prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes side by side")
@@ -67,22 +68,29 @@ def add(commands: Commands) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     sources, label_names = _sources(options)
-    label_names = {**label_names, **{int(value): name for value, name in map(key_and_value, options.label_names)}}
+    label_names = {**label_names, **dict(map(_label_name, options.label_names))}
     excluded = []
     if options.exclude is not None:
         lines = options.exclude.read_text(encoding="utf-8").splitlines()
         excluded = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    outcomes = prepare(
-        sources,
-        options.out,
-        recipe_of(options.recipe, options.options),
-        label_names=label_names,
-        exclude=excluded,
-        workers=options.workers,
-        store=options.store,
-        align=options.align,
-    )
-    sheets = write_contact_sheets(PreparedCases(options.out), options.out)
+    recipe = recipe_of(options.recipe, options.options)
+    try:
+        outcomes = prepare(
+            sources,
+            options.out,
+            recipe,
+            label_names=label_names,
+            exclude=excluded,
+            workers=options.workers,
+            store=options.store,
+            align=options.align,
+        )
+        sheets = write_contact_sheets(PreparedCases(options.out), options.out)
+    except OSError as error:
+        raise ValueError(
+            f"{options.out} cannot be written ({error.strerror or error}). Make room, or give another folder by --out; "
+            "finished cases stay, and the same command goes on after them."
+        ) from error
     console = Console()
     console.print(outcome_table(outcomes))
     console.print(f"Prepared: {options.out}. Look over {', '.join(sheet.name for sheet in sheets) or 'nothing'}.")
@@ -95,7 +103,10 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]
     """The raw scans that the command line names, and what their labels mean where that is known."""
     root: Path = options.source
     if options.images is not None:
-        return find(root, options.images, options.labels, options.masks), {}
+        return find(root, options.images, options.labels, options.masks, options.points), {}
+    for beside in ("labels", "masks", "points"):
+        if getattr(options, beside) is not None:
+            raise ValueError(f"--{beside} needs --images, the glob of the images that these belong to.")
     if root.is_dir():
         return decathlon_sources(root)
     if not root.is_file():
@@ -107,8 +118,22 @@ def recipe_of(recipe: str, options: Sequence[str]) -> dict[str, Any]:
     """The recipe that --recipe and --set describe, its name among its options."""
     spec: dict[str, Any] = {"name": recipe}
     if recipe.endswith((".yaml", ".yml")):
-        content = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+        content = _parsed(recipe, Path(recipe).read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"{recipe} must hold the options of a recipe, its name among them.")
         spec = content
-    return {**spec, **{key: yaml.safe_load(value) for key, value in map(key_and_value, options)}}
+    return {**spec, **{key: _parsed(f"--set {key}={value}", value) for key, value in map(key_and_value, options)}}
+
+
+def _parsed(what: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{what} is no valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _label_name(text: str) -> tuple[int, str]:
+    value, name = key_and_value(text)
+    if not value.isdecimal():
+        raise ValueError(f"--label-names {text}: give whole numbers and names, such as 1=liver.")
+    return int(value), name

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from regcascade.data.alignment import from_reference
@@ -96,7 +96,8 @@ def write_case(path: Path, record: Record, image: Tensor, labels: Tensor | None,
     if points is not None:
         arrays["points"] = points.float().contiguous()
     with written_whole(path) as temporary:
-        save_file(arrays, temporary, metadata={"case": json.dumps(asdict(record))})
+        # `save_file` would hide what the disk says in an error of its own.
+        temporary.write_bytes(save(arrays, metadata={"case": json.dumps(asdict(record))}))
 
 
 def read_record(path: Path) -> Record:

@@ -3,9 +3,8 @@
 import csv
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regcascade.data.volumes import scan_name
@@ -25,6 +24,7 @@ class Source:
         points: landmarks, a CSV of voxel coordinates of the image with the columns `x`, `y`, `z`; empty where missing.
         series: the UID of the series, where a DICOM folder holds several.
         group: what pairs may be kept within, such as the animal of several scans.
+        problem: what is wrong with it, where the list itself tells; such a scan cannot be read.
     """
 
     name: str
@@ -34,20 +34,22 @@ class Source:
     points: Path | None = None
     series: str | None = None
     group: str | None = None
+    problem: str | None = None
 
 
 def read_table(path: Path) -> list[Source]:
     """The scans of a CSV, or of a JSON list of objects, with the columns of `Source`; only `image` is a must.
 
-    Paths are relative to the table's folder. `label` is taken for `labels`.
+    Paths are relative to the table's folder. `label` is taken for `labels`. A scan that names no image, or shares its
+    name with another, has that for its `problem`.
 
     Raises:
-        ValueError: naming the table, if it cannot be read, has an unknown column, lacks an image or names one twice.
+        ValueError: naming the table, if it cannot be read, has an unknown column or lists nothing.
     """
     rows = read_rows(path)
     if not rows:
         raise ValueError(f"{path} lists no scans.")
-    return check_names([_source(row, number, path) for number, row in enumerate(rows, start=1)], path)
+    return told_apart([_source(row, number, path) for number, row in enumerate(rows, start=1)], path)
 
 
 def find(
@@ -56,10 +58,11 @@ def find(
     """The scans that a glob finds below a folder, each with the files beside it whose wildcards match the same.
 
     With `images="*/t1.nii.gz"` and `labels="*/seg.nii.gz"` the scan of each subject is named after its folder, and its
-    labels are those of the same folder. `**` is not supported.
+    labels are those of the same folder. As in a shell, a wildcard stands for no name that begins with a dot; `**` is
+    not supported. Labels, masks or points without an image are a scan with that for its `problem`.
 
     Raises:
-        ValueError: if a glob finds nothing, or finds labels, masks or points without an image.
+        ValueError: if there is no such folder, or a glob finds nothing.
     """
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}.")
@@ -69,15 +72,18 @@ def find(
         for kind, pattern in {"labels": labels, "mask": masks, "points": points}.items()
         if pattern
     }
-    for kind, files in beside.items():
-        lonely = sorted(set(files) - set(found))
-        if lonely:
-            raise ValueError(f"{files[lonely[0]]} has no image that matches {images!r}: {kind} without an image.")
-    sources = [
+    lonely = {
+        key: (path, f"{path} has no image that matches {images!r}: {kind} without an image.")
+        for kind, files in beside.items()
+        for key, path in files.items()
+        if key not in found
+    }
+    sources = [Source(_named(key, path), path, problem=problem) for key, (path, problem) in sorted(lonely.items())]
+    sources += [
         Source(_named(key, path), path, **{kind: files[key] for kind, files in beside.items() if key in files})
         for key, path in sorted(found.items())
     ]
-    return check_names(sources, root)
+    return told_apart(sources, root)
 
 
 def read_rows(path: Path) -> list[Mapping[str, object]]:
@@ -98,19 +104,26 @@ def read_rows(path: Path) -> list[Mapping[str, object]]:
     return rows
 
 
+def told_apart(sources: Sequence[Source], where: Path) -> list[Source]:
+    """The scans, sorted by name, each name once: scans that share one, or have one that is no file name, become a
+    single one with that for its `problem`."""
+    named: dict[str, list[Source]] = {}
+    for source in sources:
+        named.setdefault(source.name, []).append(source)
+    return [_alone(alike, where) for _, alike in sorted(named.items())]
+
+
 def check_names(sources: Sequence[Source], where: Path) -> list[Source]:
     """The scans, sorted by name.
 
     Raises:
-        ValueError: if two have the same name, or a name is no file name.
+        ValueError: if one has a problem, two have the same name, or a name is no file name.
     """
-    repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{where} has more than one scan of the name {repeated[0]!r}; give each a name of its own.")
-    for source in sources:
-        if not source.name or re.search(r'[/\\\0,"\n]', source.name):
-            raise ValueError(f"{where}: {source.name!r} is no valid name of a scan: no slashes, commas or quotes.")
-    return sorted(sources, key=lambda source: source.name)
+    told = told_apart(sources, where)
+    for source in told:
+        if source.problem is not None:
+            raise ValueError(source.problem)
+    return told
 
 
 def _source(row: Mapping[str, object], number: int, path: Path) -> Source:
@@ -119,7 +132,7 @@ def _source(row: Mapping[str, object], number: int, path: Path) -> Source:
     if unknown:
         raise ValueError(f"{path} has the column {unknown[0]!r}, which is not known. Known: {', '.join(COLUMNS)}.")
     if "image" not in given:
-        raise ValueError(f"{path}: scan {number} names no image.")
+        return Source(given.get("name", f"scan {number}"), path, problem=f"{path}: scan {number} names no image.")
     files = {key: path.parent / given[key] for key in ("image", "labels", "mask", "points") if key in given}
     return Source(
         name=given.get("name") or scan_name(files["image"]),
@@ -129,12 +142,27 @@ def _source(row: Mapping[str, object], number: int, path: Path) -> Source:
     )
 
 
+def _alone(alike: Sequence[Source], where: Path) -> Source:
+    """The one scan of a name, or what is wrong with that name."""
+    first = alike[0]
+    if len(alike) > 1:
+        files = ", ".join(str(source.image) for source in alike)
+        problem = f"{where} has more than one scan of the name {first.name!r} ({files}); give each a name of its own."
+        return replace(first, problem=problem)
+    if not first.name or re.search(r'[/\\\0,"\n]', first.name):
+        problem = f"{where}: {first.name!r} is no valid name of a scan: no slashes, commas or quotes."
+        return replace(first, problem=problem)
+    return first
+
+
 def _matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     """What matches a glob, by the texts its wildcards stand for."""
     if "**" in pattern:
         raise ValueError(f"The pattern {pattern!r} has '**', which is not supported: write */*.nii.gz, level by level.")
     parts = re.split(r"(\*|\?)", pattern)
-    expression = "".join({"*": "([^/]*)", "?": "([^/])"}.get(part, re.escape(part)) for part in parts)
+    # A name that begins with a dot is hidden, such as the ._a.nii.gz that macOS packs beside a.nii.gz.
+    shown = r"((?!(?<![^/])\.)[^/]{})"
+    expression = "".join({"*": shown.format("*"), "?": shown.format("")}.get(part, re.escape(part)) for part in parts)
     found: dict[tuple[str, ...], Path] = {}
     for path in root.glob(re.sub(r"([\[\]])", r"[\1]", pattern)):
         match = re.fullmatch(expression, path.relative_to(root).as_posix())

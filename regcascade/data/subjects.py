@@ -9,7 +9,7 @@ from regcascade.data.options import check_count
 from regcascade.data.preprocessing import Preprocessing
 from regcascade.data.scans import Scans, check_label_names
 from regcascade.data.sets import LIVER_WINDOW
-from regcascade.data.sources import find
+from regcascade.data.sources import check_names, find
 from regcascade.data.splits import Part, split_names
 
 
@@ -79,7 +79,7 @@ class SubjectsData(RegistrationData):
         check_count("data.seed", seed, 0)
         names = check_label_names(label_names)
         preprocessing = Preprocessing(size, fit, pad, intensity, percentiles, window)
-        sources = find(Path(root), images, labels, masks, points)
+        sources = check_names(find(Path(root), images, labels, masks, points), Path(root))
         cases = Scans(sources, preprocessing, names, cache, masked=masks is not None)
         split = split_names(cases.names, cases.labelled_names(), validation, train, seed)
         cases.check_landmarks([], cases.names)

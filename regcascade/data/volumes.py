@@ -20,6 +20,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 # File names that nibabel reads; everything else goes to ITK.
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz")
@@ -31,7 +32,10 @@ POSITION, SLICE_TOLERANCE = "0020|0032", 0.02  # DICOM's ImagePositionPatient; o
 
 _READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
 # What nibabel and ITK raise for a file that is cut short, damaged or of another kind; MONAI wraps some in RuntimeError.
-UNREADABLE = (ImageFileError, OSError, EOFError, RuntimeError, ValueError, zlib.error)
+UNREADABLE = (
+    ImageFileError, HeaderDataError, zlib.error,
+    OSError, EOFError, RuntimeError, ValueError, OverflowError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from regcascade.data.sources import Source, find, read_table
+from regcascade.data.sources import Source, check_names, find, read_table
 
 
 def touch(root, *names):
@@ -32,9 +32,6 @@ def test_a_table_names_files_relative_to_itself(tmp_path):
     ("name", "text", "message"),
     [
         ("a.csv", "image,lables\na.nii,b.nii\n", "column 'lables', which is not known. Known: name, image, labels"),
-        ("a.csv", "name,image\na,\n", "scan 1 names no image"),
-        ("a.csv", "image\nx/a.nii\ny/a.nii\n", "more than one scan of the name 'a'"),
-        ("a.csv", "name,image\n../a,b.nii\n", "no valid name"),
         ("a.csv", "name,image\n", "lists no scans"),
         ("a.json", "{}", "must hold a list of objects"),
         ("a.json", "[", "cannot be read as a table"),
@@ -44,6 +41,26 @@ def test_bad_tables_say_what_is_wrong(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
         read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "problem"),
+    [
+        ("bad,\n", "bad", "scan 2 names no image"),
+        (",\n", "scan 2", "scan 2 names no image"),
+        ("bad,x.nii\nbad,y.nii\n", "bad", "more than one scan of the name 'bad' ({root}/x.nii, {root}/y.nii)"),
+        ("../bad,x.nii\n", "../bad", "no valid name"),
+    ],
+)
+def test_a_bad_row_is_a_scan_with_a_problem_and_leaves_the_others_alone(row, name, problem, tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text(f"name,image\na,a.nii\n{row}", encoding="utf-8")
+    sources = {source.name: source for source in read_table(table)}
+    assert sources.pop("a") == Source("a", tmp_path / "a.nii")
+    ((found, bad),) = sources.items()
+    assert found == name and problem.format(root=tmp_path) in bad.problem
+    with pytest.raises(ValueError, match=re.escape(problem.format(root=tmp_path))):
+        check_names(read_table(table), table)
 
 
 def test_globs_match_by_what_their_wildcards_stand_for(tmp_path):
@@ -61,12 +78,21 @@ def test_globs_that_find_nothing_or_too_much_are_refused(tmp_path):
     touch(tmp_path, "s1/t1.nii.gz", "s2/seg.nii.gz")
     with pytest.raises(ValueError, match=r"nothing that matches '\*/t2.nii'"):
         find(tmp_path, "*/t2.nii")
-    with pytest.raises(ValueError, match=r"seg\.nii\.gz has no image that matches"):
-        find(tmp_path, "*/t1.nii.gz", "*/seg.nii.gz")
+    good, lonely = find(tmp_path, "*/t1.nii.gz", "*/seg.nii.gz")
+    assert good == Source("s1", tmp_path / "s1/t1.nii.gz")
+    assert lonely.name == "s2" and "s2/seg.nii.gz has no image that matches" in lonely.problem
     with pytest.raises(ValueError, match="There is no folder"):
         find(tmp_path / "none", "*")
     with pytest.raises(ValueError, match="is not supported"):
         find(tmp_path, "**/t1.nii.gz")
+
+
+def test_wildcards_stand_for_nothing_hidden(tmp_path):
+    touch(tmp_path, "._a.nii", "a.nii", ".trash/b.nii", "s/b.nii", "x.c.nii")
+    assert [source.name for source in find(tmp_path, "*.nii")] == ["a", "x.c"]
+    assert [source.name for source in find(tmp_path, "x*.nii")] == [".c"]
+    assert [source.name for source in find(tmp_path, "*/?.nii")] == ["s_b"]
+    assert [source.name for source in find(tmp_path, ".trash/*.nii")] == ["b"]
 
 
 def test_wildcards_that_stand_for_the_same_name_a_scan_once(tmp_path):
