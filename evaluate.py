@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint over pairs of scans: `python evaluate.py checkpoint=FILE data=... r=2`."""
+"""Evaluate a checkpoint, or another method, over pairs of scans: `python evaluate.py checkpoint=FILE data=... r=2`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,18 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from rich.console import Console
 
+from regcascade.cascades import Cascade
 from regcascade.checkpoint import Checkpoint, CheckpointError, read
 from regcascade.data import build_data
 from regcascade.entry import command, plain, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder
+from regcascade.methods import Method, build_method
 from regcascade.registry import check_options, import_user_modules
 from regcascade.report.tables import measure_tables
 from regcascade.resuming import can_resume, identity
 from regcascade.runs import register_resolvers
 
+NETWORK = "network"  # the method that is the checkpoint's own model
 register_resolvers()
 
 
@@ -29,34 +32,35 @@ def main(config: DictConfig) -> None:
 
 
 def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
-    """Evaluate a checkpoint as a config says; writes `pairs.csv` and `summary.json` for each r.
+    """Evaluate a checkpoint, or another method, as a config says; writes `pairs.csv` and `summary.json` for each r.
 
     Returns:
         The rows of `pairs.csv` by r.
     """
     import_user_modules(config.imports)
     options = plain(config)
-    checkpoint = read(options["checkpoint"])
+    checkpoint = None if options["checkpoint"] is None else read(options["checkpoint"])
     data_options = _data_options(options["data"], checkpoint)
+    method = _method(options, checkpoint)
     data = build_data(data_options)
-    cascade = checkpoint.build()
-    if cascade.size not in (None, tuple(data.size)):
+    file = checkpoint.path if checkpoint is not None and isinstance(method, Cascade) else None
+    if isinstance(method, Cascade) and method.size not in (None, tuple(data.size)):
         raise CheckpointError(
-            f"{checkpoint.path} has an affine network for volumes of {list(cascade.size)} voxels, and "
+            f"{file} has an affine network for volumes of {list(method.size or ())} voxels, and "
             f"data.size={list(data.size)}: set data.size to the former."
         )
     each = _each_r(options)
     for one in each:
-        cascade.order(one.r, one.repeat)  # which says what is wrong with them, before any pair
-    device = _device(options["accelerator"])
+        method.about(one.r, one.repeat)  # which says what is wrong with them, before any pair
+    device = _device(options["accelerator"], method)
     folder = Path(options["paths"]["run"])
     folders = [folder / f"r{one.r}" if isinstance(options["r"], list) else folder for one in each]
-    whose = [identity(data, data_options, checkpoint.path, one, device.type) for one in each]
+    whose = [identity(method, data, data_options, file, one, device.type) for one in each]
     resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
     console, rows = Console(), {}
     for one, place, resumed in zip(each, folders, resume, strict=True):
         record_run(place, config)
-        rows[one.r] = evaluate_to_folder(cascade, data, place, checkpoint.path, one, device, resumed)
+        rows[one.r] = evaluate_to_folder(method, data, place, file, one, device, resumed)
         if len(each) > 1:
             console.print(f"r={one.r}")
         console.print(*measure_tables(rows[one.r]), sep="\n")
@@ -75,17 +79,42 @@ def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
     return [EvaluationOptions(one, **others) for one in several]
 
 
-def _device(accelerator: str) -> torch.device:
+def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade | Method:
+    """What registers: the checkpoint's cascade, or the method that the config names."""
+    spec = options["method"]
+    if spec["name"] == NETWORK:
+        if checkpoint is None:
+            raise ValueError("checkpoint is missing: give it as checkpoint=FILE, or name another method: method=NAME.")
+        return checkpoint.build()
+    if checkpoint is not None and options["data"]["name"] != "trained":
+        raise ValueError(
+            f"checkpoint={checkpoint.path} would not be used, as data={options['data']['name']} says which scans and "
+            f"method={spec['name']} registers them: leave one of them out."
+        )
+    if options["stages"]:
+        raise ValueError(f"stages=true measures after every network, and method={spec['name']} has none: leave it out.")
+    return build_method(spec)
+
+
+def _device(accelerator: str, method: Cascade | Method) -> torch.device:
+    if isinstance(method, Method) and not method.on_gpu:
+        if accelerator not in ("auto", "cpu"):
+            raise ValueError(f"accelerator={accelerator}: this method runs on the CPU only. Leave accelerator out.")
+        return torch.device("cpu")
     try:
         return Fabric(accelerator=accelerator, devices=1).device
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"accelerator={accelerator}: {error}") from error
 
 
-def _data_options(options: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+def _data_options(options: dict[str, Any], checkpoint: Checkpoint | None) -> dict[str, Any]:
     """The data set asked for; `trained` is the checkpoint's own, with what is set put in its place."""
     if options["name"] != "trained":
         return options
+    if checkpoint is None:
+        raise ValueError(
+            "No scans are named: give data=..., or checkpoint=FILE for the pairs that checkpoint was validated on."
+        )
     given = {key: value for key, value in options.items() if key != "name" and value != "as_trained"}
     return {**checkpoint.description["data"], **given}
 

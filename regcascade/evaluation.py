@@ -1,9 +1,7 @@
-"""Run a cascade over pairs: a row of measures per pair, and their summary."""
+"""Run a cascade, or another method, over pairs: a row of measures per pair, and their summary."""
 
-import contextlib
 import json
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +14,24 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
+from regcascade.attempts import attempt, flaw, with_stages
 from regcascade.cascades import Cascade
 from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
 from regcascade.files import git_state, written_whole
 from regcascade.growing import GrowingTable, read_table
 from regcascade.learn2reg_measures import learn2reg_measures
+from regcascade.methods import Method
 from regcascade.metrics import pair_measures
-from regcascade.registration import Registration
 from regcascade.registry import check_choice
 from regcascade.spatial import warp_labels
-from regcascade.stages import network_starts, stage_names, stage_rows, wait_for
+from regcascade.stages import stage_names, stage_rows
 from regcascade.types import Batch, Flow, Image
 from regcascade.version import __version__
 
 BEFORE = "_before"
 SET = "set"  # a column where pairs are of several sets
+FAILED = "failed"  # the column that says why a pair has failed, empty where it has not
 PAIRS, STAGES, SUMMARY = "pairs.csv", "stages.csv", "summary.json"
 MIB = 2**20
 
@@ -74,7 +74,7 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(
-    cascade: Cascade,
+    method: Cascade | Method,
     pairs: Iterable[Batch],
     label_names: Mapping[int, str],
     options: EvaluationOptions | None = None,
@@ -83,27 +83,32 @@ def evaluate(
     """Register pairs one after another and measure each.
 
     Args:
-        cascade: the model; it is moved to `device` and set to evaluation.
+        method: a cascade, which is moved to `device` and set to evaluation, or another method.
         pairs: batches of one pair, as `RegistrationData` yields them for evaluation.
         label_names: the labels that count.
         options: what to do with each pair.
         device: where to run.
 
     Yields:
-        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures`, `seconds`, the time of the network
-        alone, `peak_memory_mib` where the device is a GPU, and the measures before registration with the suffix
-        `_before`, less those of the displacement, which is 0 then.
+        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures`, `seconds`, the time of the
+        registration alone, `peak_memory_mib` where the device is a GPU, `failed`, and the measures before registration
+        with the suffix `_before`, less those of the displacement, which is 0 then.
+
+    Raises:
+        ValueError: if stages are asked for of a method that has none.
     """
     options = options or EvaluationOptions()
     device = torch.device(device)
-    cascade.to(device).eval()
+    if isinstance(method, Cascade):
+        method.to(device).eval()
     for number, batch in enumerate(pairs):
         batch = move_data_to_device(batch, device)
         with torch.inference_mode():
-            first = _register(cascade, batch, options, device)[1] if number == 0 else None
+            warms_up = number == 0 and isinstance(method, Cascade)
+            first = attempt(method, batch, options.r, options.repeat, options.stages).seconds if warms_up else None
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            registration, seconds, starts = _register(cascade, batch, options, device)
+            registration, seconds, starts, failure = attempt(method, batch, options.r, options.repeat, options.stages)
             used = {"seconds": seconds}
             if device.type == "cuda":
                 used["peak_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
@@ -111,15 +116,16 @@ def evaluate(
             before = _measures(batch, batch["moving"], torch.zeros_like(registration.flow), label_names, options)
             stages = []
             if options.stages:
-                names = stage_names(cascade, options.r, options.repeat)
+                names = stage_names(with_stages(method), options.r, options.repeat)
                 stages = stage_rows(batch, registration, names, starts, seconds, label_names, options.labels)
         names_of = {"fixed": batch["fixed_name"][0], "moving": batch["moving_name"][0]}
+        failed = {FAILED: failure or flaw(registration.flow, after)}
         before = {name + BEFORE: value for name, value in before.items() if not name.startswith("displacement_")}
-        yield Evaluated({**names_of, **after, **used, **before}, stages, first)
+        yield Evaluated({**names_of, **after, **used, **failed, **before}, stages, first)
 
 
 def evaluate_to_folder(
-    cascade: Cascade,
+    method: Cascade | Method,
     data: RegistrationData,
     folder: Path,
     checkpoint: Path | None,
@@ -134,10 +140,10 @@ def evaluate_to_folder(
     summary has each.
 
     Args:
-        cascade: the model.
+        method: a cascade or another method.
         data: whose evaluation pairs to run over.
         folder: where to write.
-        checkpoint: the file the model is from, if it is of one.
+        checkpoint: the file the cascade is from, if it is of one.
         options: what to do with each pair.
         device: where to run.
         resume: go on after the rows that are there, which `resuming.can_resume` allowed; else begin anew.
@@ -152,7 +158,7 @@ def evaluate_to_folder(
     stages = _stage_table(folder / STAGES, done) if options.stages else None
     loader = _remaining(data, done)
     first: float | None = None
-    found = evaluate(cascade, loader, data.label_names, options, device)
+    found = evaluate(method, loader, data.label_names, options, device)
     quiet = not len(loader)
     console = Console(stderr=True)
     for each in track(found, "Registering pairs", len(loader), console=console, transient=True, disable=quiet):
@@ -164,13 +170,13 @@ def evaluate_to_folder(
         first = first if each.first_call_seconds is None else each.first_call_seconds
     table = read_pairs(folder)
     if len(loader) or not (folder / SUMMARY).is_file():
-        _write_summary(folder, table, cascade, checkpoint, options, torch.device(device), first)
+        _write_summary(folder, table, method, checkpoint, options, torch.device(device), first)
     return table
 
 
 def read_pairs(folder: Path) -> pd.DataFrame:
     """The rows of `pairs.csv` in a folder, exactly as they were measured."""
-    return read_table(folder / PAIRS, ["fixed", "moving", SET])
+    return read_table(folder / PAIRS, ["fixed", "moving", SET, FAILED])
 
 
 def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -180,16 +186,6 @@ def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return {name: {"mean": _plain(mean[name]), "std": _plain(std[name])} for name in numbers.columns}
 
 
-def model_size(cascade: Cascade) -> dict[str, float | int]:
-    """Parameters, MiB of float32 weights, and MiB as the second paper counts (weights and Adam's two moments)."""
-    parameters = sum(parameter.numel() for parameter in cascade.parameters())
-    return {
-        "parameters": parameters,
-        "weights_mib": round(4 * parameters / MIB, 3),
-        "paper_size_mib": round(12 * parameters / MIB, 3),
-    }
-
-
 def parts(cascade: Cascade) -> list[tuple[str, int]]:
     """The parts of a cascade and their parameters, for `model_table`."""
     return [
@@ -197,18 +193,9 @@ def parts(cascade: Cascade) -> list[tuple[str, int]]:
     ]
 
 
-def _register(
-    cascade: Cascade, batch: Batch, options: EvaluationOptions, device: torch.device
-) -> tuple[Registration, float, list[float]]:
-    """Register a pair: the result, its time, and when each network began where stages are asked for, in seconds."""
-    watched = network_starts(cascade, device) if options.stages else contextlib.nullcontext([])
-    with watched as starts:
-        wait_for(device)
-        start = time.perf_counter()
-        registration = cascade.register(batch, options.r, options.repeat)
-        wait_for(device)
-        seconds = time.perf_counter() - start
-    return registration, seconds, [each - start for each in starts]
+def failures(rows: pd.DataFrame) -> int:
+    """How many pairs have failed."""
+    return int((rows[FAILED] != "").sum()) if FAILED in rows else 0
 
 
 def _measures(
@@ -247,14 +234,14 @@ def _remaining(data: RegistrationData, done: set[tuple[str, str]]) -> DataLoader
 def _write_summary(
     folder: Path,
     table: pd.DataFrame,
-    cascade: Cascade,
+    method: Cascade | Method,
     checkpoint: Path | None,
     options: EvaluationOptions,
     device: torch.device,
     first_call_seconds: float | None,
 ) -> None:
     summary = {
-        "pairs": len(table), "n": cascade.n, "r": options.r, "repeat": options.repeat, **model_size(cascade),
+        "pairs": len(table), "failures": failures(table), **method.about(options.r, options.repeat),
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
         "commit": git_state()["commit"], "version": __version__,

@@ -57,6 +57,10 @@ class Registry(Generic[T]):
             )
         return self._classes[name]
 
+    def name_of(self, cls: type[T]) -> str:
+        """The name of a registered class."""
+        return next(name for name, known in self._classes.items() if known is cls)
+
     def options(self, spec: Spec) -> tuple[str, dict[str, Any]]:
         """Split a spec (a name, or a mapping with `name` and options) and check its options by the signature."""
         if isinstance(spec, str):

@@ -7,10 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from regcascade.cascades import Cascade
 from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
 from regcascade.evaluation import PAIRS, EvaluationOptions
 from regcascade.files import written_whole
+from regcascade.methods import Method
 from regcascade.version import __version__
 
 IDENTITY = "evaluation.json"
@@ -19,24 +21,27 @@ _SHOWN = 60  # characters of a value in a message
 
 
 def identity(
+    method: Cascade | Method,
     data: RegistrationData,
     data_options: Mapping[str, Any],
-    checkpoint: Path,
+    checkpoint: Path | None,
     options: EvaluationOptions,
     device: str,
 ) -> dict[str, Any]:
     """All that decides on the numbers of an evaluation, in plain values.
 
     Args:
+        method: what registers.
         data: whose evaluation pairs are run over.
         data_options: what the data module was built from.
-        checkpoint: the file the model is from.
+        checkpoint: the file the model is from, if it is of one.
         options: what is done with each pair.
         device: its type; times differ between devices.
     """
     pairs = "\n".join("\t".join(pair) for pair in data.validation_pairs)
     whole = {
-        "checkpoint_sha256": file_hash(checkpoint), **asdict(options), "device": device, "version": __version__,
+        "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
+        **method.about(options.r, options.repeat), **asdict(options), "device": device, "version": __version__,
         "pairs_sha256": hashlib.sha256(pairs.encode()).hexdigest(),
         "label_names": {str(label): name for label, name in data.label_names.items()},
         "preprocessing": data.preprocessing,
@@ -66,7 +71,7 @@ def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
             f"{folder} has a {PAIRS} and no {IDENTITY}, so that nothing says what its rows are of (a training run, or "
             "an older version). Give another folder as paths.run."
         )
-    before = json.loads(record.read_text())
+    before = json.loads(record.read_text(encoding="utf-8"))
     differ = [key for key in {**before, **whose} if before.get(key) != whose.get(key)]
     if differ:
         told = ", ".join(f"{key} was {_short(before.get(key))} and is {_short(whose.get(key))}" for key in differ)

@@ -23,7 +23,7 @@ CONF = Path(__file__).parents[1] / "conf"
 SET_BY_THE_PROGRAM = {"levels", "flow_multiplier", "model", "n", "affine", "size"}
 CHOICES = [
     f"{group.name}={path.relative_to(group).with_suffix('').as_posix()}"  # experiments may lie in folders
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir())
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "method")
     for path in sorted(group.rglob("*.yaml"))
     if path.stem != "trained"
 ]
@@ -130,6 +130,8 @@ def test_the_papers_schedules_bring_a_full_training(overrides, steps, limited):
 
 def test_evaluation_composes():
     assert composed("checkpoint=x.ckpt", name="evaluate")["data"]["name"] == "trained"
+    for path in (CONF / "method").glob("*.yaml"):
+        assert composed(f"method={path.stem}", name="evaluate")["method"]["name"] == path.stem
 
 
 @pytest.mark.parametrize("name", ["phantom", "msd", "pairs", "learn2reg", "subjects", "rcn_h5"])

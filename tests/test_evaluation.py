@@ -1,19 +1,27 @@
 """Evaluations of a small untrained cascade on phantoms: rows, resuming, stages."""
 
 import inspect
+import io
 import json
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from regcascade import build
 from regcascade.checkpoint import file_hash
 from regcascade.data import build_data
 from regcascade.evaluation import EvaluationOptions, evaluate, evaluate_to_folder, read_pairs, summarise
+from regcascade.methods import METHODS, Method, build_method
+from regcascade.report.compare import compare, shown_table
+from regcascade.report.evaluated import before_registration, read_run
+from regcascade.report.tables import measure_tables
 from regcascade.resuming import can_resume, identity
 from regcascade.stages import stage_names
 
@@ -148,14 +156,14 @@ def test_without_resuming_a_folder_is_written_anew(data, cascade, tmp_path):
     assert len(evaluate_to_folder(cascade, data, tmp_path, None)) == 4
 
 
-def test_an_evaluation_goes_on_only_as_the_same(data, tmp_path):
+def test_an_evaluation_goes_on_only_as_the_same(data, cascade, tmp_path):
     checkpoint, other = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
     checkpoint.write_bytes(b"a")
     other.write_bytes(b"b")
     folder = tmp_path / "evaluation"
 
     def named(options=None, file=checkpoint, device="cpu", of=data, **changed):
-        return identity(of, {**DATA, **changed}, file, options or EvaluationOptions(), device)
+        return identity(cascade, of, {**DATA, **changed}, file, options or EvaluationOptions(), device)
 
     whose = named()
     assert whose["checkpoint_sha256"] == file_hash(checkpoint)
@@ -225,9 +233,64 @@ def test_a_network_that_gives_no_number_leaves_cells_empty(data, tmp_path):
             weight.fill_(math.nan)
     options = EvaluationOptions(stages=True, metrics="learn2reg")
     table = evaluate_to_folder(broken, data, tmp_path, None, options)
-    after = table.drop(columns=[name for name in table if name.endswith("_before")] + ["fixed", "moving", "seconds"])
+    others = ["fixed", "moving", "seconds", "failed"]
+    after = table.drop(columns=[name for name in table if name.endswith("_before")] + others)
     assert after.isna().all(axis=None)
     assert table["dice_mean_before"].notna().all()
+    assert (table["failed"] == "the flow is not finite").all()
     stages = pd.read_csv(tmp_path / "stages.csv")
     assert stages[["dice_mean", "cc", "folding_percent"]].notna().all(axis=1).tolist() == [True, False] * 4
     assert json.loads((tmp_path / "summary.json").read_text())["measures"]["dice_mean"] == {"mean": None, "std": None}
+
+
+@dataclass(frozen=True)
+class SometimesFails(Method):
+    """Gives up on the second pair, and mirrors the third scan along the first axis."""
+
+    calls: list[int] = field(default_factory=list)
+
+    def flow(self, pair):
+        self.calls.append(1)
+        if len(self.calls) == 2:
+            raise OSError("no\nresult")
+        flow = torch.zeros(3, *pair.fixed.shape)
+        if len(self.calls) == 3:
+            side = pair.fixed.shape[0]
+            flow[0] = (side - 1 - 2 * torch.arange(side))[:, None, None]
+        return flow
+
+
+def test_failures_are_counted_and_lose_no_other_pair(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS._classes, "sometimes_fails", SometimesFails)
+    table = evaluate_to_folder(SometimesFails(), data, tmp_path, None)
+    assert table["failed"].tolist() == [
+        "",
+        "OSError: no result",
+        "the scan is mirrored or collapsed (100 % folded)",
+        "",
+    ]
+    assert table["dice_mean"].notna().tolist() == table["seconds"].notna().tolist() == [True, False, True, True]
+    assert table["dice_mean_before"].notna().all()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["pairs"], summary["failures"], summary["first_call_seconds"]) == (4, 2, None)
+    assert summary["method"]["name"] == "sometimes_fails" and summary["packages"] == {}
+    assert summary["measures"]["dice_mean"]["mean"] == pytest.approx(table["dice_mean"].mean())  # of three pairs
+    assert not {"n", "r", "repeat", "parameters", "failed"} & {*summary, *summary["measures"]}
+    console = Console(file=io.StringIO(), width=100)
+    console.print(*measure_tables(table))
+    assert "over 4 pairs, 2 failed" in console.file.getvalue()
+    assert "Dice, 3 pairs" in console.file.getvalue()
+    run = read_run(tmp_path, "sometimes")
+    assert run.failures == 2 and "failed" not in run.pairs and np.isnan(run.parameters)
+    row = shown_table(compare([run, before_registration(run)])).iloc[0]
+    assert (row["Failed"], row["Parameters [M]"]) == ("2", "-")
+
+
+def test_a_method_is_evaluated_again_only_as_the_same(data):
+    whose = identity(build_method("identity"), data, DATA, None, EvaluationOptions(), "cpu")
+    assert whose["method"] == {"name": "identity"} and whose["checkpoint_sha256"] is None
+
+
+def test_stages_are_of_cascades_only(data):
+    with pytest.raises(ValueError, match="stages=true"):
+        next(evaluate(build_method("identity"), data.test_dataloader(), {}, EvaluationOptions(stages=True)))

@@ -109,15 +109,19 @@ def numbers(comparison: Comparison) -> pd.DataFrame:
             values = pd.Series(values_of(run, measure))
             row |= {f"{measure}_mean": values.mean(), f"{measure}_std": values.std(ddof=1)}
             row[f"{measure}_pairs"] = int(values.notna().sum())
+        row["failures"] = run.failures
         rows.append(row | {"parameters": run.parameters, "paper_size_mib": run.paper_size_mib})
     return pd.DataFrame(rows)
 
 
 def shown_table(comparison: Comparison) -> pd.DataFrame:
-    """The table in the papers' form, as text: mean (standard deviation), and how many pairs where not all have it."""
-    rows = []
+    """The table in the papers' form, as text: mean (standard deviation), and how many pairs where not all have it.
+
+    Where any pair of any run has failed, it says how many of each did.
+    """
+    rows, failed = [], any(run.failures for run in comparison.runs)
     for run in comparison.runs:
-        cells = {"Method": run.name}
+        cells = {"Method": run.name} | ({"Failed": str(run.failures)} if failed else {})
         for measure in comparison.measures:
             title, decimals = heading(measure)
             cells[title] = spread(pd.Series(values_of(run, measure)), decimals)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from regcascade.evaluation import BEFORE, SET
+from regcascade.evaluation import BEFORE, FAILED, SET
 
 PAIRS, SUMMARY = "pairs.csv", "summary.json"
 KEY = ["fixed", "moving"]
@@ -29,6 +29,7 @@ class Run(NamedTuple):
         parameters: of the model, NaN where there is none.
         paper_size_mib: 12 bytes a parameter, as the second paper counts, in MiB.
         label_interpolation: how labels were warped, `nearest` unless the summary says otherwise.
+        failures: how many of the pairs have failed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     parameters: float
     paper_size_mib: float
     label_interpolation: str
+    failures: int = 0
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -131,7 +133,8 @@ def read_run(folder: Path, name: str) -> Run:
             )
     sizes = [summary.get(key) for key in ("parameters", "paper_size_mib")]
     parameters, paper_size = (float(size) if isinstance(size, int | float) else math.nan for size in sizes)
-    return Run(name, pairs, parameters, paper_size, str(summary.get("label_interpolation", "nearest")))
+    failures = int(summary.get("failures", 0))
+    return Run(name, pairs, parameters, paper_size, str(summary.get("label_interpolation", "nearest")), failures)
 
 
 def before_registration(run: Run) -> Run:
@@ -144,7 +147,7 @@ def before_registration(run: Run) -> Run:
     if not columns:
         raise ValueError(f"--initial needs columns such as dice_mean{BEFORE}, which {PAIRS} of {run.name} lacks.")
     measures = run.pairs[list(columns)].rename(columns=columns)
-    return run._replace(name=INITIAL, pairs=measures, parameters=math.nan, paper_size_mib=math.nan)
+    return run._replace(name=INITIAL, pairs=measures, parameters=math.nan, paper_size_mib=math.nan, failures=0)
 
 
 def label_columns(run: Run) -> list[str]:
@@ -185,7 +188,7 @@ def _read_pairs(path: Path) -> pd.DataFrame:
             f"{path} lists {len(twice)} pairs more than once: {_pairs_listed(twice)}. They would count double; "
             "evaluate on a list that names each pair once (data.pairs=FILE)."
         )
-    measures = {column: _numbers(table[column], path) for column in table if column not in (*KEY, SET)}
+    measures = {column: _numbers(table[column], path) for column in table if column not in (*KEY, SET, FAILED)}
     known = {column: values for column, values in measures.items() if values is not None}
     return pd.DataFrame(known, index=table.index).set_index(index)
 

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from regcascade.evaluation import BEFORE, MIB, SET
+from regcascade.evaluation import BEFORE, MIB, SET, failures
 from regcascade.prepare import DONE, EXCLUDED, FAILED, KEPT, Outcome
 from regcascade.report.measures import MEASURES, Measure
 
@@ -32,6 +32,7 @@ def measure_table(rows: pd.DataFrame, name: str = "") -> Table:
     """
     count = len(rows)
     title = "One pair" if count == 1 else f"Mean (standard deviation) over {count} pairs"
+    title += f", {failed} failed" if (failed := failures(rows)) else ""
     table = _table(f"{name}: {title}" if name else title)
     table.add_column("Measure")
     for column in ("before", "after", "change"):

@@ -49,6 +49,8 @@ def test_evaluating_one_checkpoint_in_many_ways(checkpoint, tmp_path, in_process
     assert again[:2] == whole[:2] and len(again) == 3  # the first pair was not done again
     assert (folder / "r2/summary.json").is_file()
 
+    _check_other_methods(evaluated, folder, tmp_path)
+
     config = (folder / "r2/config.yaml").read_text()
     for arguments, said in {
         (f"paths.run={folder / 'r2'}", "r=2"): "labels was",
@@ -61,9 +63,44 @@ def test_evaluating_one_checkpoint_in_many_ways(checkpoint, tmp_path, in_process
         ("labels=cubic",): "linear",
         ("metrics=learn2rag",): "learn2reg",
         ("stages=3",): "stages",
+        ("method=identity", "r=2"): "method=identity applies no networks",
+        ("method=identity", "stages=true"): "stages=true",
+        ("method=identity", "data=phantom"): "would not be used",
+        ("method=identity", "accelerator=gpu"): "CPU only",
     }.items():
         status, output = evaluated(*arguments)
         assert status != 0
         assert said in output, output
         assert "Traceback" not in output
     assert (folder / "r2/config.yaml").read_text() == config
+
+
+def _check_other_methods(evaluated, folder: Path, tmp_path: Path) -> None:
+    """Another method in the checkpoint's place is evaluated on the very same pairs."""
+    other = tmp_path / "affine"
+    status, output = evaluated(f"paths.run={other}", "method=affine", "labels=linear")
+    assert status == 0, output
+    ours, theirs = (pd.read_csv(path / "pairs.csv") for path in (folder / "r1", other))
+    for column in ("fixed", "moving", "dice_mean_before"):
+        assert theirs[column].tolist() == ours[column].tolist()
+    summary = json.loads((other / "summary.json").read_text())
+    assert (summary["method"], summary["checkpoint"], summary["failures"]) == ({"name": "affine"}, None, 0)
+    status, output = evaluated(f"paths.run={other}", "labels=linear")
+    assert status != 0 and "checkpoint_sha256 was null" in output, output
+
+
+def test_methods_without_a_checkpoint(tmp_path, in_process):
+    data = ["data=phantom", "data.size=[16,18,20]", "data.validation=3", "data.validation_pairs=2"]
+    status, output = in_process("evaluate", [*data, "method=identity", f"paths.run={tmp_path / 'a'}"], tmp_path)
+    assert status == 0, output
+    pairs = pd.read_csv(tmp_path / "a/pairs.csv")
+    assert pairs["dice_mean"].tolist() == pytest.approx(pairs["dice_mean_before"].tolist())
+    for arguments, said in {
+        tuple(data): "checkpoint is missing: give it as checkpoint=FILE",
+        ("method=identity",): "No scans are named: give data=",
+        ("method=identiti", *data): "identiti",
+        ("method=identity", "checkpoint=nowhere.ckpt"): "There is no checkpoint nowhere.ckpt",
+    }.items():
+        status, output = in_process("evaluate", list(arguments), tmp_path)
+        assert status != 0 and said in output, output
+        assert "Traceback" not in output
