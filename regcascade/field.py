@@ -17,11 +17,12 @@ from regcascade.spatial import jacobian_det, sample_at
 from regcascade.types import Size
 
 CHUNK = 2**20  # points that are worked on at a time
-FIXED_POINT, NEWTON = 30, 20  # iterations at most
+FIXED_POINT, NEWTON = 12, 20  # iterations at most
 HALVINGS = 4  # of a Newton step that makes things worse
+ENOUGH, HELPFUL = 0.75, 0.99  # of the error: below the first a step is long enough; above the second, given up
 LONGEST_STEP = 4.0  # voxels, of a Newton step
 STEP = 0.05  # voxels, of the differences that a Newton step takes
-DAMPING = 1e-6  # of the normal equations, so that a folded place has a step as well
+FLATTEST = 1e-2  # determinant that a Newton step assumes where there is less, in folds
 
 Vectors = Float[np.ndarray, "x y z 3"]
 Coordinates = Float[Tensor, "k 3"]
@@ -116,11 +117,13 @@ def inverted(
         trial_misses, trial_errors = _misses(volume, trial, targets[left], to_mm)
         better = trial_errors < errors[left]
         places[left[better]], errors[left[better]] = trial[better], trial_errors[better]
+    left = left[trial_errors > tolerance]
     for _ in range(NEWTON):
-        left = left[errors[left] > tolerance]
         if not len(left):
             break
+        before = errors[left]
         places[left], errors[left] = _newton(volume, places[left], targets[left], to_mm)
+        left = left[(errors[left] > tolerance) & (errors[left] < HELPFUL * before)]
     return places, errors
 
 
@@ -131,22 +134,24 @@ def _misses(volume: Tensor, places: Tensor, targets: Tensor, to_mm: Tensor) -> t
 
 
 def _newton(volume: Tensor, places: Tensor, targets: Tensor, to_mm: Tensor) -> tuple[Tensor, Tensor]:
-    """One step, halved where it does not help."""
+    """One step, halved where it does not help; places that no step helps stay."""
     misses, errors = _misses(volume, places, targets, to_mm)
-    columns = []
-    for axis in range(3):
-        aside = torch.zeros(3, dtype=places.dtype)
-        aside[axis] = STEP
-        ahead, behind = (_misses(volume, places + sign * aside, targets, to_mm)[0] for sign in (1, -1))
-        columns.append((ahead - behind) / (2 * STEP))
-    jacobian = torch.stack(columns, -1)
-    square = jacobian.mT @ jacobian + DAMPING * torch.eye(3, dtype=places.dtype)
-    step = -torch.linalg.solve(square, (jacobian.mT @ misses[..., None]))[..., 0]
+    aside = STEP * torch.eye(3, dtype=places.dtype)
+    a, b, c = ((_misses(volume, places + side, targets, to_mm)[0] - misses) / STEP for side in aside)
+    # Cramer's rule: a library's solver takes longer for many small systems than everything else here.
+    across = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
+    determinant = (a * across[:, 0]).sum(1)
+    flat = determinant.abs() < FLATTEST
+    determinant = torch.where(flat, torch.where(determinant < 0, -FLATTEST, FLATTEST), determinant)
+    step = -(across @ misses[..., None])[..., 0] / determinant[:, None]
     step = step * (LONGEST_STEP / step.norm(dim=1, keepdim=True).clamp(min=LONGEST_STEP))
-    best, best_errors = places.clone(), errors.clone()
+    best, best_errors, left = places.clone(), errors.clone(), torch.arange(len(places))
     for halving in range(HALVINGS + 1):
-        trial = places + step * 0.5**halving
-        trial_errors = _misses(volume, trial, targets, to_mm)[1]
-        better = trial_errors < best_errors
-        best[better], best_errors[better] = trial[better], trial_errors[better]
+        trial = places[left] + step[left] * 0.5**halving
+        trial_errors = _misses(volume, trial, targets[left], to_mm)[1]
+        better = trial_errors < best_errors[left]
+        best[left[better]], best_errors[left[better]] = trial[better], trial_errors[better]
+        left = left[trial_errors >= ENOUGH * errors[left]]  # a step that barely helps ends at a kink of the field
+        if not len(left):
+            break
     return best, best_errors

@@ -1,5 +1,6 @@
 """Whole files or none, and the state of the code that wrote them."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -29,6 +30,18 @@ def written_in_folder(path: Path) -> Iterator[Path]:
         (folder / path.name).replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_output(path: Path, overwrite: bool = False) -> None:
+    """Raise ValueError, naming the file, where one cannot be written or stands in the way, before the work is done."""
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists. Choose another name, or give --overwrite to replace it.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the file to write.")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: the folder {path.parent} does not exist. Make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: no permission to write into {path.parent}.")
 
 
 def git_state() -> dict[str, Any]:

@@ -6,6 +6,7 @@ conversion happens here and in `transform_files.py` only. Arrays are `(X, Y, Z)`
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -16,7 +17,6 @@ from nibabel.affines import apply_affine, voxel_sizes
 from regcascade.data.volumes import (
     LPS_TO_RAS,
     NIBABEL_SUFFIXES,
-    SUFFIXES,
     UNREADABLE,
     Header,
     first_line,
@@ -27,6 +27,7 @@ from regcascade.data.volumes import (
 from regcascade.files import written_in_folder
 from regcascade.types import Size
 
+WRITTEN = (".nii.gz", ".nii", ".mha", ".nrrd")  # formats of one file each
 SHEAR = 1e-3  # the cosine between two axes above which a grid is no grid of ITK's; rounding in headers gives 1e-5
 SAME = 0.01  # of a voxel, by which corners of grids that are the same may differ
 
@@ -97,7 +98,12 @@ class Geometry:
     def contains(self, places: Places) -> Shaped[np.ndarray, " k"]:
         """Which places, in mm, lie within the borders of the grid, half a voxel beyond the outermost centres."""
         voxels = self.to_voxels(places)
-        return ((voxels >= -0.5) & (voxels <= np.array(self.shape) - 0.5)).all(-1)
+        return np.all((voxels >= -0.5) & (voxels <= np.array(self.shape) - 0.5), axis=-1)
+
+    def probes(self, count: int) -> Places:
+        """Places all over the grid, its borders included, at most `count` along each axis; mm, RAS."""
+        axes = [np.linspace(-0.5, side - 0.5, min(side + 1, count)) for side in self.shape]
+        return self.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3))
 
     def as_itk(self, voxels: np.ndarray) -> sitk.Image:
         """`(X, Y, Z)` voxels, or `(X, Y, Z, 3)` vectors (as they are, not turned), as an ITK image on this grid.
@@ -151,7 +157,7 @@ def read_scan(path: Path, series: str | None = None) -> sitk.Image:
         if path.is_dir():
             image = sitk.ReadImage(series_files(path, series))
         elif path.name.lower().endswith(NIBABEL_SUFFIXES):
-            return _by_nibabel(path, geometry)
+            return geometry.as_itk(stored_voxels(path))
         else:
             image = sitk.ReadImage(str(path))
     except UNREADABLE as error:
@@ -161,13 +167,14 @@ def read_scan(path: Path, series: str | None = None) -> sitk.Image:
     return image
 
 
-def _by_nibabel(path: Path, geometry: Geometry) -> sitk.Image:
-    voxels = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
-    stored = nibabel.load(path).get_data_dtype()  # type: ignore[attr-defined]
+def stored_voxels(path: Path) -> np.ndarray:
+    """What nibabel reads of a file, of any number of axes, in the type that is stored; float32 where that is scaled."""
+    file: Any = nibabel.load(path)
+    voxels = np.asanyarray(file.dataobj)
     if voxels.dtype.kind not in "iuf":
         raise ValueError(f"its voxels are {voxels.dtype}, and must be real numbers, one each.")
-    kind = np.dtype(np.float32) if voxels.dtype != stored else voxels.dtype.newbyteorder("=")
-    return geometry.as_itk(voxels.astype(kind, copy=False))
+    stored = voxels.dtype == file.get_data_dtype()
+    return voxels.astype(voxels.dtype.newbyteorder("=") if stored else np.float32, copy=False)
 
 
 @kept_locale()
@@ -177,8 +184,8 @@ def write_scan(image: sitk.Image, path: Path) -> None:
     Raises:
         ValueError: naming the file, if its suffix is of no image format or it cannot be written there.
     """
-    if not path.name.lower().endswith(SUFFIXES):
-        raise ValueError(f"{path}: the name of an image ends in one of {', '.join(SUFFIXES)}.")
+    if not path.name.lower().endswith(WRITTEN):
+        raise ValueError(f"{path}: an image is written to a name that ends in one of {', '.join(WRITTEN)}.")
     try:
         with written_in_folder(path) as temporary:
             sitk.WriteImage(image, str(temporary), useCompression=True)

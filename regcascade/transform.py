@@ -14,8 +14,8 @@ from regcascade.field import Vectors, as_volume, determinants, inverted, sampled
 from regcascade.geometry import Geometry, Places, write_scan
 from regcascade.transform_files import (
     COMPOSITE_SUFFIXES,
-    FIELD_SUFFIXES,
     Stored,
+    check_suffix,
     composite,
     field_image,
     read_stored,
@@ -24,6 +24,7 @@ from regcascade.transform_files import (
 from regcascade.types import Flow
 
 TOLERANCE_MM, POINT_TOLERANCE_MM = 1e-3, 1e-6  # within which an inverse counts as found, in a volume and for points
+PROBES = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +101,12 @@ class Transform:
         Raises:
             ValueError: naming the file, if its suffix is another, it cannot be written or the grid is sheared.
         """
-        name = path.name.lower()
-        if name.endswith(COMPOSITE_SUFFIXES):
+        check_suffix(path)
+        if path.name.lower().endswith(COMPOSITE_SUFFIXES):
             stored = Stored(self.fixed, self.moving, self.affine, self.displacement)
             write_composite(path, self.itk(), stored)
-        elif name.endswith(FIELD_SUFFIXES):
-            write_scan(field_image(self.fixed, self.total()), path)
         else:
-            known = ", ".join(COMPOSITE_SUFFIXES + FIELD_SUFFIXES)
-            raise ValueError(f"{path}: the name of a transform ends in one of {known}.")
+            write_scan(field_image(self.fixed, self.total()), path)
 
     def itk(self) -> sitk.CompositeTransform:
         """The same as ITK's composite of the affine map and the field, which is applied first."""
@@ -151,6 +149,16 @@ class Transform:
         voxels, errors = inverted(volume, torch.from_numpy(targets), to_mm, POINT_TOLERANCE_MM)
         found = (errors <= POINT_TOLERANCE_MM).numpy()
         return np.where(found[:, None], self.fixed.to_world(voxels.numpy()), np.nan)
+
+    def meets(self, image: Geometry) -> bool:
+        """Whether anything of an image of the moving world comes to lie in the fixed grid.
+
+        Looks at places all over either grid, `PROBES` along each axis.
+        """
+        there = self.points_to_moving(self.fixed.probes(PROBES))
+        return bool(
+            image.contains(there).any() or self.fixed.contains(self.points_to_fixed(image.probes(PROBES))).any()
+        )
 
     def total(self) -> Vectors:
         """From each voxel of the fixed grid to where it lies in the moving world, `(X, Y, Z, 3)` mm, RAS, float32."""

@@ -7,14 +7,14 @@ import h5py
 import numpy as np
 import SimpleITK as sitk
 
-from regcascade.data.volumes import LPS_TO_RAS, UNREADABLE, first_line, kept_locale
+from regcascade.data.volumes import LPS_TO_RAS, NIBABEL_SUFFIXES, UNREADABLE, first_line, kept_locale
 from regcascade.field import Vectors
 from regcascade.files import written_in_folder
-from regcascade.geometry import Geometry, voxels_of
+from regcascade.geometry import WRITTEN as FIELD_SUFFIXES
+from regcascade.geometry import Geometry, stored_voxels, voxels_of
 
 H5_SUFFIXES = (".h5", ".hdf5")
 COMPOSITE_SUFFIXES = (*H5_SUFFIXES, ".tfm", ".txt")
-FIELD_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
 GROUP, FORMAT = "regcascade", 1  # what an `.h5` of ours holds beside ITK's transform, which readers of ITK's pass over
 TO_LPS = np.diag(LPS_TO_RAS)[:3].astype(np.float32)  # of vectors; its own inverse
 COMPRESSED = 1000  # numbers, from which on a data set is
@@ -32,6 +32,13 @@ class Stored:
     moving: Geometry | None
     affine: np.ndarray
     displacement: Vectors
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ValueError, naming the file, if its name is none of a transform's."""
+    known = COMPOSITE_SUFFIXES + FIELD_SUFFIXES
+    if not path.name.lower().endswith(known):
+        raise ValueError(f"{path} is no transform: the name of one ends in one of {', '.join(known)}.")
 
 
 def field_image(fixed: Geometry, displacement: Vectors) -> sitk.Image:
@@ -75,18 +82,24 @@ def read_stored(path: Path) -> Stored:
         raise ValueError(f"{path} does not exist, or is a folder: give a transform, such as registration wrote.")
     if path.name.lower().endswith(COMPOSITE_SUFFIXES):
         stored = _read_composite(path)
-    elif path.name.lower().endswith((*FIELD_SUFFIXES, ".mhd", ".nhdr")):
-        stored = _read_field(path)
     else:
-        known = ", ".join(COMPOSITE_SUFFIXES + FIELD_SUFFIXES)
-        raise ValueError(f"{path} is no transform: the name of one ends in one of {known}.")
+        check_suffix(path)
+        stored = _read_field(path)
     if not (np.isfinite(stored.displacement).all() and np.isfinite(stored.affine).all()):
         raise ValueError(f"{path} holds NaN or infinity: it is no usable transform. Make it again.")
     return stored
 
 
+def knows_moving(path: Path) -> bool:
+    """Whether a file that `read_stored` reads tells the moving scan's grid."""
+    grids = _grids(path) if path.name.lower().endswith(H5_SUFFIXES) else None
+    return grids is not None and grids[1] is not None
+
+
 def _read_field(path: Path) -> Stored:
     try:
+        if path.name.lower().endswith(NIBABEL_SUFFIXES) and not np.isfinite(stored_voxels(path)).all():
+            raise ValueError("it holds NaN or infinity, which ITK would read as 0")
         image = sitk.ReadImage(str(path))
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a displacement image: {first_line(error)}") from error
@@ -105,14 +118,15 @@ def _read_composite(path: Path) -> Stored:
         parts = _parts(sitk.ReadTransform(str(path)))
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a transform: {first_line(error)}") from error
-    *linear, last = parts or [None]
-    if last is None or last.GetName() != "DisplacementFieldTransform" or not all(part.IsLinear() for part in linear):
-        names = ", ".join(part.GetName() for part in parts) or "nothing"
+    names = [part.GetName() for part in parts]
+    linear = parts[:-1]
+    if names[-1:] != ["DisplacementFieldTransform"] or not all(part.IsLinear() for part in linear):
+        found = ", ".join(names) or "nothing"
         raise ValueError(
-            f"{path} is a transform of {names}, and must be of affine maps and one displacement field that is applied "
+            f"{path} is a transform of {found}, and must be of affine maps and one displacement field that is applied "
             "first (it stands last). SimpleITK's TransformToDisplacementField makes one of any."
         )
-    image = sitk.DisplacementFieldTransform(last).GetDisplacementField()
+    image = sitk.DisplacementFieldTransform(parts[-1]).GetDisplacementField()
     displacement = voxels_of(image).astype(np.float32) * TO_LPS
     affine = np.linalg.multi_dot([LPS_TO_RAS, *map(_matrix, linear), LPS_TO_RAS])
     fixed, moving = Geometry.of_image(image), None
