@@ -46,6 +46,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     if resumed is not None:
         config = config_of_resumed(config, resumed)
     options = plain(config)
+    _check_trains(options.get("reproduces") or {})
     check_options("train", {"seed": options["seed"], "r": options["r"], "repeat": options["repeat"]}, _run_options)
     L.seed_everything(options["seed"], workers=True, verbose=False)
     data = build_data(options["data"])
@@ -144,6 +145,15 @@ def _evaluated(
     console.print(f"Run folder: {folder}")
     loss = float(trainer.callback_metrics.get("val/loss", float("nan")))
     return {"rows": rows, "objective": float(rows["dice_mean"].mean()) if data.has_labels else loss}
+
+
+def _check_trains(reproduces: dict[str, Any]) -> None:
+    """Refuse an experiment that is the evaluation of a method without training."""
+    if method := reproduces.get("method"):
+        raise ValueError(
+            f"experiment={reproduces['experiment']} trains nothing: python evaluate.py method={method} "
+            f"data={reproduces['data']} data.validation_pairs=null."
+        )
 
 
 def _run_options(seed: int, r: int, repeat: str) -> None:

@@ -22,9 +22,9 @@ from regcascade.runs import register_resolvers
 CONF = Path(__file__).parents[1] / "conf"
 SET_BY_THE_PROGRAM = {"levels", "flow_multiplier", "model", "n", "affine", "size"}
 CHOICES = [
-    f"{group.name}={path.relative_to(group).with_suffix('').as_posix()}"  # experiments may lie in folders
+    f"{group.name}={path.stem}"
     for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "method")
-    for path in sorted(group.rglob("*.yaml"))
+    for path in sorted(group.glob("*.yaml"))  # the papers' experiments lie in folders: test_experiments.py
     if path.stem != "trained"
 ]
 register_resolvers()
