@@ -2,9 +2,11 @@
 
 import datetime
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -50,6 +52,14 @@ def owner(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it does."""
     folder = checkpoint.parent.parent
     return folder if (folder / "config.yaml").is_file() else None
+
+
+def composed(conf: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """What `train` or `evaluate` would run with these overrides, as plain values; interpolations stay as they are."""
+    register_resolvers()
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        config = OmegaConf.to_container(compose(name, list(overrides)))
+    return {str(key): value for key, value in config.items()}  # type: ignore[union-attr]
 
 
 def in_sweep() -> bool:
