@@ -165,7 +165,7 @@ def read_manifest(root: Path) -> tuple[list[Record], dict[int, str]]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         layout = manifest["layout"]
         names = {int(value): str(name) for value, name in manifest["label_names"].items()}
-        cases = manifest["cases"]
+        cases = [dict(case) for case in manifest["cases"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged ({error!r}). Run regcascade prepare again; finished cases stay."

@@ -99,6 +99,10 @@ def test_damage_is_told_by_name(tmp_path):
     manifest.write_text(whole[:-20])
     with pytest.raises(ValueError, match="is damaged"):
         PreparedCases(tmp_path)
+    for cases in (7, ["a"], [1]):
+        manifest.write_text(json.dumps({**json.loads(whole), "cases": cases}), encoding="utf-8")
+        with pytest.raises(ValueError, match="is damaged"):
+            PreparedCases(tmp_path)
     manifest.write_text(whole)
     path = case_file(tmp_path, "a")
     path.write_bytes(path.read_bytes()[:-30])
