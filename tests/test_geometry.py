@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from regcascade.data.volumes import read_header, read_volume
+from regcascade.data.volumes import kept_locale, read_header, read_volume
 from regcascade.geometry import Geometry, read_scan, voxels_of, write_scan
 
 SHAPE = (5, 7, 4)
@@ -80,6 +80,7 @@ def test_nibabels_nifti_files_lie_where_the_data_readers_put_them(tmp_path):
     assert voxels_of(read_scan(tmp_path / "scan.mgz")).dtype == np.int32
 
 
+@kept_locale()  # writing DICOM loses it
 def test_a_dicom_folder_is_read_in_its_own_type(tmp_path):
     writer, spacing = sitk.ImageFileWriter(), (1.0, 1.5, 2.0)
     writer.KeepOriginalImageUIDOn()
