@@ -19,6 +19,7 @@ from regcascade.losses import Objective
 from regcascade.module import RegistrationModule
 from regcascade.optimization import Optimization
 from regcascade.registry import check_options, import_user_modules
+from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import close_loggers
 from regcascade.report.tables import measure_tables, model_table
 from regcascade.runs import check_devices, config_of_resumed, register_resolvers, to_resume
@@ -66,11 +67,13 @@ def train(config: DictConfig) -> dict[str, Any]:
     failed = True
     try:
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+        results = {"module": module, "trainer": trainer, "data": data, "rows": None, "objective": None}
+        if trainer.is_global_zero:
+            results |= _evaluated(trainer, module, data, options, console)
         failed = False
     finally:
         close_loggers(trainer.loggers, failed)
-    results = {"module": module, "trainer": trainer, "data": data, "rows": None, "objective": None}
-    return results | _evaluated(trainer, module, data, options, console) if trainer.is_global_zero else results
+    return results
 
 
 def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = True) -> RegistrationModule:
@@ -141,6 +144,7 @@ def _evaluated(
     device = trainer.strategy.root_device
     measured = EvaluationOptions(options["r"], options["repeat"])
     rows = evaluate_to_folder(module.cascade, data, folder, chosen, measured, device)
+    log_evaluation(trainer.loggers, folder, rows, data, chosen, measured, trainer.global_step)
     console.print(*measure_tables(rows), sep="\n")
     console.print(f"Run folder: {folder}")
     loss = float(trainer.callback_metrics.get("val/loss", float("nan")))

@@ -7,13 +7,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint, Timer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
 
-from regcascade.report.pictures import as_image, registration_figure
+from regcascade.report.logged import log_picture
+from regcascade.report.pictures import registration_figure
 from regcascade.types import Batch
 
 CHECKPOINTS = "checkpoints"
@@ -120,7 +120,7 @@ class PictureCallback(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
         for logger in trainer.loggers:
-            _log_picture(logger, figure, path, trainer.global_step)
+            log_picture(logger, PICTURE_KEY, figure, path, trainer.global_step)
 
 
 class StopReason(Callback):
@@ -177,13 +177,6 @@ def limit_reached(trainer: L.Trainer) -> str:
 
 
 _INTERRUPTIONS = (KeyboardInterrupt, SIGTERMException)
-
-
-def _log_picture(logger: Logger, figure: Figure, path: Path, step: int) -> None:
-    if isinstance(logger, WandbLogger):
-        logger.log_image(PICTURE_KEY, [str(path)], step=step)
-    elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_image(PICTURE_KEY, as_image(figure), step, dataformats="HWC")
 
 
 def _clock(seconds: float) -> str:

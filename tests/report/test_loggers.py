@@ -1,23 +1,30 @@
 import csv
 import inspect
 import json
+import math
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas as pd
 import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from phantom_runs import DATA, write_run
 from torch.utils.data import DataLoader
 
 from regcascade.callbacks import PICTURE_KEY, PictureCallback
+from regcascade.data import build_data
+from regcascade.evaluation import EvaluationOptions
 from regcascade.registration import Registration
+from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import MetricsFile, close_loggers, wandb_logger, wandb_mode
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -144,6 +151,31 @@ def test_offline_files_hold_config_metrics_and_a_picture(wandb_alone, tmp_path, 
     assert wandb_logger(run).version == file.stem.removeprefix("run-")  # a resumed run is the same run
 
 
+def test_the_evaluation_at_the_end_reaches_wandb_with_charts_and_pages(wandb_alone, tmp_path):
+    run = write_run(tmp_path / "run")
+    table = pd.read_csv(run / "pairs.csv")
+    logger = wandb_logger(run)
+    loggers = [MetricsFile(run), logger]
+    best = run / "checkpoints/best.ckpt"
+    log_evaluation(loggers, run, table, build_data(DATA), best, EvaluationOptions(), step=7)
+    close_loggers(loggers)
+    _, history = content(next(run.glob("wandb/offline-run-*/run-*.wandb")))
+    logged = {name: row for row in history for name in row}
+    pictures = ["labels", "initial", "cases", "worst_1", "best_1"]
+    assert logged["evaluation/dice_mean"]["evaluation/dice_mean"] == pytest.approx(table["dice_mean"].mean())
+    assert all(logged[f"evaluation/{name}"]["trainer/global_step"] == 7 for name in pictures)
+    assert sorted(path.stem for path in (run / "figures").iterdir()) == sorted(pictures)
+    assert not (run / "metrics.csv").exists()
+
+
+def test_where_no_logger_takes_pictures_none_are_drawn_and_a_run_without_measures_ends_well(tmp_path):
+    nothing = pd.DataFrame({"fixed": ["a"], "moving": ["b"], "dice_mean": [math.nan], "cc": [math.nan]})
+    arguments = (tmp_path, nothing, build_data(DATA), None, EvaluationOptions(), 1)
+    log_evaluation([MetricsFile(tmp_path)], *arguments)
+    log_evaluation([TensorBoardLogger(tmp_path, name="tensorboard", version="")], *arguments)
+    assert not (tmp_path / "figures").exists()
+
+
 def test_every_logger_group_has_the_metrics_file_and_the_signatures_defaults(wandb_alone, tmp_path):
     conf = Path(__file__).parents[2] / "conf"
     expected = {
@@ -184,12 +216,19 @@ class Validated(L.LightningModule):
 
 
 def content(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The config and the history of a `.wandb` file, which is a LevelDB log of protocol buffers."""
+    """The config and the history of a `.wandb` file, which is a LevelDB log of protocol buffers.
+
+    W&B writes it from another process, whose last record, of the exit, may come a moment after the run has ended.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    config, history = {}, []
-    for data in leveldb_records(file.read_bytes()[7:], start=7):
-        record = Record.FromString(data)
+    config, history, records = {}, [], []
+    for _ in range(600):
+        records = [Record.FromString(data) for data in leveldb_records(file.read_bytes()[7:], start=7)]
+        if any(record.HasField("exit") for record in records):
+            break
+        time.sleep(0.1)
+    for record in records:
         for update in [*record.run.config.update, *record.config.update]:
             config[update.key or update.nested_key[0]] = json.loads(update.value_json)
         if record.HasField("history"):
