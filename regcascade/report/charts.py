@@ -25,6 +25,7 @@ MEASURES = {"dice_mean": "Dice", "cc": "CC"}
 UNREGISTERED = "before registration"
 BINS, PAIRS_A_BIN = 8, 6  # of the mean line in the scatter: so many at most, with so many pairs at least
 FILLED = 0.6  # opacity of boxes
+PAIRS_FOR_PERCENTILES = 20  # with fewer, the 5th and 95th say nothing
 _LONGEST_NAME = 22
 _MOST_CASES = 20
 
@@ -63,7 +64,7 @@ def label_boxes(tables: Tables) -> Figure:
     """Box plots of Dice: a group per label, and of their mean; in it a box per method and one before registration.
 
     A box reaches from the first to the third quartile with the median as a line; whiskers end at the 5th and 95th
-    percentile, and pairs beyond them are dots.
+    percentile, and pairs beyond them are dots; of fewer than 20 pairs whiskers reach to the lowest and the highest.
 
     Args:
         tables: the methods.
@@ -76,15 +77,17 @@ def label_boxes(tables: Tables) -> Figure:
     pitch = 0.14 if len(series) * len(columns) <= 60 else 0.08
     figure = empty_figure(max(1.0 + pitch * len(columns) * (len(series) + 1), 1.6), layout="constrained")
     axes = figure.subplots()
+    ends = (5, 95) if len(first) >= PAIRS_FOR_PERCENTILES else (0, 100)
     for place, (_, table, suffix, colour) in enumerate(series):
         values = [_known(table, column + suffix) for column in columns]
         positions = [group * (len(series) + 1) + place for group in range(len(columns))]
-        _draw_boxes(axes, values, positions, colour)
+        _draw_boxes(axes, values, positions, colour, ends)
     middles = [group * (len(series) + 1) + (len(series) - 1) / 2 for group in range(len(columns))]
     axes.set_yticks(middles, [shortened(_label_name(column), _LONGEST_NAME) for column in columns])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"{MEASURES[measure]} of {_count(tables)}; box: quartiles, whiskers: 5 to 95 %")
+    whiskers = "5 to 95 %" if ends == (5, 95) else "all pairs"
+    axes.set_xlabel(f"{MEASURES[measure]} of {_count(tables)}; box: quartiles, whiskers: {whiskers}")
     handles = [
         Patch(facecolor=to_rgba(colour, FILLED), edgecolor=GREY, label=shortened(n, 40)) for n, _, _, colour in series
     ]
@@ -208,8 +211,13 @@ def extreme_cases(tables: Tables, count: int = 5) -> Figure:
             axes.plot(value, row, marker, color=colour, markersize=5.5, alpha=0.85, zorder=4)
     names = [f"{shortened(moving, _LONGEST_NAME)} → {shortened(fixed, _LONGEST_NAME)}" for fixed, moving in rows]
     axes.set_yticks(list(rows.values()), names)
-    axes.invert_yaxis()
-    axes.set_xlabel(f"{MEASURES[measure]}; above: the {len(worst)} worst of {len(order)} pairs, below: the best")
+    axes.set_ylim(max(rows.values(), default=0) + 0.6, -0.6)  # the worst on top
+    shown = (
+        f"above: the {len(worst)} worst of {len(order)} pairs, below: the best"
+        if best
+        else "all pairs, the worst first"
+    )
+    axes.set_xlabel(f"{MEASURES[measure]}; {shown}")
     ring = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label=UNREGISTERED)
     _legend_above(figure, [*([ring] if _has_before(first, measure) else []), *_handles(list(tables), joined=False)])
     return figure
@@ -221,7 +229,7 @@ def worst_and_best(order: Sequence | pd.Index, count: int) -> tuple[list, list]:
     return worst, list(order[max(len(order) - count, len(worst)) :])
 
 
-def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colour: str) -> None:
+def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colour: str, ends: tuple[int, int]) -> None:
     drawn = [(column, position) for column, position in zip(values, positions, strict=True) if len(column)]
     if not drawn:
         return
@@ -231,7 +239,7 @@ def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colo
         positions=[position for _, position in drawn],
         orientation="horizontal",
         widths=0.8,
-        whis=(5, 95),
+        whis=ends,
         patch_artist=True,
         manage_ticks=False,
         boxprops={"facecolor": to_rgba(colour, FILLED), "linewidth": 0.6},

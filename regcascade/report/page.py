@@ -33,11 +33,12 @@ WORST = 10
 _ARROWS = {+1: " ↑", -1: " ↓", 0: ""}
 _CAPTIONS = {
     "labels": "{measure} of every label and of their mean: a box from the first to the third quartile with the median, "
-    "whiskers to the 5th and 95th percentile, a dot for each pair beyond.",
+    "whiskers to the 5th and 95th percentile and a dot for each pair beyond (of fewer than 20 pairs, whiskers to the "
+    "lowest and the highest).",
     "initial": "{measure} after registration against {measure} before, a mark for each pair; above the dashed line it "
     "improved. Pairs to the left need a large deformation. Lines, where there are enough pairs, join the means of "
     "groups of equally many, ordered by their initial {measure}.",
-    "cases": "The worst and the best pairs by the mean of the methods' {measure}; the ring is before registration. Each"
+    "cases": "Pairs from the worst to the best, with the middle left out, by the mean of the methods' {measure}; the ring is before registration. Each"
     " is named moving → fixed.",
     "cascades": "Mean {measure} against the number of cascaded networks n and against r, how often each is applied.",
 }

@@ -165,6 +165,18 @@ def test_a_table_without_measures_before_has_none_drawn(tables):
         against_initial(only)
 
 
+def test_of_few_pairs_whiskers_reach_to_the_lowest_and_highest_and_all_cases_are_shown():
+    few = {"one": table(0.1, pairs=5)}
+    figure = label_boxes(few)
+    assert "whiskers: all pairs" in figure.axes[0].get_xlabel()
+    assert not [line for line in figure.axes[0].lines if line.get_marker() == "." and len(line.get_xdata())]
+    assert "5 to 95 %" in label_boxes({"one": table(0.1, pairs=20)}).axes[0].get_xlabel()
+    cases = extreme_cases(few).axes[0]
+    assert "all pairs" in cases.get_xlabel()
+    low, high = sorted(cases.get_ylim())
+    assert low < 0 and high > 4  # no mark is cut off
+
+
 def test_one_pair_can_be_drawn():
     one = {"one": table(0.1, pairs=1)}
     for draw in (label_boxes, against_initial, extreme_cases):
