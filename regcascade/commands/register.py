@@ -14,8 +14,8 @@ from regcascade.commands.prepare import recipe_of
 from regcascade.native.initial import INITIALS
 from regcascade.native.outputs import FORMATS, check_folder, write_registration
 from regcascade.native.pairs import FilePair, read_pairs
-from regcascade.native.refine import LOSSES, WHATS
 from regcascade.native.pipeline import PRECISIONS, RegisterOptions, register
+from regcascade.native.refine import LOSSES, WHATS
 from regcascade.native.scans import ScanFiles
 from regcascade.native.trained import Trained
 from regcascade.registry import import_user_modules
@@ -160,7 +160,7 @@ def _register_pairs(
             check_folder(options.out / pair.name, options.overwrite)
             result = register(pair.fixed, pair.moving, trained, how)
             report = write_registration(result, options.out / pair.name, options.format)
-        except ValueError as error:
+        except (ValueError, RuntimeError, MemoryError) as error:  # the last two from ITK and torch, of one odd pair
             failed[pair.name] = str(error)
             console.print(f"{about}: failed. {error}", markup=False, soft_wrap=True)
             continue

@@ -65,9 +65,11 @@ def prepare_pair(trained: Trained, fixed: Scan, moving: Scan, initial: str = "tr
     if initial == "trained":
         affine = np.asarray(source.affine, dtype=float) @ np.linalg.inv(np.asarray(target.affine, dtype=float))
     else:
-        affine = _map(initial, fixed, moving, target, source)
+        # Of all that the fixed scan shows: what the networks' grid cuts off would draw its centre of gravity away.
+        whole = _prepared(trained, fixed, True) if initial in ("moments", "affine") else target
+        affine = _map(initial, fixed, moving, whole, source)
     overlap = _overlap(target, affine, moving.geometry)
-    if overlap == 0:
+    if overlap == 0 and not _covers(target, affine, moving.geometry):
         raise ValueError(
             f"{fixed.name} and {moving.name} do not overlap in space (initial={initial}): lay one over the other "
             "first, by --initial centres, moments or affine."
@@ -87,13 +89,20 @@ def _prepared(trained: Trained, scan: Scan, whole: bool) -> MetaTensor:
 def _map(initial: str, fixed: Scan, moving: Scan, target: MetaTensor, source: MetaTensor) -> np.ndarray:
     """From mm of the fixed scan to mm of the moving one."""
     if initial == "affine":
-        return align(target, source)
+        try:
+            return align(target, source)
+        except ValueError as error:
+            raise ValueError(f"{moving.name} onto {fixed.name}: {error}") from error
     affine = np.eye(4)
     if initial == "centres":
         affine[:3, 3] = _centre(moving.geometry) - _centre(fixed.geometry)
     elif initial == "moments":
         moments = sitk.CenteredTransformInitializerFilter.MOMENTS
-        found = sitk.CenteredTransformInitializer(as_itk(target), as_itk(source), sitk.Euler3DTransform(), moments)
+        images = as_itk(target), as_itk(source)
+        try:
+            found = sitk.CenteredTransformInitializer(*images, sitk.Euler3DTransform(), moments)
+        except RuntimeError as error:
+            raise ValueError(f"{moving.name} onto {fixed.name}: one of them is all black, without a centre.") from error
         affine[:3, 3] = LPS_TO_RAS[:3, :3] @ np.array(sitk.Euler3DTransform(found).GetTranslation())
     return affine
 
@@ -103,6 +112,12 @@ def _overlap(target: MetaTensor, affine: np.ndarray, moving: Geometry) -> float:
     axes = [np.linspace(0, side - 1, PROBES) for side in target.shape[1:]]
     probes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     return float(moving.contains(apply_affine(affine @ np.asarray(target.affine, dtype=float), probes)).mean())
+
+
+def _covers(target: MetaTensor, affine: np.ndarray, moving: Geometry) -> bool:
+    """Whether a grid has anything of the moving scan in it, which may be thin enough to lie between its probes."""
+    grid = Geometry((target.shape[1], target.shape[2], target.shape[3]), affine @ np.asarray(target.affine))
+    return bool(grid.contains(moving.probes(PROBES)).any())
 
 
 def _centre(geometry: Geometry) -> np.ndarray:

@@ -34,22 +34,35 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     Raises:
         ValueError: if it is a file, holds something and may not be overwritten, or cannot be made.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is a file; name a folder.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not overwrite:
-            raise ValueError(f"--out {folder} is not empty: name another folder, or add --overwrite.")
-        if not (folder / REPORT).is_file():
-            raise ValueError(
-                f"--out {folder} holds something else than a registration (it has no {REPORT}), and will not be "
-                "overwritten: name another folder."
-            )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(folder):
+        place = folder.resolve()
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"--out {folder} is a file; name a folder.")
+        if place == Path.cwd() or place.is_mount():
+            raise ValueError(f"--out {folder} must be a folder of its own: name one below it, {folder / 'result'}.")
+        if place.is_dir() and any(place.iterdir()):
+            _check_overwritten(place, folder, overwrite)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(place):
             pass
     except OSError as error:
         raise ValueError(f"--out {folder} cannot be written: {error}") from error
+
+
+def _check_overwritten(place: Path, folder: Path, overwrite: bool) -> None:
+    """Raise ValueError unless a folder holds a registration, nothing else, and may be replaced."""
+    if not overwrite:
+        raise ValueError(f"--out {folder} is not empty: name another folder, or add --overwrite.")
+    try:
+        written = json.loads((place / REPORT).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, TypeError, KeyError):
+        written = []
+    other = sorted(path.name for path in place.iterdir() if path.name not in written)
+    if other:
+        raise ValueError(
+            f"--out {folder} holds something else than a registration ({other[0]}), and will not be overwritten: "
+            "name another folder, or take that out of it."
+        )
 
 
 def write_registration(result: Registered, folder: Path, form: str = "itk") -> dict[str, Any]:
@@ -67,6 +80,7 @@ def write_registration(result: Registered, folder: Path, form: str = "itk") -> d
         ValueError: if it cannot be written.
     """
     check_choice("format", form, FORMATS)
+    folder = Path(folder).resolve()  # of a link, what it leads to
     try:
         with _beside(folder) as aside:
             _write_volumes(result, aside)
@@ -75,9 +89,7 @@ def write_registration(result: Registered, folder: Path, form: str = "itk") -> d
             write_figure(registration_figure(result.batch, result.registration), aside / PICTURE)
             report = _report(result, aside)
             (aside / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            aside.rename(folder)
+            _put(aside, folder)
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error}") from error
     return report
@@ -93,6 +105,21 @@ def _beside(folder: Path) -> Iterator[Path]:
         yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put(aside: Path, folder: Path) -> None:
+    """Rename a folder to a name that may be taken; what is there goes only once the new one has its place."""
+    before = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)
+    try:
+        aside.rename(folder)
+    except BaseException:
+        if before.exists():
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _write_volumes(result: Registered, folder: Path) -> None:

@@ -62,7 +62,7 @@ def _pair(row: Mapping[str, object], number: int, table: Path) -> FilePair:
         if role not in paths:
             raise ValueError(f"{table}, pair {number}: the column {role} is empty or missing.")
     name = str(row.get("name") or "") or f"{scan_name(paths['fixed'])}_{scan_name(paths['moving'])}"
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise ValueError(f"{table}, pair {number}: the name {name} must be that of one folder, without a slash.")
     return FilePair(name, *(_files(paths, role) for role in ("fixed", "moving")))
 

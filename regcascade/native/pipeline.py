@@ -16,7 +16,7 @@ from lightning.fabric.utilities import move_data_to_device
 from regcascade.cascades import Cascade
 from regcascade.checkpoint import Checkpoint
 from regcascade.native.initial import INITIALS, LITTLE_OVERLAP, Prepared, labels_on, prepare_pair
-from regcascade.native.measures import measure
+from regcascade.native.measures import afterthoughts, check_landmarks, measure
 from regcascade.native.refine import LOSSES, WHATS, refine, refinement_objective, without_graph
 from regcascade.native.scans import Scan, ScanFiles, open_scan
 from regcascade.native.trained import Trained, intensity_warning
@@ -134,6 +134,7 @@ def register(
     device = _device(options.device)
     with clock.part("reading"):
         target, source = open_scan(_files(fixed)), open_scan(_files(moving))
+        check_landmarks(target, source)
     initial = "affine" if trained.cascade.needs_alignment and options.initial == "trained" else options.initial
     with clock.part("preparing"):
         pair = prepare_pair(trained, target, source, initial)
@@ -148,10 +149,12 @@ def register(
     with clock.part("inverting"):
         inverse = transform.inverse()
     with clock.part("measuring"):
-        measured = measure(target, source, pair.affine, transform, inverse, moved, labels)
+        # What --fill says is nothing that the scans have or lack in common.
+        filled = moved if options.fill is None else transform.warp_image(source.image)
+        measured = measure(target, source, pair.affine, transform, inverse, filled, labels)
     report = {"fixed": target.name, "moving": source.name, "initial": initial} | _about(trained, options)
     report |= measured | refined
-    report |= {"device": device.type, "seconds": clock.seconds, "warnings": warnings + _afterthoughts(measured)}
+    report |= {"device": device.type, "seconds": clock.seconds, "warnings": warnings + afterthoughts(measured)}
     return Registered(transform, inverse, moved, labels, points, report, registration, batch, target, source)
 
 
@@ -211,6 +214,9 @@ def _run_on(
             registration = cascade.register(there, options.r, options.repeat)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
+        if not registration.flow.isfinite().all():
+            advice = "their training diverged; take an earlier checkpoint" if reduced is None else "take --precision 32"
+            raise ValueError(f"The networks gave a flow that is not finite: {advice}.")
         refined: dict[str, Any] = {}
         if options.refine:
             objective = refinement_objective(trained.loss, options.refine_loss, options.refine_of).to(device)
@@ -246,16 +252,3 @@ def _warnings(pair: Prepared, fixed: Scan, moving: Scan) -> list[str]:
             "--initial."
         )
     return [warning for warning in found if warning]
-
-
-def _afterthoughts(measured: dict[str, Any]) -> list[str]:
-    """What the measures give reason to say."""
-    found = []
-    if measured["folding_percent"] > 0:
-        found.append(
-            f"{measured['folding_percent']:.3g} % of the fixed scan's voxels fold (Jacobian determinant 0 or below): "
-            "see jacobian.nii.gz."
-        )
-    if (measured["cc_after"] or 0) < (measured["cc_initial"] or 0):
-        found.append("The scans are less alike after registration than before: look at the picture before use.")
-    return found

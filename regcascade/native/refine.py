@@ -1,6 +1,7 @@
 """Refinement on the pair at hand: some steps of optimisation from where the networks ended."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.progress import track
 from regcascade.cascades import Cascade
 from regcascade.losses import Objective
 from regcascade.registration import Registration, Stage
-from regcascade.registry import check_choice
+from regcascade.registry import check_choice, check_options
 from regcascade.spatial import resize_flow, warp
 from regcascade.types import Batch, Flow, level_size, size_of
 
@@ -30,7 +31,7 @@ def refinement_objective(trained_for: Mapping[str, Any], loss: str, what: str) -
         what: `flow` has no stages, so that the smoothness is that of the whole field, at full resolution alone.
 
     Raises:
-        ValueError: for an unknown value.
+        ValueError: for an unknown value, or an option of the training objective that this version does not have.
     """
     check_choice("refine_loss", loss, LOSSES)
     check_choice("refine_of", what, WHATS)
@@ -41,6 +42,7 @@ def refinement_objective(trained_for: Mapping[str, Any], loss: str, what: str) -
         options["similarity"] = {"name": "lncc", "kernel_size": 9}
     if what == "flow":
         options |= {"alpha": 0.0, "beta": 0.0, "smoothness_of": "fields"}
+    check_options("--refine: the objective of this model's training", options, Objective)
     return Objective(**options)
 
 
@@ -118,7 +120,9 @@ def _lowered(
     with torch.enable_grad():
         registration = attempt()
         loss = objective(registration, batch["fixed"])["loss"]
-        best, first = without_graph(registration, registration.flow.device), float(loss)
+        best, first = without_graph(registration, registration.flow.device), loss.item()
+        if not math.isfinite(first):
+            raise ValueError("--refine: the objective of this pair is not finite to begin with; leave it out.")
         lowest = first
         for _ in track(range(steps), "Refining", console=Console(stderr=True), transient=True):
             optimiser.zero_grad()
@@ -126,8 +130,8 @@ def _lowered(
             optimiser.step()
             registration = attempt()
             loss = objective(registration, batch["fixed"])["loss"]
-            if float(loss) < lowest:
-                best, lowest = without_graph(registration, registration.flow.device), float(loss)
+            if loss.item() < lowest:
+                best, lowest = without_graph(registration, registration.flow.device), loss.item()
     return best, {"objective_before": first, "objective_after": lowest}
 
 

@@ -12,6 +12,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import axcodes2ornt, io_orientation
 
 from regcascade.cascades import Cascade
+from regcascade.cascades.base import SMALLEST_SIDE
 from regcascade.checkpoint import Checkpoint, CheckpointError, read
 from regcascade.data.recipes import Brain, Generic, Liver, Recipe, build_recipe
 from regcascade.native.scans import Scan, as_volume
@@ -73,10 +74,12 @@ class Trained:
         Args:
             scan: as it is.
             whole: do not cut it, whatever its size becomes; for resampling onto another grid later.
+
+        Raises:
+            ValueError: if a mask is missing that the recipe needs, or given to one that takes none, or it cannot be
+                applied to this scan.
         """
-        recipe = self.recipe
-        if isinstance(recipe, Brain) and recipe.mask == "labels" and scan.mask is not None:
-            recipe = replace(recipe, mask="file")
+        recipe = _with_mask(self.recipe, scan)
         spacing = getattr(recipe, "spacing", None)
         volume = scan.volume
         if isinstance(recipe, Generic) and spacing is not None:
@@ -84,7 +87,7 @@ class Trained:
             if np.abs(own / np.asarray(spacing, dtype=float) - 1).max() < SAME_SPACING:
                 recipe, spacing = replace(recipe, spacing=None), None
         if whole and not isinstance(recipe, Liver) and getattr(recipe, "fit", "crop_pad") == "crop_pad":
-            recipe = replace(recipe, size=(_longest_side(scan, spacing),) * 3)
+            recipe = replace(recipe, size=_whole_size(scan, spacing, recipe.orientation))
         labels = None if scan.labels is None else as_volume(scan.labels, scan.geometry)
         image, _ = recipe(volume, labels, scan.mask)
         return image
@@ -104,7 +107,8 @@ def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
             f"{path or 'The model'} does not say how its images were made (they came ready, or by several recipes): "
             "name a recipe (--recipe)."
         )
-    kept = {key: made[key] for key in ("size", "fit", "pad", "intensity", "percentiles", "window")}
+    options = ("size", "fit", "pad", "intensity", "percentiles", "window")
+    kept = {key: made[key] for key in options if key in made}
     spacing = made.get("spacing") if made["fit"] == "crop_pad" else None
     return Generic(orientation=made.get("orientation", "RAS"), spacing=spacing, **kept)
 
@@ -129,8 +133,26 @@ def _spacing_in(volume: MetaTensor, orientation: str) -> np.ndarray:
     return np.array([found[world] for world in wanted])
 
 
-def _longest_side(scan: Scan, spacing: Sequence[float] | None) -> int:
-    """Voxels that hold a scan, however it is turned, along any axis."""
-    extents = np.asarray(scan.geometry.shape) * np.asarray(scan.geometry.spacing)
-    smallest = min(spacing) if spacing is not None else min(scan.geometry.spacing)
-    return int(np.ceil(extents.max() / smallest)) + 2
+def _with_mask(recipe: Recipe, scan: Scan) -> Recipe:
+    """The recipe with the mask that a scan has in place of any other way to find what counts."""
+    if scan.mask is None:
+        if isinstance(recipe, Brain) and recipe.mask == "file":
+            raise ValueError(
+                "the model's images are black outside a mask, and this scan has none: give it (--fixed-mask, "
+                "--moving-mask)."
+            )
+        return recipe
+    if isinstance(recipe, Liver):
+        raise ValueError("the model's images are cropped around the liver, without a mask: leave its mask out.")
+    return replace(recipe, mask="file") if isinstance(recipe, Brain) else recipe
+
+
+def _whole_size(scan: Scan, spacing: Sequence[float] | None, orientation: str) -> tuple[int, int, int]:
+    """Voxels that hold all of a scan, along the axes that an orientation names."""
+    along = io_orientation(scan.geometry.affine)[:, 0].tolist()
+    order = [along.index(axis) for axis in axcodes2ornt(orientation)[:, 0]]
+    sides = np.array(scan.geometry.shape, dtype=float)[order]
+    if spacing is not None:
+        sides *= np.array(scan.geometry.spacing)[order] / np.asarray(spacing, dtype=float)
+    x, y, z = (max(int(np.ceil(side)) + 2, SMALLEST_SIDE) for side in sides)
+    return x, y, z
