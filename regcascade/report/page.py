@@ -38,8 +38,8 @@ _CAPTIONS = {
     "initial": "{measure} after registration against {measure} before, a mark for each pair; above the dashed line it "
     "improved. Pairs to the left need a large deformation. Lines, where there are enough pairs, join the means of "
     "groups of equally many, ordered by their initial {measure}.",
-    "cases": "Pairs from the worst to the best, with the middle left out, by the mean of the methods' {measure}; the ring is before registration. Each"
-    " is named moving → fixed.",
+    "cases": "Pairs from the worst to the best, with the middle left out, by the mean of the methods' {measure}; the "
+    "ring is before registration. Each is named moving → fixed.",
     "cascades": "Mean {measure} against the number of cascaded networks n and against r, how often each is applied.",
 }
 
