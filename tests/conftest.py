@@ -16,9 +16,15 @@ SmoothVolume = Callable[..., Tensor]
 
 @pytest.fixture(autouse=True, scope="session")
 def threads() -> None:
-    """A few threads are enough for volumes this small; OMP_NUM_THREADS overrides."""
+    """The cores of the machine shared among the processes that test, and with the commands they start.
+
+    OMP_NUM_THREADS overrides. Threads that wait for a core burn the time of the others.
+    """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(os.cpu_count() or 1, 4))
+        processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        mine = max(1, min((os.cpu_count() or 1) // processes, 4))
+        torch.set_num_threads(mine)
+        os.environ["OMP_NUM_THREADS"] = str(mine)
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ ROOT = Path(__file__).parents[1]
 
 def test_imports_point_one_way():
     lint = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports(no_cache=True))"
-    done = subprocess.run([sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", lint], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 kept, 0 broken" in done.stdout
 
 
 def test_only_spatial_samples_a_grid():
-    callers = [path.name for path in (ROOT / "regcascade").rglob("*.py") if "grid_sample(" in path.read_text()]
+    callers = [path.name for path in (ROOT / "regcascade").rglob("*.py") if "grid_sample(" in path.read_text(encoding="utf-8")]
     assert callers == ["spatial.py"]

@@ -34,7 +34,9 @@ def test_phantom():
     assert batch["moving_points"].shape[-1] == 3
     more = build_data({"name": "phantom", "size": [16, 18, 17], "train": 9, "validation": 2})
     assert more.validation_pairs == data.validation_pairs
-    assert Preprocessing(**data.preprocessing).size == (16, 18, 17)
+    made = {key: value for key, value in data.preprocessing.items() if key not in data.cases.frame}
+    assert Preprocessing(**made).size == (16, 18, 17)
+    assert data.preprocessing["orientation"] == "LPS"
 
 
 def test_msd(decathlon):
