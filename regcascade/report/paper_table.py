@@ -110,7 +110,7 @@ class Line:
         """What was measured."""
         cells: Cells = {}
         for result in self.results:
-            cells = result.cells | cells
+            cells |= {column: cell for column, cell in result.cells.items() if column not in cells}
         return cells
 
 

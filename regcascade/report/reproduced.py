@@ -117,7 +117,7 @@ def find(paths: Sequence[Path]) -> Found:
     for file in sorted(files):
         if file.parent.name == ".hydra":
             continue
-        config = _mapping(file, yaml.load(file.read_text(encoding="utf-8"), _Loader))
+        config = _yaml(file)
         evaluation = list(_evaluation(file.parent, config))
         if "trainer" not in config:
             found.evaluations.extend(evaluation)
@@ -135,6 +135,13 @@ def _evaluation(folder: Path, config: Mapping[str, Any]) -> Iterator[Evaluation]
         raise ValueError(f"{folder / SUMMARY} is no summary of an evaluation. Evaluate again, or remove it.")
     identity = _json(folder / _IDENTITY) if (folder / _IDENTITY).is_file() else {}
     yield Evaluation(folder, summary, config, identity.get("data") or config.get("data") or {})
+
+
+def _yaml(file: Path) -> Mapping[str, Any]:
+    try:
+        return _mapping(file, yaml.load(file.read_text(encoding="utf-8"), _Loader))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as YAML. Remove it, or leave its folder out.") from error
 
 
 def _json(file: Path) -> Mapping[str, Any]:
