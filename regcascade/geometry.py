@@ -4,6 +4,7 @@ Convention: a place in the world is in mm, RAS, as nibabel has it; ITK's images 
 conversion happens here and in `transform_files.py` only. Arrays are `(X, Y, Z)` in the file's order, ITK's reversed.
 """
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from regcascade.types import Size
 
 WRITTEN = (".nii.gz", ".nii", ".mha", ".nrrd")  # formats of one file each
 SHEAR = 1e-3  # the cosine between two axes above which a grid is no grid of ITK's; rounding in headers gives 1e-5
+CHUNK = 2**24  # bytes
 SAME = 0.01  # of a voxel, by which corners of grids that are the same may differ
 
 Places = Float[np.ndarray, "k 3"]
@@ -164,6 +166,11 @@ def read_scan(path: Path, series: str | None = None) -> sitk.Image:
         raise ValueError(f"{path} cannot be read as a scan: {first_line(error)}") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise ValueError(f"{path} has {image.GetNumberOfComponentsPerPixel()} components a voxel; give it one by one.")
+    if not Geometry.of_image(image).same_as(geometry):  # a tilted gantry shifts every slice, which ITK leaves out
+        raise ValueError(
+            f"{path} lies on a sheared grid, as of a tilted gantry, and ITK knows grids with right angles only. "
+            "Resample the scan onto such a grid first."
+        )
     return image
 
 
@@ -189,5 +196,21 @@ def write_scan(image: sitk.Image, path: Path) -> None:
     try:
         with written_in_folder(path) as temporary:
             sitk.WriteImage(image, str(temporary), useCompression=True)
+            _check_whole(temporary, image)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
+
+
+def _check_whole(path: Path, image: sitk.Image) -> None:
+    """Raise OSError if a NIfTI file is shorter than its voxels: ITK's writer does not say that a disk is full."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    length = 0
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                length += len(chunk)
+    except EOFError as error:
+        raise OSError("the disk is full") from error
+    if length < image.GetNumberOfPixels() * image.GetSizeOfPixelComponent() * image.GetNumberOfComponentsPerPixel():
+        raise OSError("the disk is full")

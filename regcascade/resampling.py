@@ -47,7 +47,7 @@ def resampled_labels(
         return sitk.Resample(labels, grid, transform, choices[interpolation], 0.0)
     if not (np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all()):
         raise ValueError("the labels are no whole numbers: this is no label map.")
-    whole = _like(voxels.astype(np.int32), labels)
+    whole = _like(voxels.astype(np.int64), labels)
     return sitk.Cast(sitk.Resample(whole, grid, transform, choices[interpolation], 0.0), labels.GetPixelID())
 
 

@@ -1,5 +1,7 @@
 """Grids in the world, and scans in their own pixel type."""
 
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
@@ -168,4 +170,20 @@ def test_a_scan_that_cannot_be_written_is_told(tmp_path):
         write_scan(image, tmp_path / "scan.png")
     with pytest.raises(ValueError, match="cannot be written"):
         write_scan(image, tmp_path / "nowhere" / "scan.nii")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_a_nifti_file_that_was_cut_short_in_writing_is_no_file(tmp_path, monkeypatch, name):
+    image = sitk.GetImageFromArray(np.random.default_rng(0).random((20, 20, 20)))
+    write = sitk.WriteImage
+
+    def cut(image, path, **options):
+        write(image, path, **options)
+        with Path(path).open("r+b") as file:
+            file.truncate(3000)
+
+    monkeypatch.setattr(sitk, "WriteImage", cut)
+    with pytest.raises(ValueError, match="cannot be written: the disk is full"):
+        write_scan(image, tmp_path / name)
     assert not list(tmp_path.iterdir())

@@ -153,6 +153,7 @@ def register(
         filled = moved if options.fill is None else transform.warp_image(source.image)
         measured = measure(target, source, pair.affine, transform, inverse, filled, labels)
     report = {"fixed": target.name, "moving": source.name, "initial": initial} | _about(trained, options)
+    report |= {"fixed_file": str(target.path), "moving_file": str(source.path)}
     report |= measured | refined
     report |= {"device": device.type, "seconds": clock.seconds, "warnings": warnings + afterthoughts(measured)}
     return Registered(transform, inverse, moved, labels, points, report, registration, batch, target, source)

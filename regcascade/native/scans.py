@@ -51,6 +51,7 @@ class Scan:
         labels: of the same grid, or None.
         points: landmarks, `(K, 3)` in voxels, NaN where one is missing, or None.
         mask: `(1, X, Y, Z)`, 1 inside, or None.
+        path: of the image, where it was read.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Scan:
     labels: sitk.Image | None = None
     points: np.ndarray | None = None
     mask: MetaTensor | None = None
+    path: Path | None = None
 
     @property
     def volume(self) -> MetaTensor:
@@ -89,7 +91,7 @@ def open_scan(files: ScanFiles) -> Scan:
         if not mask.any():
             raise ValueError(f"{files.mask} is an empty mask: it leaves nothing of {files.image}.")
     labels = None if files.labels is None else _beside(files.labels, geometry, files.image)
-    return Scan(scan_name(files.image), image, geometry, labels, points, mask)
+    return Scan(scan_name(files.image), image, geometry, labels, points, mask, files.image.resolve())
 
 
 def as_volume(image: sitk.Image, geometry: Geometry) -> MetaTensor:

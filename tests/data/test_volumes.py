@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from toy_scans import oblique_affine, write_dicom
 
 from regcascade.data.volumes import VolumeError, kept_locale, read_header, read_volume, scan_name
+from regcascade.geometry import read_scan
 
 SHAPE = (7, 9, 5)
 VOXELS = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
@@ -106,3 +107,11 @@ def test_reading_leaves_the_locale_alone(tmp_path):
     read_volume(written("dicom", tmp_path))
     read_volume(written(".nrrd", tmp_path))
     assert locale.setlocale(locale.LC_ALL) == before
+
+
+def test_slices_of_a_tilted_gantry_are_refused(tmp_path):
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[1, 2] = 0.6
+    write_dicom(tmp_path / "series", np.random.default_rng(0).integers(0, 900, (12, 10, 8)).astype(np.int16), affine)
+    with pytest.raises(ValueError, match="sheared"):
+        read_scan(tmp_path / "series")
