@@ -1,7 +1,6 @@
 """Raw scans to prepared cases: in parallel, resumable, each case whole or not there."""
 
 import errno
-import hashlib
 import json
 import os
 import threading
@@ -22,7 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from regcascade.data.alignment import align as affine_alignment
-from regcascade.data.landmarks import read_points, within
+from regcascade.data.landmarks import within
 from regcascade.data.prepared import (
     CASES,
     STORED,
@@ -33,9 +32,8 @@ from regcascade.data.prepared import (
     write_case,
     write_manifest,
 )
+from regcascade.data.raw import Source
 from regcascade.data.recipes import build_recipe
-from regcascade.data.sources import Source
-from regcascade.data.volumes import Header, read_header, read_volume
 from regcascade.files import written_whole
 from regcascade.registry import Spec, check_choice, did_you_mean
 
@@ -146,20 +144,13 @@ def prepare_scan(
         ValueError: naming the file, for whatever is wrong with it.
     """
     built = build_recipe(recipe)
-    header = read_header(source.image, source.series)
-    scan = read_volume(source.image, source.series)
-    if not torch.isfinite(scan).all():
-        raise ValueError(f"{source.image} has voxels that are NaN or infinite.")
-    if scan.min() == scan.max():
-        raise ValueError(f"{source.image} is constant: every voxel is {float(scan.min()):g}.")
-    labels = _beside(source.labels, header, source.image)
-    mask = _beside(source.mask, header, source.image)
+    scan = source.read()
     try:
-        image, fitted = built(scan, labels, mask)
+        image, fitted = built(scan.image, scan.labels, scan.mask)
     except ValueError as error:
-        raise ValueError(f"{source.image}: {error}") from error
+        raise ValueError(f"{source.image}{_part(source)}: {error}") from error
     affine = np.asarray(image.affine, dtype=float)
-    points = within(_points(source.points, header, affine), image.shape[1:]) if source.points else None
+    points = None if scan.points is None else within(_placed(scan.points, scan.affine, affine), image.shape[1:])
     values = None if fitted is None else [int(value) for value in fitted.unique() if value > 0]
     record = Record(
         name=source.name,
@@ -170,9 +161,10 @@ def prepare_scan(
         group=source.group,
         source={
             "image": str(source.image),
-            "shape": list(header.shape),
-            "affine": header.affine.tolist(),
-            "sha256": _hash(source),
+            **({"series": source.series} if source.series else {}),
+            "shape": list(scan.image.shape[1:]),
+            "affine": scan.affine.tolist(),
+            "sha256": source.digest(),
         },
         recipe=built.as_dict(),
         store=store,
@@ -267,7 +259,7 @@ def _is_done(path: Path, source: Source, job: Job) -> bool:
     same = same and record.group == source.group
     if job.reference is not None:
         same = same and (record.alignment or {}).get("sha256") == job.reference.sha256
-    return same and source.image.exists() and record.source["sha256"] == _hash(source)
+    return same and source.image.exists() and record.source["sha256"] == source.digest()
 
 
 def _check_labels(record: Record, known: frozenset[int]) -> None:
@@ -293,35 +285,13 @@ def _alignment(record: Record, image: Tensor, reference: Reference) -> dict[str,
     return {"name": reference.name, "sha256": reference.sha256, "matrix": matrix.tolist()}
 
 
-def _hash(source: Source) -> str:
-    """Of all files of a scan; those of a DICOM folder in the order of their names."""
-    given = [path for path in (source.image, source.labels, source.mask, source.points) if path is not None]
-    digest = hashlib.sha256((source.series or "").encode())
-    for path in given:
-        for file in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+def _part(source: Source) -> str:
+    """Which part of its file a scan is, for messages."""
+    return f": {source.series}" if source.series else ""
 
 
-def _beside(path: Path | None, header: Header, image: Path) -> MetaTensor | None:
-    """A label map or mask that lies on the grid of its image."""
-    if path is None:
-        return None
-    own = read_header(path)
-    if own.shape != header.shape:
-        raise ValueError(f"{path} has the shape {own.shape}, but its image {image} has {header.shape}.")
-    if not np.allclose(own.affine, header.affine, atol=1e-2):
-        raise ValueError(f"{path} lies elsewhere in the world than its image {image}: their affines differ.")
-    values = read_volume(path)
-    if not torch.isfinite(values).all() or not torch.equal(values, values.round()) or values.min() < 0:
-        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
-    return values
-
-
-def _points(path: Path, header: Header, affine: np.ndarray) -> Tensor:
-    """Landmarks of a raw scan, in its voxels, as voxels of the prepared image."""
-    points = read_points(path, header.shape).double().numpy()
-    world = points @ header.affine[:3, :3].T + header.affine[:3, 3]
-    inverse = np.linalg.inv(affine)
+def _placed(points: Tensor, before: np.ndarray, after: np.ndarray) -> Tensor:
+    """Landmarks in voxels of one grid as voxels of another in the same world, by the affines of both."""
+    world = points.double().numpy() @ before[:3, :3].T + before[:3, 3]
+    inverse = np.linalg.inv(after)
     return torch.from_numpy(world @ inverse[:3, :3].T + inverse[:3, 3]).float()

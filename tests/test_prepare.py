@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from toy_scans import oblique_affine, write_dicom
 
+import regcascade.data.raw
 import regcascade.prepare
 from regcascade.cli import main
 from regcascade.data import build_data
@@ -167,14 +168,14 @@ def test_a_disk_that_cannot_be_written_stops_the_run_with_one_line(error, tmp_pa
 @pytest.mark.parametrize("error", [RuntimeError("no memory"), MemoryError(), PermissionError(errno.EACCES, "no")])
 def test_whatever_reading_a_scan_raises_stops_nothing(error, tmp_path, monkeypatch):
     sources = [raw(tmp_path / "raw", name) for name in "ab"]
-    read = regcascade.prepare.read_volume
+    read = regcascade.data.raw.read_volume
 
     def failing(path, series=None):
         if path == sources[0].image:
             raise error
         return read(path, series)
 
-    monkeypatch.setattr(regcascade.prepare, "read_volume", failing)
+    monkeypatch.setattr(regcascade.data.raw, "read_volume", failing)
     assert [one.outcome for one in prepare(sources, tmp_path / "out", RECIPE)] == ["failed", "prepared"]
 
 

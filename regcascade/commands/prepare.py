@@ -11,12 +11,19 @@ from rich.console import Console
 
 from regcascade.commands.arguments import Commands, key_and_value
 from regcascade.data.msd import decathlon_sources
+from regcascade.data.options import check_spacing
 from regcascade.data.prepared import STORED, PreparedCases
+from regcascade.data.raw import Source
+from regcascade.data.rcn_files import is_manifest
+from regcascade.data.rcn_sources import h5_sources
 from regcascade.data.recipes import RECIPES
-from regcascade.data.sources import COLUMNS, Source, find, read_table
+from regcascade.data.sources import COLUMNS, find, read_table
 from regcascade.prepare import FAILED, prepare
 from regcascade.report.contact_sheet import write_contact_sheets
 from regcascade.report.tables import outcome_table
+
+BESIDE = ("labels", "masks", "points")  # options of files that belong to --images
+H5_ONLY = ("subset", "adjacent", "spacing", "axes")
 
 
 def add(commands: Commands) -> None:
@@ -34,8 +41,8 @@ def add(commands: Commands) -> None:
     prepare.add_argument(
         "source",
         type=Path,
-        help="a Decathlon folder (with dataset.json); a folder, with --images; or a table, CSV or JSON, with the "
-        f"columns {', '.join(COLUMNS)}, of which image is a must",
+        help="a Decathlon folder (with dataset.json); a folder, with --images; the JSON of the first paper's HDF5 "
+        f"files; or a table, CSV or JSON, with the columns {', '.join(COLUMNS)}, of which image is a must",
     )
     prepare.add_argument("--out", type=Path, required=True, help="the folder to write")
     prepare.add_argument(
@@ -63,7 +70,19 @@ def add(commands: Commands) -> None:
         help="align every scan to this one by an affine map, for affine=precomputed: one of their names, or the file "
         "of a prepared case, such as the atlas of another set",
     )
+    _add_h5(prepare.add_argument_group("for the first paper's HDF5 files"))
     prepare.set_defaults(run=_prepare)
+
+
+def _add_h5(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--subset", nargs="+", default=[], metavar="NAME", help="the subsets of the JSON to prepare")
+    group.add_argument(
+        "--adjacent", action="store_true", help="scans that follow each other, two by two, are of one group: LSPIG's"
+    )
+    group.add_argument(
+        "--spacing", nargs=3, type=float, metavar="MM", help="mm per voxel along each axis, which they do not say: 1"
+    )
+    group.add_argument("--axes", metavar="RAS", help="where their axes lead, which they do not say: RAS")
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -102,11 +121,19 @@ def _prepare(options: argparse.Namespace) -> None:
 def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]:
     """The raw scans that the command line names, and what their labels mean where that is known."""
     root: Path = options.source
+    given = [key for key in ("images", *BESIDE, *H5_ONLY) if getattr(options, key)]
+    if is_manifest(root):
+        for key in set(given) - set(H5_ONLY):
+            raise ValueError(f"--{key} is for a folder of scans; {root} lists what its HDF5 files hold.")
+        spacing = check_spacing("--spacing", options.spacing or (1.0, 1.0, 1.0))
+        return h5_sources(root, options.subset, spacing, options.axes or "RAS", adjacent=options.adjacent)
+    for key in given:
+        if key in H5_ONLY:
+            raise ValueError(f"--{key} is for the JSON of the first paper's HDF5 files, which {root} is not.")
+        if key in BESIDE and options.images is None:
+            raise ValueError(f"--{key} needs --images, the glob of the images that these belong to.")
     if options.images is not None:
         return find(root, options.images, options.labels, options.masks, options.points), {}
-    for beside in ("labels", "masks", "points"):
-        if getattr(options, beside) is not None:
-            raise ValueError(f"--{beside} needs --images, the glob of the images that these belong to.")
     if root.is_dir():
         return decathlon_sources(root)
     if not root.is_file():

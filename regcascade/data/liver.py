@@ -48,8 +48,14 @@ def find_liver(scan: MetaTensor) -> Box:
         scan: `(1, X, Y, Z)` in Hounsfield units, of any orientation.
 
     Raises:
-        ValueError: if nothing of the size of a liver is found.
+        ValueError: if nothing of the size of a liver is found, or the scan's values are none of Hounsfield's.
     """
+    # As of eight bits: windowed, with bone at the top.
+    if scan.min() >= 0 and 250 <= scan.max() <= 255:
+        raise ValueError(
+            f"its values run from {float(scan.min()):g} to {float(scan.max()):g}, which are no Hounsfield units to "
+            "search a liver by; crop=none and window=[255,127.5] suit a scan that is cropped and windowed already."
+        )
     # Means of blocks, rather than every third voxel, because a scan's noise is as wide as a window.
     coarse = Resize(_search_shape(scan), mode="area")(scan)
     spacing = voxel_sizes(np.asarray(coarse.affine))

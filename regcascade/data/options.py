@@ -39,3 +39,18 @@ def check_spacing(option: str, value: object) -> tuple[float, float, float]:
         raise ValueError(f"{option}={value} is not valid: give three numbers above 0, in mm, such as [1,1,1].")
     x, y, z = (float(step) for step in steps)
     return x, y, z
+
+
+def check_axes(option: str, value: str) -> str:
+    """Where three array axes lead, such as `RAS`."""
+    if sorted(_world_axis(letter) for letter in value) != [0, 1, 2]:
+        raise ValueError(
+            f"{option}={value} is not valid: give three letters, one of R or L, one of A or P and one of S or I, such "
+            "as RAS."
+        )
+    return value
+
+
+def _world_axis(letter: str) -> int:
+    """Which axis of the world a letter of an orientation belongs to; -1 for none."""
+    return next((axis for axis, ends in enumerate(("LR", "PA", "IS")) if letter in ends), -1)

@@ -2,32 +2,24 @@
 
 The JSON has `files` (a key and the path of an HDF5 file), `subsets` (a name and scans, `key/group`; a scan whose key is
 no file's lies in the file of the key `/`, under its whole name), `schemes` (a name, and how often each subset is drawn
-from), and may have `image_size`, `image_type`, `segmentation_class_value` (label names and values) and `atlas`. A group
-has `volume` (0..255), and where the scan has them `segmentation` (0 or 255; label values where the JSON has
-`segmentation_class_value`) and `point` (voxel coordinates, a negative one where missing).
+from), and may have `image_size`, `image_type`, `segmentation_class_value` (label names and values) and `atlas`. What a
+group holds is in `rcn_groups`.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-import torch
-from torch import Tensor
-
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.options import check_size
+from regcascade.data.rcn_groups import POINT, SEGMENTATION, check_group, open_h5, read_group
 from regcascade.registry import did_you_mean
 from regcascade.types import Size
 
-VOLUME, SEGMENTATION, POINT = "volume", "segmentation", "point"
 REST = "/"  # the key of the file for scans that no other key claims
-FOREGROUND = 128  # a segmentation of one structure is above this inside it
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,11 @@ class Manifest:
     classes: dict[int, str] | None
     structure: str
     atlas: str | None
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """What each label value of a segmentation means."""
+        return {1: self.structure} if self.classes is None else self.classes
 
     def scheme(self, option: str, name: str | int | None) -> dict[str, float]:
         """The subsets of a scheme that are drawn from at all, with their weights; none for no scheme.
@@ -81,6 +78,15 @@ class Manifest:
             return self.files[REST], scan
         hint = did_you_mean(key, self.files)
         raise ValueError(f"{self.path}: the scan {scan!r} is of no file. 'files' has: {', '.join(self.files)}.{hint}")
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file looks like the authors' JSON, rather than another table of scans."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and bool({"files", "subsets", "schemes"} & set(content))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -143,8 +149,7 @@ class H5Cases(CaseSet):
         self._places = [manifest.place(name) for name in self.names]
         self._has = self._checked()
         labelled = any(SEGMENTATION in has for has in self._has)
-        named = {1: manifest.structure} if manifest.classes is None else manifest.classes
-        self.label_names = named if labelled else {}
+        self.label_names = manifest.label_names if labelled else {}
 
     def set_of(self, index: int) -> str:
         """The first subset that lists a case."""
@@ -158,19 +163,14 @@ class H5Cases(CaseSet):
         """
         (path, group), has = self._places[index], self._has[index]
         # Opened anew each time: an open file does not survive being carried over to a worker process.
-        with _open(path) as file:
-            arrays = {key: _read(file, group, key, path) for key in has}
-        volume = arrays[VOLUME]
-        if not np.isfinite(volume).all() or volume.min() < 0 or volume.max() > 255:
-            raise ValueError(f"{path}: {group}/{VOLUME} has values outside 0..255.")
-        if volume.min() == volume.max():
-            raise ValueError(f"{path}: {group}/{VOLUME} is constant; leave the scan out of its subset.")
+        with open_h5(path) as file:
+            scan = read_group(file, path, group, has, self.manifest.classes)
         return Case(
             name=self.names[index],
-            image=torch.from_numpy(volume.astype(np.float32) / 255)[None],
+            image=scan.volume / 255,
             spacing=self.spacing,
-            labels=self._labels(arrays[SEGMENTATION]) if SEGMENTATION in has else None,
-            points=_points(arrays[POINT]) if POINT in has else None,
+            labels=scan.labels,
+            points=scan.points,
         )
 
     def labelled(self, index: int) -> bool:
@@ -185,63 +185,11 @@ class H5Cases(CaseSet):
         """What each scan's group has, its shapes checked; each file is opened once."""
         found: dict[tuple[Path, str], set[str]] = {}
         for path in dict.fromkeys(path for path, _ in self._places):
-            with _open(path) as file:
+            with open_h5(path) as file:
                 for place in self._places:
                     if place[0] == path:
-                        found[place] = self._check_group(file, *place)
+                        found[place] = check_group(file, *place, self.manifest.size, self.manifest.path)
         return [found[place] for place in self._places]
-
-    def _check_group(self, file: h5py.File, path: Path, name: str) -> set[str]:
-        group = file.get(name)
-        if not isinstance(group, h5py.Group) or not isinstance(group.get(VOLUME), h5py.Dataset):
-            what = f"no {VOLUME!r} in its group" if isinstance(group, h5py.Group) else "no group"
-            raise ValueError(f"{path} has {what} {name!r}, which a subset of {self.manifest.path} lists.")
-        has = {key for key in (VOLUME, SEGMENTATION, POINT) if isinstance(group.get(key), h5py.Dataset)}
-        for key in has:
-            shape, kind = group[key].shape, group[key].dtype.kind
-            right = shape == self.manifest.size if key != POINT else len(shape) == 2 and shape[1] == 3
-            wanted = "(K, 3)" if key == POINT else self.manifest.size
-            if not right:
-                raise ValueError(f"{path}: {name}/{key} has the shape {shape}, and should have {wanted}.")
-            if kind not in "buif":
-                raise ValueError(f"{path}: {name}/{key} holds no numbers, but {group[key].dtype}.")
-        return has
-
-    def _labels(self, segmentation: np.ndarray) -> Tensor:
-        """Label values, 0 where it is none that is named."""
-        if self.manifest.classes is None:
-            labels = segmentation > FOREGROUND
-        else:
-            rounded = np.rint(segmentation)
-            labels = np.where(np.isin(rounded, list(self.manifest.classes)), rounded, 0)
-        return torch.from_numpy(labels.astype(np.int16))[None]
-
-
-def _points(points: np.ndarray) -> Tensor:
-    values = torch.from_numpy(points.astype(np.float32))
-    return values.where((values >= 0).all(1, keepdim=True), torch.nan)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist. Put the authors' file there, or set data.train=null to evaluate without those of "
-            "training."
-        )
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as HDF5 ({error}). It may be damaged; fetch it again.") from error
-    with file:
-        yield file
-
-
-def _read(file: h5py.File, group: str, key: str, path: Path) -> np.ndarray:
-    try:
-        return file[group][key][...]
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path}: {group}/{key} cannot be read ({error}). Fetch the file again.") from error
 
 
 def _part(content: object, key: str, path: Path) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from monai.transforms.utility.array import MapLabelValue
 from monai.transforms.utils import generate_spatial_bounding_box
 from nibabel.affines import voxel_sizes
 
-from regcascade.data.liver import MARGIN, crop_to_box, find_liver, label_box, pad_box
-from regcascade.data.options import check_count, check_size, check_spacing
+from regcascade.data.liver import MARGIN, Box, crop_to_box, find_liver, label_box, pad_box
+from regcascade.data.options import check_axes, check_count, check_size, check_spacing
 from regcascade.data.preprocessing import Preprocessing, as_integers
 from regcascade.registry import Registry, Spec, check_choice
 
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
-CROPS = ("threshold", "labels")
+CROPS = ("threshold", "labels", "none")
 MASKS = ("none", "file", "labels")
 ROUNDING = 1e-5  # of the directions in headers
 
@@ -62,11 +62,7 @@ class Recipe(ABC):
         object.__setattr__(self, "size", check_size("size", self.size))
         if self.relabel is not None:
             object.__setattr__(self, "relabel", _check_relabel(self.relabel))
-        if sorted(_axis(letter) for letter in self.orientation) != [0, 1, 2]:
-            raise ValueError(
-                f"orientation={self.orientation} is not valid: give three letters, one of R or L, one of A or P and "
-                "one of S or I, such as RAS."
-            )
+        check_axes("orientation", self.orientation)
 
     def as_dict(self) -> dict[str, Any]:
         """Its `name` and every option, as plain lists, numbers and strings."""
@@ -178,7 +174,7 @@ class Liver(Recipe):
 
     Attributes:
         crop: where the liver is: `threshold` searches it in the image (`regcascade.data.liver`), `labels` takes the box
-            of the label map.
+            of the label map, `none` takes the whole scan, which is cropped already.
         crop_labels: the label values to crop around, for `labels`; None for all above 0.
         margin: what the box gains on every side, as a fraction of its length.
         window: (width, level) in Hounsfield units.
@@ -203,16 +199,20 @@ class Liver(Recipe):
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
     ) -> tuple[MetaTensor, MetaTensor | None]:
         """The crop, the size, the window."""
-        if self.crop == "threshold":
-            found = find_liver(scan)
-        elif labels is not None:
-            found = label_box(labels, self.crop_labels)
-        else:
-            raise ValueError("crop=labels needs a label map of every scan; choose crop=threshold.")
-        box = pad_box(found, scan, self.margin)
+        if self.crop != "none":
+            box = self._box(scan, labels)
+            scan, labels = crop_to_box(scan, box), None if labels is None else crop_to_box(labels, box)
         steps = self._steps()
-        image = steps.in_unit_range(steps.fitted(crop_to_box(scan, box), is_label=False))
-        return image, None if labels is None else steps.fitted(crop_to_box(labels, box), is_label=True)
+        image = steps.in_unit_range(steps.fitted(scan, is_label=False))
+        return image, None if labels is None else steps.fitted(labels, is_label=True)
+
+    def _box(self, scan: MetaTensor, labels: MetaTensor | None) -> Box:
+        """Around the liver, with the margin."""
+        if self.crop == "threshold":
+            return pad_box(find_liver(scan), scan, self.margin)
+        if labels is None:
+            raise ValueError("crop=labels needs a label map of every scan; choose crop=threshold.")
+        return pad_box(label_box(labels, self.crop_labels), scan, self.margin)
 
     def _steps(self) -> Steps:
         return Steps(self.size, "resample", 0.0, "window", (1.0, 99.0), self.window)
@@ -291,11 +291,6 @@ def _squared(affine: np.ndarray) -> np.ndarray:
     squared = affine.copy()
     squared[:3, :3] = left @ right * steps
     return squared if np.abs(squared[:3, :3] - affine[:3, :3]).max() <= ROUNDING * steps.max() else affine
-
-
-def _axis(letter: str) -> int:
-    """Which axis of the world a letter of an orientation belongs to; -1 for none."""
-    return next((axis for axis, ends in enumerate(AXES) if letter in ends), -1)
 
 
 def _check_number(option: str, value: object) -> float:

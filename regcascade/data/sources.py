@@ -4,37 +4,13 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from regcascade.data.raw import Source
 from regcascade.data.volumes import scan_name
 
 COLUMNS = ("name", "image", "labels", "mask", "points", "series", "group")
-
-
-@dataclass(frozen=True)
-class Source:
-    """The files of one raw scan.
-
-    Attributes:
-        name: unique within its list; a pair list names scans by it.
-        image: an image file, or the folder of a DICOM series.
-        labels: a label map on the grid of the image.
-        mask: of what counts, such as the brain, on the same grid.
-        points: landmarks, a CSV of voxel coordinates of the image with the columns `x`, `y`, `z`; empty where missing.
-        series: the UID of the series, where a DICOM folder holds several.
-        group: what pairs may be kept within, such as the animal of several scans.
-        problem: what is wrong with it, where the list itself tells; such a scan cannot be read.
-    """
-
-    name: str
-    image: Path
-    labels: Path | None = None
-    mask: Path | None = None
-    points: Path | None = None
-    series: str | None = None
-    group: str | None = None
-    problem: str | None = None
 
 
 def read_table(path: Path) -> list[Source]:

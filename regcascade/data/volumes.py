@@ -26,6 +26,7 @@ from nibabel.spatialimages import HeaderDataError
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk", ".dcm")
 SUFFIXES = NIBABEL_SUFFIXES + ITK_SUFFIXES
+H5_SUFFIXES = (".h5", ".hdf5")  # of the first paper's files, which hold many scans
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 POSITION, SLICE_TOLERANCE = "0020|0032", 0.02  # DICOM's ImagePositionPatient; of the distance between slices
@@ -79,6 +80,7 @@ def read_header(path: Path, series: str | None = None) -> Header:
         ValueError: naming the file, if it is missing, not an image, not 3D, empty, or its geometry is degenerate.
     """
     _check_exists(path)
+    _check_no_h5(path)
     try:
         if path.is_dir():
             shape, affine = _series_header(path, series)
@@ -146,6 +148,14 @@ class VolumeError(ValueError):
 def _check_exists(path: Path) -> None:
     if not path.exists():
         raise VolumeError(f"{path} does not exist. Restore the file, or take it out of the list it is in.")
+
+
+def _check_no_h5(path: Path) -> None:
+    if path.suffix.lower() in H5_SUFFIXES:
+        raise VolumeError(
+            f"{path}: HDF5 files are read by the JSON that lists their scans: regcascade prepare liver.json --subset "
+            "NAME, or data=rcn_h5 data.root=liver.json."
+        )
 
 
 def _is_nibabel(path: Path) -> bool:
