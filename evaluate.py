@@ -5,7 +5,6 @@ from typing import Any
 
 import hydra
 import pandas as pd
-import torch
 from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from rich.console import Console
@@ -19,7 +18,8 @@ from regcascade.methods import Method, build_method
 from regcascade.registry import check_options, import_user_modules
 from regcascade.report.tables import measure_tables
 from regcascade.resuming import can_resume, identity
-from regcascade.runs import register_resolvers
+from regcascade.runs import check_devices, register_resolvers
+from regcascade.sharing import devices_of, together
 
 NETWORK = "network"  # the method that is the checkpoint's own model
 register_resolvers()
@@ -52,18 +52,23 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
     each = _each_r(options)
     for one in each:
         method.about(one.r, one.repeat)  # which says what is wrong with them, before any pair
-    device = _device(options["accelerator"], method)
+    fabric = _fabric(options, method)
     folder = Path(options["paths"]["run"])
     folders = [folder / f"r{one.r}" if isinstance(options["r"], list) else folder for one in each]
-    whose = [identity(method, data, data_options, file, one, device.type) for one in each]
-    resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
-    console, rows = Console(), {}
-    for one, place, resumed in zip(each, folders, resume, strict=True):
-        record_run(place, config)
-        rows[one.r] = evaluate_to_folder(method, data, place, file, one, device, resumed)
-        if len(each) > 1:
-            console.print(f"r={one.r}")
-        console.print(*measure_tables(rows[one.r]), sep="\n")
+    resume: list[bool] = []
+    if fabric.is_global_zero:  # before there are others, that what is wrong is said once
+        whose = [identity(method, data, data_options, file, one, fabric.device.type) for one in each]
+        resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
+    console, rows = Console(quiet=not fabric.is_global_zero), {}
+    with together(fabric) as share:
+        folders, resume = fabric.broadcast((folders, resume))
+        for one, place, resumed in zip(each, folders, resume, strict=True):
+            if share.rank == 0:
+                record_run(place, config)
+            rows[one.r] = evaluate_to_folder(method, data, place, file, one, fabric.device, resumed, share)
+            if len(each) > 1:
+                console.print(f"r={one.r}")
+            console.print(*measure_tables(rows[one.r]), sep="\n")
     console.print(f"Results: {folder}")
     return rows
 
@@ -96,15 +101,16 @@ def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade |
     return build_method(spec)
 
 
-def _device(accelerator: str, method: Cascade | Method) -> torch.device:
+def _fabric(options: dict[str, Any], method: Cascade | Method) -> Fabric:
+    """The devices, or on a CPU the processes, that share the pairs."""
+    accelerator, devices, nodes = (options[key] for key in ("accelerator", "devices", "num_nodes"))
     if isinstance(method, Method) and not method.on_gpu:
         if accelerator not in ("auto", "cpu"):
             raise ValueError(f"accelerator={accelerator}: this method runs on the CPU only. Leave accelerator out.")
-        return torch.device("cpu")
-    try:
-        return Fabric(accelerator=accelerator, devices=1).device
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"accelerator={accelerator}: {error}") from error
+        accelerator = "cpu"
+    fabric = devices_of(accelerator, devices, nodes)
+    check_devices(fabric.world_size, "devices")
+    return fabric
 
 
 def _data_options(options: dict[str, Any], checkpoint: Checkpoint | None) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from regcascade.cascades import Cascade
 from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
 from regcascade.files import git_state, written_whole
-from regcascade.growing import GrowingTable, read_table
+from regcascade.growing import GrowingTable, gather, part_of, parts_of, read_table
 from regcascade.learn2reg_measures import learn2reg_measures
 from regcascade.methods import Method
 from regcascade.metrics import pair_measures
 from regcascade.registry import check_choice
+from regcascade.sharing import ALONE, Share
 from regcascade.spatial import warp_labels
 from regcascade.stages import stage_names, stage_rows
 from regcascade.types import Batch, Flow, Image
@@ -132,11 +133,13 @@ def evaluate_to_folder(
     options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
     resume: bool = False,
+    share: Share = ALONE,
 ) -> pd.DataFrame:
     """Evaluate on the evaluation pairs of a data module; write `pairs.csv` row by row and `summary.json` at the end.
 
     Rows go out as they come and none is kept, so that memory does not grow with the number of pairs until the summary
-    reads them back. Where the data module mixes several sets, the rows say of which set the moving scan is, and the
+    reads them back. Several processes write to files of their own, which the first gathers at the end, or when the
+    evaluation goes on, into tables in the order of the pairs. Where the data module mixes several sets, the rows say of which set the moving scan is, and the
     summary has each.
 
     Args:
@@ -147,31 +150,42 @@ def evaluate_to_folder(
         options: what to do with each pair.
         device: where to run.
         resume: go on after the rows that are there, which `resuming.can_resume` allowed; else begin anew.
+        share: which of the pairs this process has, where several run this at once.
 
     Returns:
-        The rows of `pairs.csv`.
+        The rows of `pairs.csv`, of all processes.
     """
     options = options or EvaluationOptions()
-    pairs = GrowingTable(folder / PAIRS, fresh=not resume)
+    tables = [PAIRS, *([STAGES] if options.stages else [])]
+    if share.rank == 0:
+        _begin(folder, tables, data, resume)
+    share.wait()
     rows = read_pairs(folder)
     done = set(zip(rows["fixed"], rows["moving"], strict=True))
-    stages = _stage_table(folder / STAGES, done) if options.stages else None
-    loader = _remaining(data, done)
+    growing = {name: _growing(folder / name, share) for name in tables}
+    share.wait()  # so that all have seen the same rows before there are more
+    loader = _remaining(data, done, share)
     first: float | None = None
     found = evaluate(method, loader, data.label_names, options, device)
-    quiet = not len(loader)
+    what = "Registering pairs" if share.of == 1 else f"Registering pairs, 1 of {share.of} processes"
     console = Console(stderr=True)
-    for each in track(found, "Registering pairs", len(loader), console=console, transient=True, disable=quiet):
-        if stages is not None:
-            for row in each.stages:
-                stages.append(row)
+    quiet = share.rank > 0 or not len(loader)
+    for each in track(found, what, len(loader), console=console, transient=True, disable=quiet):
+        for row in each.stages:
+            growing[STAGES].append(row)
         name = data.set_of(each.row["moving"])  # an atlas is fixed for scans of every set
-        pairs.append(({SET: name} if name else {}) | each.row)  # last, so that a pair counts as done with its stages
+        growing[PAIRS].append(({SET: name} if name else {}) | each.row)  # last: a pair is done with its stages
         first = first if each.first_call_seconds is None else each.first_call_seconds
-    table = read_pairs(folder)
-    if len(loader) or not (folder / SUMMARY).is_file():
-        _write_summary(folder, table, method, checkpoint, options, torch.device(device), first)
-    return table
+        share.check_parent()
+    share.wait()
+    if share.rank == 0:
+        if len(done) < len(data.validation_pairs):
+            _gather(folder, tables, data)
+        if len(done) < len(data.validation_pairs) or not (folder / SUMMARY).is_file():
+            table = read_pairs(folder)
+            _write_summary(folder, table, method, checkpoint, options, torch.device(device), first, share.of)
+    share.wait()
+    return read_pairs(folder)
 
 
 def read_pairs(folder: Path) -> pd.DataFrame:
@@ -210,21 +224,48 @@ def _measures(
     return measures
 
 
-def _stage_table(path: Path, done: set[tuple[str, str]]) -> GrowingTable:
-    """The table of stages, less the rows of a pair that was not finished."""
-    stages = GrowingTable(path, fresh=not done)
-    stages.keep(lambda row: (row["fixed"], row["moving"]) in done)
-    return stages
+def _begin(folder: Path, tables: list[str], data: RegistrationData, resume: bool) -> None:
+    """Make the tables ready to grow: empty, or of all that was finished before."""
+    for path in (folder / name for name in (PAIRS, STAGES)):
+        if not resume:
+            for left in (path, *parts_of(path)):
+                left.unlink(missing_ok=True)
+    _gather(folder, tables, data)
 
 
-def _remaining(data: RegistrationData, done: set[tuple[str, str]]) -> DataLoader:
-    """The loader of the evaluation pairs, less those that are done."""
+def _gather(folder: Path, tables: list[str], data: RegistrationData) -> None:
+    """Gather the rows of all processes in the order of the pairs, those of stages only where the pair is done."""
+    order = {pair: number for number, pair in enumerate(data.validation_pairs)}
+
+    def number(row: Mapping[str, str]) -> int | None:
+        return order.get((row["fixed"], row["moving"]))
+
+    gather(folder / PAIRS, lambda row: None if (place := number(row)) is None else (place,))
+    if STAGES not in tables:
+        return
+    rows = read_pairs(folder)
+    done = {order[pair] for pair in zip(rows["fixed"], rows["moving"], strict=True)}
+
+    def place_of_step(row: Mapping[str, str]) -> tuple[int, ...] | None:
+        place = number(row)
+        return (place, int(row["step"])) if place is not None and place in done else None
+
+    gather(folder / STAGES, place_of_step)
+
+
+def _growing(path: Path, share: Share) -> GrowingTable:
+    """Where a process appends its rows: to the table itself if it is alone, else to a part of it."""
+    return GrowingTable(path, fresh=False) if share.of == 1 else GrowingTable(part_of(path, share.rank), fresh=True)
+
+
+def _remaining(data: RegistrationData, done: set[tuple[str, str]], share: Share) -> DataLoader:
+    """The loader of the evaluation pairs, less those that are done, and of these the share of a process."""
     loader = data.test_dataloader()
-    if not done:
+    if not done and share.of == 1:
         return loader
     left = [number for number, pair in enumerate(data.validation_pairs) if pair not in done]
     return DataLoader(
-        Subset(loader.dataset, left),
+        Subset(loader.dataset, left[share.rank :: share.of]),
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
         collate_fn=loader.collate_fn,
@@ -239,6 +280,7 @@ def _write_summary(
     options: EvaluationOptions,
     device: torch.device,
     first_call_seconds: float | None,
+    processes: int,
 ) -> None:
     summary = {
         "pairs": len(table), "failures": failures(table), **method.about(options.r, options.repeat),
@@ -246,7 +288,7 @@ def _write_summary(
         "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
         "commit": git_state()["commit"], "version": __version__,
         "label_interpolation": options.labels, "metrics": options.metrics, "device": device.type,
-        "first_call_seconds": first_call_seconds, "measures": summarise(table),
+        "processes": processes, "first_call_seconds": first_call_seconds, "measures": summarise(table),
     }  # fmt: skip
     if SET in table:
         sets = table.groupby(SET, sort=False)

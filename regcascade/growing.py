@@ -1,6 +1,7 @@
 """A CSV file that grows row by row, and that a later process can go on with after the first was killed."""
 
 import csv
+import glob
 import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from regcascade.files import written_whole
+
+_PART = ".part"
 
 
 class GrowingTable:
@@ -27,7 +30,7 @@ class GrowingTable:
             path.write_bytes(b"")
         elif path.is_file():
             _drop_torn_line(path)
-        with path.open("a", newline="") as file:  # makes it where there is none
+        with path.open("a", encoding="utf-8", newline="") as file:  # makes it where there is none
             empty = file.tell() == 0
         self._columns = [] if empty else pd.read_csv(path, nrows=0).columns.tolist()
 
@@ -37,7 +40,7 @@ class GrowingTable:
         Raises:
             ValueError: if its columns are not those of the file.
         """
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             if not self._columns:
                 self._columns = list(row)
@@ -47,18 +50,52 @@ class GrowingTable:
                 raise ValueError(f"{self.path} has other columns than this evaluation ({differ}): write elsewhere.")
             writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in row.values()])
 
-    def keep(self, wanted: Callable[[Mapping[str, str]], bool]) -> None:
-        """Drop the rows that are not wanted, each told as text by column."""
-        if not self._columns:
-            return
-        with (
-            written_whole(self.path) as temporary,
-            self.path.open(newline="") as old,
-            temporary.open("w", newline="") as new,
-        ):
-            writer = csv.DictWriter(new, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row for row in csv.DictReader(old) if wanted(row))
+
+def part_of(path: Path, rank: int) -> Path:
+    """The file for the rows of one of several processes that share a table, until they are gathered."""
+    return path.with_name(f"{path.name}.{rank}{_PART}")
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of rows that were not gathered into a table yet, of any number of processes."""
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.*{_PART}"))
+
+
+def gather(path: Path, place: Callable[[Mapping[str, str]], tuple[int, ...] | None]) -> None:
+    """Put the rows of a table and of its parts in order into the table, and remove the parts.
+
+    It may be killed at any moment and done again. Lines that a kill has torn are dropped.
+
+    Args:
+        path: the table; made, empty, where there is none.
+        place: of a row, told as text by column: rows go by it, of those with the same the first is kept, and those
+            with None are dropped.
+
+    Raises:
+        ValueError: if the columns of two files differ.
+    """
+    parts = parts_of(path)
+    lines: dict[tuple[int, ...], str] = {}
+    header = ""
+    for file in (path, *parts):
+        if not file.is_file():
+            continue
+        _drop_torn_line(file)
+        with file.open(encoding="utf-8", newline="") as rows:
+            first = next(rows, "")
+            if header and first and first != header:
+                raise ValueError(f"{file} has other columns than {path}: they are of different evaluations.")
+            header = header or first
+            columns = next(csv.reader([first]), [])
+            for line in rows:
+                where = place(dict(zip(columns, next(csv.reader([line])), strict=True)))
+                if where is not None:
+                    lines.setdefault(where, line)
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as new:
+        new.write(header)
+        new.writelines(lines[where] for where in sorted(lines))
+    for file in parts:
+        file.unlink()
 
 
 def read_table(path: Path, text: Collection[str]) -> pd.DataFrame:

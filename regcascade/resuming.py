@@ -12,6 +12,7 @@ from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
 from regcascade.evaluation import PAIRS, EvaluationOptions
 from regcascade.files import written_whole
+from regcascade.growing import parts_of
 from regcascade.methods import Method
 from regcascade.version import __version__
 
@@ -61,7 +62,7 @@ def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
         ValueError: if the folder has the rows of another evaluation, or of something else.
     """
     pairs, record = folder / PAIRS, folder / IDENTITY
-    if not pairs.is_file() or pairs.stat().st_size == 0:
+    if not any(path.is_file() and path.stat().st_size for path in (pairs, *parts_of(pairs))):
         folder.mkdir(parents=True, exist_ok=True)
         with written_whole(record) as temporary:
             temporary.write_text(json.dumps(whose, indent=2) + "\n")

@@ -67,22 +67,26 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def check_devices(devices: int) -> None:
+def check_devices(devices: int, option: str = "trainer.devices") -> None:
     """Refuse several devices in a sweep that runs its jobs one after another in this process.
 
     Lightning starts its other ranks by running the command again, which would be the whole sweep.
     """
     if devices > 1 and in_sweep() and "BasicLauncher" in str(HydraConfig.get().launcher.get("_target_")):
         raise ValueError(
-            f"trainer.devices={devices} in a sweep (-m): every rank would start the sweep anew. Launch the jobs with "
+            f"{option}={devices} in a sweep (-m): every rank would start the sweep anew. Launch the jobs with "
             "Hydra's submitit launcher (hydra/launcher=submitit_slurm), or one by one under torchrun."
         )
 
 
 def to_resume(config: DictConfig) -> Path | None:
-    """The checkpoint a config asks to resume, None if it asks for none. Raises ValueError if there is none."""
+    """The checkpoint a config asks to resume, None if it asks for none. Raises ValueError if there is none.
+
+    A job of a sweep that is gone on with resumes from its own.
+    """
     if config.ckpt_path is None:
-        return None
+        own = Path(config.paths.run) / "checkpoints" / "last.ckpt"
+        return own if in_sweep() and own.is_file() else None
     if in_sweep():
         raise ValueError("ckpt_path resumes one run; a sweep (-m) starts new ones. Leave one of the two out.")
     resumed = resumed_checkpoint(config.paths.runs, config.ckpt_path)
@@ -98,7 +102,7 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> DictConfig:
     Its own `imports` are not taken over, so that resuming somebody else's run imports nothing unasked.
     """
     folder = owner(resumed)
-    if folder is None:
+    if folder is None or in_sweep():  # a job that goes on has been told the same again
         return config
     stored = OmegaConf.load(folder / "config.yaml")
     if isinstance(stored, ListConfig) or "paths" not in stored:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from regcascade.growing import GrowingTable, read_table
+from regcascade.growing import GrowingTable, gather, part_of, parts_of, read_table
 
 ROWS = [
     {"fixed": "NA", "moving": 'a, "b"', "dice": 1 / 3, "seconds": 1e-7, "step": 1},
@@ -57,7 +57,36 @@ def test_rows_of_other_columns_are_refused(path):
     assert len(read_table(path, ["fixed", "moving"])) == 2
 
 
-def test_rows_can_be_dropped(path):
-    GrowingTable(path, fresh=False).keep(lambda row: row["fixed"] == "NA")
-    assert read_table(path, ["fixed", "moving"])["moving"].tolist() == ['a, "b"']
-    assert path.read_text().count("\n") == 2
+def in_order(row):
+    return None if row["moving"] == "dropped" else (int(row["step"]),)
+
+
+def test_parts_are_gathered_in_order_and_each_row_once(path):
+    for rank, steps in enumerate(([0, 2], [4, 3])):
+        part = GrowingTable(part_of(path, rank), fresh=True)
+        for step in steps:
+            part.append(ROWS[0] | {"step": step, "dice": 0.0})
+        part.append(ROWS[0] | {"step": 9, "moving": "dropped"})
+    torn = part_of(path, 1)
+    torn.write_bytes(torn.read_bytes() + b"001,to")
+    assert len(parts_of(path)) == 2
+    gather(path, in_order)
+    table = read_table(path, ["fixed", "moving"])
+    assert table["step"].tolist() == [0, 1, 2, 3, 4]
+    assert table["dice"].fillna(-1).tolist() == [0, 1 / 3, -1, 0, 0]  # of step 2 the row that was gathered before
+    assert parts_of(path) == []
+    before = path.read_bytes()
+    gather(path, in_order)
+    assert path.read_bytes() == before
+
+
+def test_parts_of_other_columns_are_refused_and_kept(path):
+    GrowingTable(part_of(path, 0), fresh=True).append({"fixed": "a", "moving": "b", "step": 1})
+    with pytest.raises(ValueError, match=r"rows\.csv\.0\.part has other columns"):
+        gather(path, in_order)
+    assert len(parts_of(path)) == 1
+
+
+def test_nothing_gathered_is_an_empty_table(tmp_path):
+    gather(tmp_path / "rows.csv", in_order)
+    assert (tmp_path / "rows.csv").read_text() == ""
