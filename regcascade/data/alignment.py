@@ -12,7 +12,7 @@ from regcascade.data.volumes import LPS_TO_RAS
 
 SHRINK, SMOOTH_MM = (4, 2, 1), (4.0, 2.0, 0.0)  # of the pyramid's levels, coarse to fine
 SMALLEST = 16  # voxels an axis keeps at the coarsest level
-SAMPLED = 0.25  # fraction of the voxels that the correlation looks at
+SAMPLED, MOST_SAMPLES = 0.25, 100_000  # fraction of a level's voxels that the correlation looks at, and at most so many
 STEPS = 200  # at most, on each level
 
 
@@ -71,7 +71,6 @@ def _optimised(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> 
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(SAMPLED, seed=1)  # 0 would be the time of day
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=1.0, minStep=1e-4, numberOfIterations=STEPS, relaxationFactor=0.7, gradientMagnitudeTolerance=1e-8
@@ -81,6 +80,9 @@ def _optimised(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> 
     method.SetShrinkFactorsPerLevel([shrink for shrink, _ in levels])
     method.SetSmoothingSigmasPerLevel([smooth for _, smooth in levels])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetMetricSamplingPercentagePerLevel(
+        [_sampled(shrink, fixed) for shrink, _ in levels], seed=1
+    )  # 0: the clock
     method.SetInitialTransform(start, inPlace=False)
     found = method.Execute(fixed, moving)
     # Several threads of a program may wrap the result in a composite of one.
@@ -89,6 +91,11 @@ def _optimised(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> 
 
 def _fits(shrink: int, image: sitk.Image) -> bool:
     return shrink == 1 or min(image.GetSize()) // shrink >= SMALLEST
+
+
+def _sampled(shrink: int, image: sitk.Image) -> float:
+    """Twelve numbers need no more samples in a larger scan, and every one costs time."""
+    return min(SAMPLED, MOST_SAMPLES * shrink**3 / image.GetNumberOfPixels())
 
 
 def _homogeneous(affine: sitk.AffineTransform) -> np.ndarray:
