@@ -20,6 +20,7 @@ from regcascade.registry import Spec
 
 SAME_SPACING = 0.01  # voxels that differ by less, relatively, are not resampled
 FAINT = 0.1  # of 0..1: what a scan must span to look like those of the training
+BLINDING = 0.5  # of what is not black: white in a scan whose units are not those of the training
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,20 @@ def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
 
 
 def intensity_warning(image: torch.Tensor, name: str) -> str | None:
-    """What to say of a prepared image that uses little of 0..1, as one of another modality would."""
-    low, high = torch.quantile(image.flatten()[:: max(1, image.numel() // 2**20)].float(), torch.tensor([0.005, 0.995]))
-    span = float(high - low)
-    if span >= FAINT:
-        return None
-    return (
-        f"{name} spans {100 * span:.1f} % of the intensities that the model was trained on: is it of another modality, "
-        "or in other units?"
-    )
+    """What to say of a prepared image that does not use 0..1 as those of the training did: faint, or cut off white."""
+    voxels = image.flatten()[:: max(1, image.numel() // 2**20)].float()
+    low, high = torch.quantile(voxels, torch.tensor([0.005, 0.995]))
+    white = float((voxels[voxels > 0] >= 1).float().mean())  # NaN where all is black, which is faint
+    question = "is it of another modality, or in other units? Look at the picture before use."
+    if float(high - low) < FAINT:
+        return (
+            f"{name} spans {100 * float(high - low):.1f} % of the intensities that the model was trained on: {question}"
+        )
+    if white > BLINDING:
+        return (
+            f"{name} lies above the intensities that the model was trained on, at {100 * white:.0f} % of it: {question}"
+        )
+    return None
 
 
 def _spacing_in(volume: MetaTensor, orientation: str) -> np.ndarray:
