@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -30,6 +32,26 @@ def written_in_folder(path: Path) -> Iterator[Path]:
         (folder / path.name).replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Claim what is to be written to `path` for this process; gives whether it could, or another has it.
+
+    The system ends a claim with its process, however that ends. Its file, `.NAME.lock` beside `path`, may stay after a
+    kill and is in nobody's way.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
+        lock.release()
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:

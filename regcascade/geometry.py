@@ -29,7 +29,10 @@ from regcascade.files import written_in_folder
 from regcascade.types import Size
 
 WRITTEN = (".nii.gz", ".nii", ".mha", ".nrrd")  # formats of one file each
-SHEAR = 1e-3  # the cosine between two axes above which a grid is no grid of ITK's; rounding in headers gives 1e-5
+# The cosine between two axes above which a grid is no grid of ITK's. In memory ITK keeps such axes; a NIfTI file it
+# writes also has a quaternion, of axes at right angles, which some readers take: each axis is then turned by half of
+# it, at most 0.015 mm at the far end of 300 mm. Rounding gives 1e-7 in NIfTI, up to 1e-4 in headers of four decimals.
+SHEAR = 1e-4
 CHUNK = 2**24  # bytes
 SAME = 0.01  # of a voxel, by which corners of grids that are the same may differ
 
@@ -122,7 +125,7 @@ class Geometry:
         if shear > SHEAR:
             angle = np.rad2deg(np.arccos(min(shear, 1.0)))
             raise ValueError(
-                f"the grid {self.shape} is sheared: two of its axes are at {angle:.1f} degrees, and ITK knows grids "
+                f"the grid {self.shape} is sheared: two of its axes are at {angle:.2f} degrees, and ITK knows grids "
                 "with right angles only. Resample the scan onto such a grid first."
             )
         image.SetSpacing(spacing.tolist())

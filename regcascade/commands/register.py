@@ -12,7 +12,7 @@ from rich.table import Table
 from regcascade.commands.arguments import Commands
 from regcascade.commands.prepare import recipe_of
 from regcascade.native.initial import INITIALS
-from regcascade.native.outputs import FORMATS, check_folder, write_registration
+from regcascade.native.outputs import FORMATS, check_folder, claimed_folder, write_registration
 from regcascade.native.pairs import FilePair, read_pairs
 from regcascade.native.pipeline import PRECISIONS, RegisterOptions, register
 from regcascade.native.refine import LOSSES, WHATS
@@ -113,9 +113,12 @@ def _register(options: argparse.Namespace) -> None:
     else:
         if options.fixed is None or options.moving is None:
             raise ValueError("Give two scans, FIXED and MOVING, or --pairs with a table of them.")
-        check_folder(options.out, options.overwrite)
         scans = (_files(options, "fixed"), _files(options, "moving"))
-        report = write_registration(register(*scans, _trained(options), how), options.out, options.format)
+        with claimed_folder(options.out) as mine:
+            if not mine:
+                raise ValueError(f"--out {options.out}: another process is registering into it. Name another folder.")
+            check_folder(options.out, options.overwrite)
+            report = write_registration(register(*scans, _trained(options), how), options.out, options.format)
         console.print(_table(report))
         _print_end(report, options.out, console)
         folded = threshold is not None and report["folding_percent"] > threshold
@@ -150,16 +153,21 @@ def _register_pairs(
     """Register every pair that is not done; one that fails stops no other. Whether any folds beyond the threshold."""
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; name a folder.")
-    folded, failed = False, {}
+    folded, failed, elsewhere = False, {}, 0
     for number, pair in enumerate(pairs, start=1):
         about = f"{number}/{len(pairs)} {pair.name}"
-        if pair.done(options.out) and not options.overwrite:
-            console.print(f"{about}: done before.", markup=False)
-            continue
         try:
-            check_folder(options.out / pair.name, options.overwrite)
-            result = register(pair.fixed, pair.moving, trained, how)
-            report = write_registration(result, options.out / pair.name, options.format)
+            with claimed_folder(options.out / pair.name) as mine:
+                if not mine:
+                    elsewhere += 1
+                    console.print(f"{about}: another process is at it.", markup=False)
+                    continue
+                if pair.done(options.out) and not options.overwrite:
+                    console.print(f"{about}: done before.", markup=False)
+                    continue
+                check_folder(options.out / pair.name, options.overwrite)
+                result = register(pair.fixed, pair.moving, trained, how)
+                report = write_registration(result, options.out / pair.name, options.format)
         except (ValueError, RuntimeError, MemoryError) as error:  # the last two from ITK and torch, of one odd pair
             failed[pair.name] = str(error)
             console.print(f"{about}: failed. {error}", markup=False, soft_wrap=True)
@@ -167,10 +175,13 @@ def _register_pairs(
         folded |= options.jacobian_threshold is not None and report["folding_percent"] > options.jacobian_threshold
         change = f"CC {_number(report['cc_initial'])} to {_number(report['cc_after'])}"
         console.print(f"{about}: {change}, folding {report['folding_percent']:.3g} %.", markup=False, soft_wrap=True)
+        _print_warnings(report, console)
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(pairs)} pairs failed: {', '.join(failed)}. The others are in {options.out}."
         )
+    if elsewhere:
+        console.print(f"{elsewhere} of {len(pairs)} pairs are another process's: run this again once it has ended.")
     console.print(f"Written: {options.out}.", markup=False)
     return folded
 
@@ -202,9 +213,13 @@ def _table(report: dict[str, Any]) -> Table:
     return table
 
 
-def _print_end(report: dict[str, Any], folder: Path, console: Console) -> None:
+def _print_warnings(report: dict[str, Any], console: Console) -> None:
     for warning in report["warnings"]:
         console.print(f"Warning: {warning}", markup=False, soft_wrap=True)
+
+
+def _print_end(report: dict[str, Any], folder: Path, console: Console) -> None:
+    _print_warnings(report, console)
     console.print(f"Written to {folder}: {', '.join(report['files'])}.", markup=False, soft_wrap=True)
 
 

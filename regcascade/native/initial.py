@@ -8,10 +8,10 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from nibabel.affines import apply_affine
 
-from regcascade.data.alignment import align, as_itk
-from regcascade.data.volumes import LPS_TO_RAS
+from regcascade.data.alignment import as_itk
 from regcascade.geometry import Geometry
 from regcascade.native.scans import Scan
+from regcascade.native.start import Start, find_start, itk_affine
 from regcascade.native.trained import Trained
 from regcascade.registry import check_choice
 
@@ -20,7 +20,7 @@ INITIALS = {
     "none": "where their headers put them",
     "centres": "the centres of their fields of view together",
     "moments": "the centres of gravity of their intensities together",
-    "affine": "an affine map, found by correlation",
+    "affine": "an affine map, found by correlation; where that goes astray the best of the above but the first",
 }
 LITTLE_OVERLAP = 0.25  # of the fixed grid
 PROBES = 24  # along each axis, where overlap is looked for
@@ -33,14 +33,19 @@ class Prepared:
     Attributes:
         fixed: `(1, x, y, z)` in 0..1, with its affine: from voxels of the networks' grid to mm of the fixed scan.
         moving: the same, on a grid that lies over the fixed one by `affine`.
-        affine: the initial map, `4 x 4`, from mm of the fixed to mm of the moving scan, RAS.
+        start: the initial map.
         overlap: which part of the fixed grid lies in the field of view of the moving scan.
     """
 
     fixed: MetaTensor
     moving: MetaTensor
-    affine: np.ndarray
+    start: Start
     overlap: float
+
+    @property
+    def affine(self) -> np.ndarray:
+        """The initial map, `4 x 4`, from mm of the fixed to mm of the moving scan, RAS."""
+        return self.start.affine
 
     @property
     def grid(self) -> np.ndarray:
@@ -63,11 +68,12 @@ def prepare_pair(trained: Trained, fixed: Scan, moving: Scan, initial: str = "tr
     images = [_prepared(trained, scan, whole) for scan, whole in ((fixed, False), (moving, initial != "trained"))]
     target, source = images
     if initial == "trained":
-        affine = np.asarray(source.affine, dtype=float) @ np.linalg.inv(np.asarray(target.affine, dtype=float))
+        start = Start(initial, np.asarray(source.affine, dtype=float) @ np.linalg.inv(np.asarray(target.affine, float)))
     else:
         # Of all that the fixed scan shows: what the networks' grid cuts off would draw its centre of gravity away.
         whole = _prepared(trained, fixed, True) if initial in ("moments", "affine") else target
-        affine = _map(initial, fixed, moving, whole, source)
+        start = _start(initial, fixed, moving, whole, source)
+    affine = start.affine
     overlap = _overlap(target, affine, moving.geometry)
     if overlap == 0 and not _covers(target, affine, moving.geometry):
         raise ValueError(
@@ -76,7 +82,7 @@ def prepare_pair(trained: Trained, fixed: Scan, moving: Scan, initial: str = "tr
         )
     if initial != "trained":
         source = _resampled(source, target, affine)
-    return Prepared(target, source, affine, overlap)
+    return Prepared(target, source, start, overlap)
 
 
 def _prepared(trained: Trained, scan: Scan, whole: bool) -> MetaTensor:
@@ -86,25 +92,11 @@ def _prepared(trained: Trained, scan: Scan, whole: bool) -> MetaTensor:
         raise ValueError(f"{scan.name}: {error}") from error
 
 
-def _map(initial: str, fixed: Scan, moving: Scan, target: MetaTensor, source: MetaTensor) -> np.ndarray:
-    """From mm of the fixed scan to mm of the moving one."""
-    if initial == "affine":
-        try:
-            return align(target, source)
-        except ValueError as error:
-            raise ValueError(f"{moving.name} onto {fixed.name}: {error}") from error
-    affine = np.eye(4)
-    if initial == "centres":
-        affine[:3, 3] = _centre(moving.geometry) - _centre(fixed.geometry)
-    elif initial == "moments":
-        moments = sitk.CenteredTransformInitializerFilter.MOMENTS
-        images = as_itk(target), as_itk(source)
-        try:
-            found = sitk.CenteredTransformInitializer(*images, sitk.Euler3DTransform(), moments)
-        except RuntimeError as error:
-            raise ValueError(f"{moving.name} onto {fixed.name}: one of them is all black, without a centre.") from error
-        affine[:3, 3] = LPS_TO_RAS[:3, :3] @ np.array(sitk.Euler3DTransform(found).GetTranslation())
-    return affine
+def _start(initial: str, fixed: Scan, moving: Scan, target: MetaTensor, source: MetaTensor) -> Start:
+    try:
+        return find_start(initial, target, source, (fixed.geometry, moving.geometry))
+    except ValueError as error:
+        raise ValueError(f"{moving.name} onto {fixed.name}: {error}") from error
 
 
 def _overlap(target: MetaTensor, affine: np.ndarray, moving: Geometry) -> float:
@@ -120,21 +112,11 @@ def _covers(target: MetaTensor, affine: np.ndarray, moving: Geometry) -> bool:
     return bool(grid.contains(moving.probes(PROBES)).any())
 
 
-def _centre(geometry: Geometry) -> np.ndarray:
-    return geometry.to_world((np.array(geometry.shape)[None] - 1) / 2)[0]
-
-
 def _resampled(image: MetaTensor, onto: MetaTensor, affine: np.ndarray) -> MetaTensor:
     """A prepared image on the grid of another, by a map from mm of that to mm of its own; 0 beyond it."""
     resampled = sitk.Resample(as_itk(image), as_itk(onto), itk_affine(affine), sitk.sitkLinear, 0.0)
     voxels = torch.from_numpy(np.ascontiguousarray(sitk.GetArrayFromImage(resampled).T))[None]
     return MetaTensor(voxels, affine=torch.from_numpy(affine @ np.asarray(onto.affine, dtype=float)))
-
-
-def itk_affine(affine: np.ndarray) -> sitk.AffineTransform:
-    """An affine map of RAS mm as ITK's, of LPS mm."""
-    turned = LPS_TO_RAS @ affine @ LPS_TO_RAS
-    return sitk.AffineTransform(turned[:3, :3].flatten().tolist(), turned[:3, 3].tolist())
 
 
 def labels_on(labels: sitk.Image, grid: MetaTensor) -> torch.Tensor:

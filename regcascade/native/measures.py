@@ -8,8 +8,8 @@ import torch
 
 from regcascade import resampling
 from regcascade.metrics import dice_per_label
-from regcascade.native.initial import itk_affine
 from regcascade.native.scans import Scan
+from regcascade.native.start import itk_affine
 from regcascade.transform import Inverse, Transform
 
 LESS_ALIKE = 0.001  # of the correlation coefficient; resampling alone may cost less

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.ndimage import zoom
 
 from regcascade.checkpoint import file_hash
-from regcascade.files import git_state
+from regcascade.files import claimed, git_state
 from regcascade.geometry import Geometry, write_scan
 from regcascade.native.pipeline import Registered
 from regcascade.registry import check_choice
@@ -26,6 +26,23 @@ MOVED, MOVED_LABELS, MOVED_POINTS = "moved.nii.gz", "moved_labels.nii.gz", "move
 DISPLACEMENT, INVERSE, TRANSFORM = "displacement.nii.gz", "inverse_displacement.nii.gz", "transform.h5"
 JACOBIAN, UNREACHED = "jacobian.nii.gz", "no_inverse.nii.gz"
 FORMATS = ("itk", "learn2reg")
+
+
+@contextmanager
+def claimed_folder(folder: Path) -> Iterator[bool]:
+    """Claim a folder of results for this process; gives whether it could, or another is writing it.
+
+    Raises:
+        ValueError: if no folder can be made there.
+    """
+    place = folder.resolve()
+    with ExitStack() as stack:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            mine = stack.enter_context(claimed(place))
+        except OSError as error:
+            raise ValueError(f"--out {folder} cannot be written: {error}") from error
+        yield mine
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:

@@ -152,7 +152,7 @@ def register(
         # What --fill says is nothing that the scans have or lack in common.
         filled = moved if options.fill is None else transform.warp_image(source.image)
         measured = measure(target, source, pair.affine, transform, inverse, filled, labels)
-    report = {"fixed": target.name, "moving": source.name, "initial": initial} | _about(trained, options)
+    report = {"fixed": target.name, "moving": source.name, "initial": pair.start.name} | _about(trained, options)
     report |= {"fixed_file": str(target.path), "moving_file": str(source.path)}
     report |= measured | refined
     report |= {"device": device.type, "seconds": clock.seconds, "warnings": warnings + afterthoughts(measured)}
@@ -246,7 +246,7 @@ def _about(trained: Trained, options: RegisterOptions) -> dict[str, Any]:
 
 def _warnings(pair: Prepared, fixed: Scan, moving: Scan) -> list[str]:
     images = ((pair.fixed, fixed), (pair.moving, moving))
-    found = [intensity_warning(image.as_tensor(), scan.name) for image, scan in images]
+    found = [pair.start.warning, *(intensity_warning(image.as_tensor(), scan.name) for image, scan in images)]
     if pair.overlap < LITTLE_OVERLAP:
         found.append(
             f"Only {100 * pair.overlap:.0f} % of the fixed scan's field lies in the moving one's: try another "
