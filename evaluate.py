@@ -1,5 +1,6 @@
 """Evaluate a checkpoint, or another method, over pairs of scans: `python evaluate.py checkpoint=FILE data=... r=2`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from regcascade.evaluation import EvaluationOptions, evaluate_to_folder
 from regcascade.methods import Method, build_method
 from regcascade.registry import check_options, import_user_modules
 from regcascade.report.tables import measure_tables
-from regcascade.resuming import can_resume, identity
+from regcascade.resuming import alone_in, can_resume, identity
 from regcascade.runs import check_devices, register_resolvers
 from regcascade.sharing import devices_of, together
 
@@ -56,11 +57,13 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
     folder = Path(options["paths"]["run"])
     folders = [folder / f"r{one.r}" if isinstance(options["r"], list) else folder for one in each]
     resume: list[bool] = []
-    if fabric.is_global_zero:  # before there are others, that what is wrong is said once
-        whose = [identity(method, data, data_options, file, one, fabric.device.type) for one in each]
-        resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
+    whose = [identity(method, data, data_options, file, one, fabric.device.type) for one in each]
     console, rows = Console(quiet=not fabric.is_global_zero), {}
-    with together(fabric) as share:
+    with ExitStack() as stack:
+        if fabric.is_global_zero:  # before there are others, that what is wrong is said once
+            stack.enter_context(alone_in(folders))
+            resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
+        share = stack.enter_context(together(fabric))
         folders, resume = fabric.broadcast((folders, resume))
         for one, place, resumed in zip(each, folders, resume, strict=True):
             if share.rank == 0:

@@ -18,8 +18,8 @@ from regcascade.attempts import attempt, flaw, with_stages
 from regcascade.cascades import Cascade
 from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
+from regcascade.evaluation_tables import FAILED, PAIRS, SET, STAGES, begin, gather_rows, growing_table, read_pairs
 from regcascade.files import git_state, written_whole
-from regcascade.growing import GrowingTable, gather, part_of, parts_of, read_table
 from regcascade.learn2reg_measures import learn2reg_measures
 from regcascade.methods import Method
 from regcascade.metrics import pair_measures
@@ -31,9 +31,7 @@ from regcascade.types import Batch, Flow, Image
 from regcascade.version import __version__
 
 BEFORE = "_before"
-SET = "set"  # a column where pairs are of several sets
-FAILED = "failed"  # the column that says why a pair has failed, empty where it has not
-PAIRS, STAGES, SUMMARY = "pairs.csv", "stages.csv", "summary.json"
+SUMMARY = "summary.json"
 MIB = 2**20
 
 
@@ -139,8 +137,8 @@ def evaluate_to_folder(
 
     Rows go out as they come and none is kept, so that memory does not grow with the number of pairs until the summary
     reads them back. Several processes write to files of their own, which the first gathers at the end, or when the
-    evaluation goes on, into tables in the order of the pairs. Where the data module mixes several sets, the rows say of which set the moving scan is, and the
-    summary has each.
+    evaluation goes on, into tables in the order of the pairs. Where the data module mixes several sets, the rows say
+    of which set the moving scan is, and the summary has each.
 
     Args:
         method: a cascade or another method.
@@ -158,11 +156,13 @@ def evaluate_to_folder(
     options = options or EvaluationOptions()
     tables = [PAIRS, *([STAGES] if options.stages else [])]
     if share.rank == 0:
-        _begin(folder, tables, data, resume)
+        if not resume:
+            (folder / SUMMARY).unlink(missing_ok=True)  # of another evaluation
+        begin(folder, tables, data.validation_pairs, resume)
     share.wait()
     rows = read_pairs(folder)
     done = set(zip(rows["fixed"], rows["moving"], strict=True))
-    growing = {name: _growing(folder / name, share) for name in tables}
+    growing = {name: growing_table(folder / name, share) for name in tables}
     share.wait()  # so that all have seen the same rows before there are more
     loader = _remaining(data, done, share)
     first: float | None = None
@@ -171,26 +171,21 @@ def evaluate_to_folder(
     console = Console(stderr=True)
     quiet = share.rank > 0 or not len(loader)
     for each in track(found, what, len(loader), console=console, transient=True, disable=quiet):
+        share.check_parent()
         for row in each.stages:
             growing[STAGES].append(row)
         name = data.set_of(each.row["moving"])  # an atlas is fixed for scans of every set
         growing[PAIRS].append(({SET: name} if name else {}) | each.row)  # last: a pair is done with its stages
         first = first if each.first_call_seconds is None else each.first_call_seconds
-        share.check_parent()
     share.wait()
     if share.rank == 0:
         if len(done) < len(data.validation_pairs):
-            _gather(folder, tables, data)
+            gather_rows(folder, tables, data.validation_pairs)
         if len(done) < len(data.validation_pairs) or not (folder / SUMMARY).is_file():
             table = read_pairs(folder)
             _write_summary(folder, table, method, checkpoint, options, torch.device(device), first, share.of)
     share.wait()
     return read_pairs(folder)
-
-
-def read_pairs(folder: Path) -> pd.DataFrame:
-    """The rows of `pairs.csv` in a folder, exactly as they were measured."""
-    return read_table(folder / PAIRS, ["fixed", "moving", SET, FAILED])
 
 
 def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -222,40 +217,6 @@ def _measures(
     if options.metrics == "learn2reg":
         measures |= learn2reg_measures(pair, flow, list(label_names))
     return measures
-
-
-def _begin(folder: Path, tables: list[str], data: RegistrationData, resume: bool) -> None:
-    """Make the tables ready to grow: empty, or of all that was finished before."""
-    for path in (folder / name for name in (PAIRS, STAGES)):
-        if not resume:
-            for left in (path, *parts_of(path)):
-                left.unlink(missing_ok=True)
-    _gather(folder, tables, data)
-
-
-def _gather(folder: Path, tables: list[str], data: RegistrationData) -> None:
-    """Gather the rows of all processes in the order of the pairs, those of stages only where the pair is done."""
-    order = {pair: number for number, pair in enumerate(data.validation_pairs)}
-
-    def number(row: Mapping[str, str]) -> int | None:
-        return order.get((row["fixed"], row["moving"]))
-
-    gather(folder / PAIRS, lambda row: None if (place := number(row)) is None else (place,))
-    if STAGES not in tables:
-        return
-    rows = read_pairs(folder)
-    done = {order[pair] for pair in zip(rows["fixed"], rows["moving"], strict=True)}
-
-    def place_of_step(row: Mapping[str, str]) -> tuple[int, ...] | None:
-        place = number(row)
-        return (place, int(row["step"])) if place is not None and place in done else None
-
-    gather(folder / STAGES, place_of_step)
-
-
-def _growing(path: Path, share: Share) -> GrowingTable:
-    """Where a process appends its rows: to the table itself if it is alone, else to a part of it."""
-    return GrowingTable(path, fresh=False) if share.of == 1 else GrowingTable(part_of(path, share.rank), fresh=True)
 
 
 def _remaining(data: RegistrationData, done: set[tuple[str, str]], share: Share) -> DataLoader:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from regcascade.cascades import Cascade
 from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
 from regcascade.evaluation import PAIRS, EvaluationOptions
-from regcascade.files import written_whole
+from regcascade.files import claimed, written_whole
 from regcascade.growing import parts_of
 from regcascade.methods import Method
 from regcascade.version import __version__
@@ -81,6 +82,23 @@ def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
             "paths.run, or the same checkpoint and options."
         )
     return True
+
+
+@contextmanager
+def alone_in(folders: Iterable[Path]) -> Iterator[None]:
+    """Keep other evaluations out of folders, which are made where there are none.
+
+    Raises:
+        ValueError: if one is under way in any of them.
+    """
+    with ExitStack() as stack:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not stack.enter_context(claimed(folder / PAIRS)):
+                raise ValueError(
+                    f"Another evaluation is under way in {folder}: wait for it, or give another folder as paths.run."
+                )
+        yield
 
 
 def _short(value: Any) -> str:

@@ -9,6 +9,7 @@ from regcascade.commands.arguments import Commands
 from regcascade.registry import import_user_modules
 from regcascade.report.evaluated import find_runs, read_runs
 from regcascade.report.figures import file_name, run_pages, set_figures, settings_of
+from regcascade.report.stage_charts import stages_of
 from regcascade.report.style import write_figures
 
 
@@ -58,12 +59,12 @@ def _figures(options: argparse.Namespace) -> None:
             try:
                 named = [(fixed, moving) for fixed, moving in options.pairs]
                 pages[name] = run_pages(folder, table, named, options.worst, options.checkpoint)
-            except ValueError as error:  # baselines have no checkpoint, and the other runs are to be drawn
+            except ValueError as error:  # the other runs are to be drawn
                 without.append(error)
     if without and not pages:
         raise without[0]
     settings = settings_of(folders, tables, options.checkpoint)
-    files = write_figures(set_figures(tables, settings), options.out)
+    files = write_figures(set_figures(tables, settings, stages_of(folders, list(tables))), options.out)
     for name, figures in pages.items():
         files += write_figures(figures, options.out if len(folders) == 1 else options.out / file_name(name))
     for left_out in [f"{folder} has no results (yet)." for folder in unfinished] + [str(error) for error in without]:

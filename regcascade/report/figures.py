@@ -1,21 +1,21 @@
 """The figures of evaluated runs: charts of all their pairs, and pages of single pairs, registered again for them."""
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-import yaml
 from lightning.fabric.utilities import move_data_to_device
 from matplotlib.figure import Figure
 
-from regcascade.checkpoint import Checkpoint, file_hash, read
-from regcascade.data import RegistrationData, build_data
+from regcascade.cascades import Cascade
+from regcascade.checkpoint import read
+from regcascade.data import RegistrationData
 from regcascade.data.pairs import ListedPairs, NamePair, collate
+from regcascade.methods import RegistrationFailed
 from regcascade.registry import did_you_mean
+from regcascade.report.again import Again, again, find_checkpoint, setting_of
 from regcascade.report.charts import (
     Tables,
     against_cascades,
@@ -28,31 +28,18 @@ from regcascade.report.charts import (
     worst_and_best,
 )
 from regcascade.report.pictures import registration_figure
-
-SUMMARY, CONFIG = "summary.json", "config.yaml"
-BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+from regcascade.report.stage_charts import against_stages
 
 
-class Setting(NamedTuple):
-    """How a run registered.
-
-    Attributes:
-        n: deformable stages.
-        r: how often each network was applied.
-        repeat: in which order, see `Cascade.forward`.
-    """
-
-    n: int
-    r: int
-    repeat: str
-
-
-def set_figures(tables: Tables, settings: pd.DataFrame | None = None) -> Iterator[tuple[str, Figure]]:
+def set_figures(
+    tables: Tables, settings: pd.DataFrame | None = None, stages: Mapping[str, pd.DataFrame] | None = None
+) -> Iterator[tuple[str, Figure]]:
     """The charts that the tables of one or several methods have the numbers for, each with a name for its file.
 
     Args:
         tables: the methods, see `charts`.
         settings: what `against_cascades` takes; that chart is left out without, and where n and r do not vary.
+        stages: what `against_stages` takes; that chart is left out without.
 
     Raises:
         ValueError: if no pair has Dice or CC.
@@ -63,6 +50,8 @@ def set_figures(tables: Tables, settings: pd.DataFrame | None = None) -> Iterato
     yield "cases", extreme_cases(tables)
     if settings is not None and (settings[["n", "r"]].nunique() > 1).any():
         yield "cascades", against_cascades(settings)
+    if stages:
+        yield "stages", against_stages(stages)
 
 
 def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = None) -> pd.DataFrame | None:
@@ -89,80 +78,10 @@ def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = No
     return pd.DataFrame(rows) if rows else None
 
 
-def setting_of(folder: Path) -> Setting:
-    """How a run registered, from its `summary.json`.
-
-    Raises:
-        ValueError: if the file is missing or damaged, or does not say: it is no cascade's.
-    """
-    summary = _summary(folder)
-    n, r, repeat = (summary.get(key) for key in Setting._fields)
-    if not (isinstance(n, int) and isinstance(r, int) and isinstance(repeat, str)):
-        raise ValueError(
-            f"{folder / SUMMARY} does not say n, r and repeat, as that of a cascade does, so its pairs cannot be "
-            "registered again. Leave the pages of pairs out: --worst 0."
-        )
-    return Setting(n, r, repeat)
-
-
-def find_checkpoint(folder: Path, given: Path | None = None) -> Path:
-    """The checkpoint that a run evaluated: the one given, that of its `summary.json`, or the best in its own folder.
-
-    The file of a summary is looked for where it was, and in the run folder in case that was moved.
-
-    Raises:
-        ValueError: if there is none, or if the file has changed since.
-    """
-    if given is not None:
-        if not given.is_file():
-            raise ValueError(f"--checkpoint {given}: there is no such file.")
-        return given
-    summary = _summary(folder)
-    named = summary.get("checkpoint")
-    places = [Path(named)] if isinstance(named, str) else []
-    places += [folder / BEST, folder / LAST]
-    found = [path for path in places if path.is_file()]
-    if not found:
-        missing = f"its checkpoint {named} is not there" if named else f"{SUMMARY} names no checkpoint"
-        raise ValueError(
-            f"{folder}: {missing}, and there is no {BEST} in it. Name the file with --checkpoint, or leave the pages "
-            "of pairs out: --worst 0."
-        )
-    digest = summary.get("checkpoint_sha256")
-    same = [path for path in found if digest is None or file_hash(path) == digest]
-    if not same:
-        raise ValueError(
-            f"{found[0]} is not what {folder} evaluated, since its hash differs from that in {SUMMARY}: it was trained "
-            "further, or replaced. Evaluate it again, or name it with --checkpoint to draw it nevertheless."
-        )
-    return same[0]
-
-
-def data_of(folder: Path, checkpoint: Checkpoint) -> RegistrationData:
-    """The data set a run was evaluated on: that of its `config.yaml`, or where it has none the checkpoint's own.
-
-    Raises:
-        ValueError: if the set cannot be read any more.
-    """
-    options: dict[str, Any] = dict(checkpoint.description["data"])
-    file = folder / CONFIG
-    if file.is_file():
-        try:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file} cannot be read as YAML: {str(error).splitlines()[0]}.") from error
-        chosen = config.get("data") if isinstance(config, dict) else None
-        if isinstance(chosen, dict) and chosen.get("name") == "trained":
-            options |= {key: value for key, value in chosen.items() if key != "name" and value != "as_trained"}
-        elif isinstance(chosen, dict):
-            options = chosen
-    return build_data(options)
-
-
 def run_pages(
     folder: Path, table: pd.DataFrame, named: Sequence[NamePair], count: int, given: Path | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """Pages of single pairs of a run, which its own model registers again, on the scans it was evaluated on.
+    """Pages of single pairs of a run, registered again by what it evaluated, on the scans it was evaluated on.
 
     Args:
         folder: the run.
@@ -175,14 +94,12 @@ def run_pages(
         What `pair_figures` yields, one at a time. Whatever is wrong with the run is found at once.
 
     Raises:
-        ValueError: if its checkpoint or data set is missing or has changed, or has no such scan.
+        ValueError: if its checkpoint, method or data set is missing or has changed, or has no such scan.
     """
-    setting = setting_of(folder)
-    checkpoint = read(find_checkpoint(folder, given))
-    data = data_of(folder, checkpoint)
-    _check_names(data, named, folder)
+    run = again(folder, given)
+    _check_names(run.data, named, folder)
     chosen = [("pair", pair) for pair in named] or extreme_pairs(table, measure_of({str(folder): table}), count)
-    return pair_figures(checkpoint, data, chosen, setting, "cuda" if torch.cuda.is_available() else "cpu")
+    return pair_figures(run, chosen, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def extreme_pairs(table: pd.DataFrame, column: str, count: int) -> list[tuple[str, NamePair]]:
@@ -193,30 +110,34 @@ def extreme_pairs(table: pd.DataFrame, column: str, count: int) -> list[tuple[st
 
 
 def pair_figures(
-    checkpoint: Checkpoint,
-    data: RegistrationData,
-    pairs: Sequence[tuple[str, NamePair]],
-    setting: Setting,
-    device: torch.device | str = "cpu",
+    run: Again, pairs: Sequence[tuple[str, NamePair]], device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, Figure]]:
     """Register pairs and draw a page of each.
 
     Args:
-        checkpoint: the model.
-        data: the set the scans are of.
+        run: what registers them, the set they are of, r and repeat.
         pairs: each with a word before the names of its scans in the name of its file.
-        setting: r and repeat of the registration.
-        device: where to register.
+        device: where a network registers.
 
     Yields:
         The name of a file, without its ending, and the figure, as `registration_figure` draws it.
+
+    Raises:
+        ValueError: if a method gives up on a pair.
     """
-    cascade = checkpoint.build().to(device)
-    cases = ListedPairs(data.cases, [pair for _, pair in pairs])
+    device = torch.device(device)
+    if isinstance(run.method, Cascade):
+        run.method.to(device).eval()
+    elif not run.method.on_gpu:
+        device = torch.device("cpu")
+    cases = ListedPairs(run.data.cases, [pair for _, pair in pairs])
     for number, (word, names) in enumerate(pairs):
-        batch = move_data_to_device(collate([cases[number]]), torch.device(device))
-        with torch.inference_mode():
-            registration = cascade.register(batch, setting.r, setting.repeat)
+        batch = move_data_to_device(collate([cases[number]]), device)
+        try:
+            with torch.inference_mode():
+                registration = run.method.register(batch, run.setting.r, run.setting.repeat)
+        except RegistrationFailed as failure:
+            raise ValueError(f"{names[1]} onto {names[0]}: {failure}") from failure
         yield file_name(word, *names), registration_figure(batch, registration)
 
 
@@ -236,14 +157,3 @@ def _model_name(path: Path) -> str:
     description = read(path).description
     specs = (description["model"], description["cascade"])
     return " ".join(spec if isinstance(spec, str) else str(spec["name"]) for spec in specs)
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / SUMMARY
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}). Evaluate again.") from error
-    if not isinstance(summary, dict):
-        raise ValueError(f"{path} is no summary of an evaluation. Evaluate again.")
-    return summary

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from regcascade.checkpoint import read
 from regcascade.data import RegistrationData
 from regcascade.evaluation import EvaluationOptions, summarise
+from regcascade.report.again import Again, Setting
 from regcascade.report.charts import measure_of
-from regcascade.report.figures import Setting, extreme_pairs, pair_figures, set_figures
+from regcascade.report.figures import extreme_pairs, pair_figures, set_figures
 from regcascade.report.pictures import as_image
 from regcascade.report.style import write_figure
 
@@ -72,6 +73,6 @@ def _figures(
         return
     yield from set_figures(tables)
     if checkpoint is not None:
-        model, chosen = read(checkpoint), extreme_pairs(pairs, measure, 1)
-        drawn = pair_figures(model, data, chosen, Setting(model.description["n"], options.r, options.repeat))
+        cascade, chosen = read(checkpoint).build(), extreme_pairs(pairs, measure, 1)
+        drawn = pair_figures(Again(cascade, data, Setting(cascade.n, options.r, options.repeat)), chosen)
         yield from ((word, figure) for (word, _), (_, figure) in zip(chosen, drawn, strict=True))

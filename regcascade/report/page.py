@@ -28,6 +28,7 @@ from regcascade.report.evaluated import Run, before_registration
 from regcascade.report.figures import run_pages, set_figures, settings_of
 from regcascade.report.measures import KNOWN, MEASURES, heading
 from regcascade.report.provenance import facts_table, provenance, software
+from regcascade.report.stage_charts import stages_of
 
 WORST = 10
 _ARROWS = {+1: " ↑", -1: " ↓", 0: ""}
@@ -40,6 +41,8 @@ _CAPTIONS = {
     "groups of equally many, ordered by their initial {measure}.",
     "cases": "Pairs from the worst to the best, with the middle left out, by the mean of the methods' {measure}; the "
     "ring is before registration. Each is named moving → fixed.",
+    "stages": "After every stage, and every repeat of one: the mean over pairs, and a band from the first to the third "
+    "quartile. The time is from the start to the end of that step.",
     "cascades": "Mean {measure} against the number of cascaded networks n and against r, how often each is applied.",
 }
 
@@ -163,7 +166,7 @@ def _by_label(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _charts(folders: Sequence[Path], tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
     measure = KNOWN[measure_of(tables)].heading
-    drawn = set_figures(tables, settings_of(folders, tables))
+    drawn = set_figures(tables, settings_of(folders, tables), stages_of(folders, list(tables)))
     return [Picture(data_uri(figure), _CAPTIONS[name].format(measure=measure)) for name, figure in drawn]
 
 
@@ -182,7 +185,7 @@ def _cases(folders: Sequence[Path], tables: Mapping[str, pd.DataFrame], count: i
         try:
             for case, picture in zip(cases, _pages(folder, name, table, pairs), strict=False):
                 case.pictures.append(picture)
-        except (ValueError, OSError) as error:  # a baseline has no checkpoint, scans may be elsewhere
+        except (ValueError, OSError) as error:  # its checkpoint, package or scans may be elsewhere
             missing.append(f"Pictures of {name}: {error}")
     return cases
 

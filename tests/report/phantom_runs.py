@@ -47,6 +47,21 @@ def write_run(folder: Path, n: int = 1, r: int = 1, gain: float = 0.1, checkpoin
     return folder
 
 
+def write_stages(folder: Path, n: int, r: int = 1, labels: bool = True) -> pd.DataFrame:
+    """The table of stages beside a run, as an evaluation with stages=true writes it; Dice grows by 0.1 a step."""
+    steps = [("before", 0), *((str(k + 1), i + 1) for k in range(n) for i in range(r))]
+    rows = [
+        {"fixed": fixed, "moving": moving, "step": step, "stage": stage, "repeat": repeat}
+        | {"dice_mean": 0.1 * step + 0.05 * number if labels else None, "cc": 0.5 + 0.05 * step}
+        | {"folding_percent": 0.02 * step * number, "seconds": 0.1 * step}
+        for number, (fixed, moving) in enumerate(build_data(DATA).validation_pairs)
+        for step, (stage, repeat) in enumerate(steps)
+    ]
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "stages.csv", index=False)
+    return table
+
+
 def failed(arguments: list[str], capsys) -> str:
     """What a command that must fail says; it does so in one line, with status 1."""
     with pytest.raises(SystemExit) as end:

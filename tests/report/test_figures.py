@@ -1,24 +1,18 @@
 """The figures of run folders: which checkpoint, which scans, which files."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from matplotlib.image import imread
-from phantom_runs import DATA, failed, write_checkpoint, write_run
+from phantom_runs import DATA, failed, write_checkpoint, write_run, write_stages
 
 from regcascade.checkpoint import read
 from regcascade.cli import main
-from regcascade.report.figures import (
-    data_of,
-    extreme_pairs,
-    file_name,
-    find_checkpoint,
-    run_pages,
-    setting_of,
-    settings_of,
-)
+from regcascade.report.again import data_of, find_checkpoint, setting_of
+from regcascade.report.figures import extreme_pairs, file_name, run_pages, settings_of
 
 
 @pytest.fixture
@@ -136,3 +130,40 @@ def test_a_run_that_does_not_say_how_it_registered_cannot_be_drawn_again(run):
 
 def test_names_of_files_need_no_quotes():
     assert file_name("worst_1", "a b/c", "sub=1,2.nii") == "worst_1_a-b-c_sub-1-2.nii"
+
+
+@pytest.mark.parametrize("named_by", ["data", "checkpoint"])
+def test_another_method_registers_its_pairs_again(run, tmp_path, named_by):
+    baseline = write_run(tmp_path / "affine", checkpoint=False)
+    summary = json.loads((baseline / "summary.json").read_text())
+    for key in ("n", "r", "repeat", "parameters", "paper_size_mib"):
+        del summary[key]
+    (baseline / "summary.json").write_text(json.dumps(summary | {"method": {"name": "affine"}}))
+    checkpoint = str(run / "checkpoints/best.ckpt")
+    config = {"data": DATA} if named_by == "data" else {"data": {"name": "trained"}, "checkpoint": checkpoint}
+    (baseline / "config.yaml").write_text(yaml.safe_dump(config))
+    main(["figures", str(baseline), "--out", str(tmp_path / "out"), "--worst", "1"])
+    pages = sorted(path.name for path in (tmp_path / "out").glob("*_phantom*"))
+    assert [name.split("_")[0] for name in pages] == ["best", "worst"]
+
+
+def test_methods_that_cannot_run_again_are_told(tmp_path, capsys):
+    baseline = write_run(tmp_path / "gone", checkpoint=False)
+    summary = json.loads((baseline / "summary.json").read_text())
+    for spec, said in (({"name": "gone"}, "gone"), ({"name": "identity"}, "does not say which scans")):
+        (baseline / "summary.json").write_text(json.dumps(summary | {"method": spec}))
+        assert said in failed(["figures", str(baseline), "--out", str(tmp_path / "out")], capsys)
+
+
+def test_stages_are_drawn_of_the_runs_that_have_them(run, tmp_path):
+    other = write_run(tmp_path / "other")
+    write_stages(run, 2)
+    main(["figures", str(run), str(other), "--out", str(tmp_path / "out"), "--worst", "0"])
+    assert (tmp_path / "out/stages.png").is_file()
+
+
+def test_damaged_stages_are_named(run, tmp_path, capsys):
+    (run / "stages.csv").write_text("fixed,moving,dice_mean\na,b,0.5\n")
+    assert "stages.csv is damaged" in failed(
+        ["figures", str(run), "--out", str(tmp_path / "o"), "--worst", "0"], capsys
+    )
