@@ -46,6 +46,8 @@ class RegistrationModule(L.LightningModule):
     ) -> None:
         super().__init__()
         objective.check_levels(cascade.levels)
+        if cascade.detach and cascade.n > 1:
+            objective.check_detached()
         self.cascade = cascade
         self.objective = objective
         self.optimization = optimization or Optimization()

@@ -1,7 +1,7 @@
 """What a cascade returns: an affine map, the stages, the whole registration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,10 @@ class Affine:
         matrix = torch.linalg.inv(self.matrix)
         offset = -torch.einsum("bij,bj->bi", matrix, self.offset)
         return Affine(matrix, offset, self.size, self.frozen)
+
+    def detached(self) -> "Affine":
+        """The same map, through which no gradient passes."""
+        return replace(self, matrix=self.matrix.detach(), offset=self.offset.detach())
 
     def displacement(self, level: int = 0) -> Flow:
         """The map as a flow on the grid of a level, in voxels of that level.
@@ -110,6 +114,17 @@ class Stage:
         if self.affine is not None:
             return self.affine.inverse().displacement()
         return None if self.velocity is None else self.velocity.inverse_flow()
+
+    def detached(self) -> "Stage":
+        """The same result, through which no gradient passes."""
+        velocity = self.velocity and replace(self.velocity, field=self.velocity.field.detach())
+        return Stage(
+            flow=self.flow.detach(),
+            totals={level: total.detach() for level, total in self.totals.items()},
+            moved=self.moved.detach(),
+            affine=self.affine and self.affine.detached(),
+            velocity=velocity,
+        )
 
     def followed_by(self, flow: Flow, level: int = 0) -> Flow:
         """The total at a level after one more flow there: `c_n = warp(c_{n-1}, a_n) + a_n` (Eq. 5)."""

@@ -1,10 +1,12 @@
 """What every cascade strategy is: an optional affine stage, then networks in turn, then a Registration."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from regcascade.nets import build_net
 from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
@@ -15,6 +17,7 @@ from regcascade.types import Batch, Homogeneous, Image, LevelFlow, Size, size_of
 
 CASCADES: Registry["Cascade"] = Registry("cascade", reserved=("model", "n", "affine"))
 SMALLEST_SIDE = 16
+RECOMPUTE = ("none", "stage")
 
 
 class Cascade(nn.Module, ABC):
@@ -25,6 +28,10 @@ class Cascade(nn.Module, ABC):
     Class attributes:
         levels: the levels at which every network is to predict a flow.
 
+    Attributes:
+        recompute: what a training does to save memory, which changes no result: with `stage` only what a stage returns
+            is kept, and its networks run once more when its gradient is computed; `none` keeps everything.
+
     Args:
         model: the base network of every stage: a name, or a mapping with `name` and options.
         n: number of deformable stages; 0 only with an affine stage.
@@ -33,9 +40,12 @@ class Cascade(nn.Module, ABC):
         share_weights: one set of weights for all stages.
         integrate: K squarings, with which what a stage predicts is taken as a stationary velocity and integrated; 0
             takes it as the flow itself.
+        detach: each stage takes what the ones before it found as given, so that no gradient of its own reaches them.
+            The similarity is then measured after every stage, since each would learn from nothing else.
     """
 
     levels: ClassVar[tuple[int, ...]] = (0,)
+    recompute: str = "none"
     description: Mapping[str, Any] | None = None  # what its checkpoint says of it, where it was loaded from one
 
     def __init__(
@@ -47,6 +57,7 @@ class Cascade(nn.Module, ABC):
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,
         integrate: int = 0,
+        detach: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(stages, str):
@@ -63,6 +74,7 @@ class Cascade(nn.Module, ABC):
         self.n = n
         self.affine = affine
         self.integrate = integrate
+        self.detach = detach
         self.share_weights = share_weights
         self.nets = nn.ModuleList(
             build_net(spec, levels=self.levels, flow_multiplier=1 / n) for spec in specs[: self.sets_of_weights]
@@ -103,9 +115,12 @@ class Cascade(nn.Module, ABC):
         _check_pair(moving, fixed)
         stages: list[Stage] = []
         if self.affine is not None:
-            stages.append(self._affine_stage(moving, fixed, alignment))
+            stages.append(self._run(self._affine_stage, moving, fixed, alignment))
         for k in self.order(r, repeat):
-            stages.append(self.step(k, moving, fixed, stages[-1] if stages else None))
+            before = stages[-1] if stages else None
+            if before is not None and self.detach:
+                before = before.detached()
+            stages.append(self._run(self.step, k, moving, fixed, before))
         return Registration(moving=moving, stages=tuple(stages), supervised=self.supervised(stages))
 
     def register(self, batch: Batch, r: int = 1, repeat: str = "stage") -> Registration:
@@ -137,8 +152,8 @@ class Cascade(nn.Module, ABC):
         return chain * r if repeat == "chain" else [k for k in chain for _ in range(r)]
 
     def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-        """The stages whose moved image the similarity compares: the last one, as in both papers."""
-        return (stages[-1],)
+        """The stages whose moved image the similarity compares: the last one, as in both papers; all if detached."""
+        return tuple(stages) if self.detach else (stages[-1],)
 
     def phase_done(self, done: float) -> float:
         """The fraction of the present phase that is done, for the learning rate; training is one unless overridden."""
@@ -146,6 +161,13 @@ class Cascade(nn.Module, ABC):
 
     def on_progress(self, done: float) -> None:
         """Told before each training step which fraction of the training is done; for strategies with phases."""
+
+    def _run(self, stage: Callable[..., Stage], *inputs: Any) -> Stage:
+        """One stage, recomputed for its gradient if asked, in the same precision and with the same random numbers."""
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return stage(*inputs)
+        result: Stage = checkpoint(stage, *inputs, use_reentrant=False)
+        return result
 
     def _affine_map(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Affine:
         if isinstance(self.affine, AffineNetwork):

@@ -10,7 +10,7 @@ class CR(Cascade):
     """Stage k registers what the stages before it left; `t_k = f_k + warp(t_{k-1}, f_k)` (RCN, Section 3.1).
 
     Args:
-        model, n, affine, stages, share_weights, integrate: see `Cascade`.
+        model, n, affine, stages, share_weights, integrate, detach: see `Cascade`.
     """
 
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:

@@ -20,6 +20,7 @@ class MCR(Cascade):
 
     Args:
         model, n, affine, stages, share_weights: see `Cascade`.
+        detach: see `Cascade`; the similarity of half and quarter resolution stays that of the last stage.
         integrate: see `Cascade`; the fields within a sub-network add up as velocities, and those of every scale are
             integrated there before Eq. 5.
         accumulate: the operator A of Eq. 4: `add` the enlarged coarser field, or `compose` with it.
@@ -36,9 +37,12 @@ class MCR(Cascade):
         stages: Sequence[Spec] | None = None,
         share_weights: bool = False,
         integrate: int = 0,
+        detach: bool = False,
         accumulate: str = "add",
     ) -> None:
-        super().__init__(model, n, affine, stages=stages, share_weights=share_weights, integrate=integrate)
+        super().__init__(
+            model, n, affine, stages=stages, share_weights=share_weights, integrate=integrate, detach=detach
+        )
         check_choice("cascade.accumulate", accumulate, ["add", "compose"])
         if integrate and accumulate == "compose":
             raise ValueError(

@@ -17,7 +17,7 @@ class AllStages(CR):
     """The similarity is measured after every stage, as in the original VTN.
 
     Args:
-        model, n, affine, stages, share_weights, integrate: see `Cascade`.
+        model, n, affine, stages, share_weights, integrate, detach: see `Cascade`.
     """
 
     def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -33,7 +33,7 @@ class OneByOne(CR):
     later ones not at all. An affine stage that learns does so together with the first stage.
 
     Args:
-        model, n, affine, stages, integrate: see `Cascade`.
+        model, n, affine, stages, integrate: see `Cascade`. There is no `detach`: a stage never reaches those before.
         share_weights: must stay false, since fixed and learning stages cannot be one.
     """
 

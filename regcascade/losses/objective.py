@@ -103,6 +103,14 @@ class Objective(nn.Module):
                 "use cascade=mcr, or set them to 0."
             )
 
+    def check_detached(self) -> None:
+        """Raise ValueError if only the last stage is to be smooth, where no gradient of it reaches the others."""
+        if self.weights["smoothness"] and self.smoothness_of == "fields":
+            raise ValueError(
+                "cascade.detach=true with loss.smoothness_of=fields: only the last stage would learn to be smooth. Set "
+                "loss.smoothness_of=stages (as loss=rcn does), or leave detach out."
+            )
+
     @property
     def supervision(self) -> list[str]:
         """The terms of weak supervision that have a weight: `labels`, `landmarks`."""

@@ -6,10 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor itself if it is float32 or float64, otherwise its float32 copy."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+from regcascade.types import at_least_float32
 
 
 @contextmanager

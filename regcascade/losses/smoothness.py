@@ -1,5 +1,8 @@
 """What a flow pays for not being smooth, each a module `flow -> scalar`. Flows are in voxels."""
 
+from typing import Any
+
+import torch
 from monai.losses import BendingEnergyLoss
 from torch import Tensor, nn
 
@@ -32,8 +35,31 @@ def smoothness(flow: Flow) -> Tensor:
     """
     with full_precision(flow) as (flow,):
         x, y, z = size_of(flow)
-        total = sum(flow.diff(dim=axis).square().sum() for axis in (2, 3, 4))
+        total: Tensor = _SquaredDifferences.apply(flow)
         return total / (3 * x * y * z * flow.shape[0])
+
+
+class _SquaredDifferences(torch.autograd.Function):
+    """The sum of the squared forward differences D f along every axis, and its gradient 2 D'D f.
+
+    Autograd by itself would keep D f of each axis, thrice the flow of every stage, until the gradient is computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, flow: Tensor) -> Tensor:
+        ctx.save_for_backward(flow)
+        return torch.stack([flow.diff(dim=axis).square().sum() for axis in (2, 3, 4)]).sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (flow,) = ctx.saved_tensors
+        result = torch.zeros_like(flow)
+        for axis in (2, 3, 4):
+            steps, last = flow.diff(dim=axis), flow.shape[axis] - 1
+            result.narrow(axis, 1, last).add_(steps)
+            result.narrow(axis, 0, last).sub_(steps)
+        return result.mul_(2 * gradient)
 
 
 def bending_energy(flow: Flow) -> Tensor:

@@ -8,7 +8,7 @@ from regcascade.nets.blocks import init_like_the_first_paper
 from regcascade.nets.vtn import VTNEncoder
 from regcascade.registration import Affine
 from regcascade.registry import check_choice
-from regcascade.types import Image, Size, size_of
+from regcascade.types import Image, Size, at_least_float32, size_of
 
 
 class PrecomputedAffine(nn.Module):
@@ -49,7 +49,8 @@ class AffineNetwork(nn.Module):
                 "use data.size of that size, or train an affine network for this one."
             )
         last = self.encoder(torch.cat([fixed, moving], dim=1))[-1]
-        weights = self.matrix(last).flatten(1).float().view(-1, 3, 3)
+        weights = at_least_float32(self.matrix(last).flatten(1)).view(-1, 3, 3)
         identity = torch.eye(3, dtype=weights.dtype, device=weights.device)
         frozen = not any(parameter.requires_grad for parameter in self.parameters())
-        return Affine(weights + identity, self.offset(last).flatten(1).float(), self.size, frozen)
+        offset = at_least_float32(self.offset(last).flatten(1))
+        return Affine(weights + identity, offset, self.size, frozen)

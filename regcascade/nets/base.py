@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from regcascade.nets.blocks import init_like_the_first_paper
 from regcascade.registry import Registry, check_choice
-from regcascade.types import Image, LevelFlow, level_size, size_of
+from regcascade.types import Image, LevelFlow, at_least_float32, level_size, size_of
 
 NETS: Registry["Network"] = Registry("network", reserved=("levels", "flow_multiplier"))
 
@@ -73,7 +73,7 @@ class Network(nn.Module):
     def head_flow(self, level: int, features: Tensor) -> Tensor:
         """What the head of a level makes of a feature map, scaled, in float32."""
         with torch.autocast(features.device.type, enabled=False):  # half precision would round the flow itself
-            flow: Tensor = self.heads[str(level)](features.float())
+            flow: Tensor = self.heads[str(level)](at_least_float32(features))
         return flow * (self.flow_multiplier * self.head_gain)
 
     def forward(self, moving: Image, fixed: Image) -> dict[int, LevelFlow]:
