@@ -12,6 +12,7 @@ from regcascade.data.volumes import LPS_TO_RAS
 
 SHRINK, SMOOTH_MM = (4, 2, 1), (4.0, 2.0, 0.0)  # of the pyramid's levels, coarse to fine
 SMALLEST = 16  # voxels an axis keeps at the coarsest level
+LARGEST = 2_000_000  # voxels of the finest level: a map of twelve numbers gains nothing from more
 SAMPLED, MOST_SAMPLES = 0.25, 100_000  # fraction of a level's voxels that the correlation looks at, and at most so many
 STEPS = 200  # at most, on each level
 
@@ -90,7 +91,9 @@ def _optimised(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> 
 
 
 def _fits(shrink: int, image: sitk.Image) -> bool:
-    return shrink == 1 or min(image.GetSize()) // shrink >= SMALLEST
+    """Whether a level is one of the pyramid: not too coarse for a small scan, nor too fine for a large one."""
+    thick = min(image.GetSize()) // max(shrink, 2) >= SMALLEST
+    return thick if shrink > 1 else not thick or image.GetNumberOfPixels() <= LARGEST
 
 
 def _sampled(shrink: int, image: sitk.Image) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data.meta_tensor import MetaTensor
 from scipy.ndimage import gaussian_filter
@@ -9,7 +10,7 @@ from toy_scans import oblique_affine
 
 from regcascade.cli import main
 from regcascade.data import build_data
-from regcascade.data.alignment import align, as_itk, between_voxels, from_reference
+from regcascade.data.alignment import SHRINK, _fits, align, as_itk, between_voxels, from_reference
 from regcascade.data.prepared import PreparedCases
 from regcascade.data.volumes import LPS_TO_RAS
 from regcascade.registration import Affine
@@ -118,3 +119,20 @@ def test_prepare_aligns_and_a_cascade_begins_with_it(pair, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*command, "c"])
     assert "no scan 'c' to align to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "size, levels",
+    [
+        ((48, 64, 48), [2, 1]),
+        ((64, 80, 96), [4, 2, 1]),
+        ((160, 192, 224), [4, 2]),
+        ((512, 512, 20), [1]),
+        ((17, 18, 19), [1]),
+    ],
+)
+def test_the_pyramid_has_a_level_for_every_scan_and_no_needless_one(
+    size: tuple[int, int, int], levels: list[int]
+) -> None:
+    image = sitk.Image(size, sitk.sitkUInt8)
+    assert [shrink for shrink in SHRINK if _fits(shrink, image)] == levels
