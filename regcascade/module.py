@@ -1,7 +1,8 @@
 """Training a cascade with Lightning: batch -> cascade -> objective, and measures on validation pairs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import lightning as L
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
+from regcascade import ranks
 from regcascade.cascades import Cascade
 from regcascade.data import RegistrationData
 from regcascade.losses import Objective, correlation_coefficient
@@ -54,6 +56,9 @@ class RegistrationModule(L.LightningModule):
         self.description = dict(description or {})
         self.labels = labels
         self._validation_rows: list[dict[str, float]] = []
+        self._validation_failures: list[str] = []
+        self._time_done = 0.0
+        self._settled_step = 0
 
     def setup(self, stage: str) -> None:
         """Raise ValueError if the model or its objective needs what a scan of the data module lacks."""
@@ -68,16 +73,27 @@ class RegistrationModule(L.LightningModule):
                 )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch; every term is logged as `train/<term>`."""
+        """The loss of a batch; every term is logged as `train/<term>`, its mean over the ranks."""
+        self._time_done = self._share_of_time()
         self.cascade.on_progress(self.done())
         registration = self.cascade.register(batch)
         reverse = self.cascade.register(swapped(batch)) if self.objective.both_ways else None
         terms = self.objective(registration, batch["fixed"], batch, reverse)
-        _check_finite(terms, batch)
-        values = {f"train/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(values, batch_size=len(batch["fixed"]))
-        self.log("loss", terms["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch["fixed"]))
+        # One exchange tells every rank the means and that another one's loss is not finite, before any weight moves.
+        means = dict(zip(terms, ranks.mean(torch.stack(list(terms.values()))), strict=True))
+        if not means["loss"].isfinite():
+            failures = [failure for failure in ranks.gathered(_not_finite(terms, batch)) if failure]
+            raise NonFiniteLossError(failures[0] if failures else "The mean loss over the ranks overflows.")
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=len(batch["fixed"]))
+        self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=len(batch["fixed"]))
         return terms["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Note where the weights have last moved: from there a resumed training goes on."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, RegistrationData) and self.global_step > self._settled_step:
+            self._settled_step = self.global_step
+            data.settle()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Register the pairs of a batch and measure each before and after.
@@ -88,7 +104,9 @@ class RegistrationModule(L.LightningModule):
         """
         registration = self.cascade.register(batch)
         terms = self.objective(registration, batch["fixed"])
-        _check_finite(terms, batch)
+        if failure := _not_finite(terms, batch):
+            self._validation_failures.append(failure)
+            self._raise_validation_failures(ranks.count() == 1)
         measures = self._measures(batch, registration)
         loss_terms = {name: float(value) for name, value in terms.items()}
         self._validation_rows += [loss_terms | row for row in measures]
@@ -96,7 +114,10 @@ class RegistrationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation pairs as `val/<measure>`; NaN where a pair lacks one is left out."""
-        rows, self._validation_rows = self._validation_rows, []
+        self._raise_validation_failures()
+        rows, self._validation_rows = _in_order(ranks.gathered(self._validation_rows)), []
+        if ranks.count() > 1:  # whose shares were made even by pairs that come twice
+            rows = rows[: len(self.trainer.val_dataloaders.dataset)]  # type: ignore[union-attr]
         for name in dict.fromkeys(name for row in rows for name in row):
             known = [row[name] for row in rows if name in row and not math.isnan(row[name])]
             if known:
@@ -119,17 +140,28 @@ class RegistrationModule(L.LightningModule):
         """The fraction of the training that is behind, by steps or by time, whichever will end it."""
         if self._trainer is None or not self.trainer.training:
             return 0.0
-        by_steps = self.global_step / self.trainer.estimated_stepping_batches
-        by_time = 0.0
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and callback.time_remaining() is not None:
-                elapsed = callback.time_elapsed()
-                by_time = elapsed / max(elapsed + (callback.time_remaining() or 0.0), 1e-9)
-        return max(by_steps, by_time)
+        return max(self.global_step / self.trainer.estimated_stepping_batches, self._time_done)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe itself, so that it can be loaded years later without its config."""
         checkpoint[CHECKPOINT_KEY] = self.description
+        data = getattr(self._trainer, "datamodule", None)
+        if isinstance(data, RegistrationData) and data.unsettled_batches:
+            _rewind(checkpoint, data.unsettled_batches)
+
+    def _share_of_time(self) -> float:
+        """The share of a time limit that is behind, by the clock of rank 0: the learning rate must be one."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+                elapsed = callback.time_elapsed()
+                return ranks.of_first(elapsed / max(elapsed + left, 1e-9))
+        return 0.0
+
+    def _raise_validation_failures(self, now: bool = True) -> None:
+        shares = ranks.gathered(self._validation_failures) if now else []
+        failures = [failure for share in shares for failure in share]
+        if failures:
+            raise NonFiniteLossError(failures[0])
 
     def _measures(self, batch: Batch, registration: Registration) -> list[dict[str, float]]:
         flow, nothing = registration.flow, torch.zeros_like(registration.flow)
@@ -150,13 +182,27 @@ class RegistrationModule(L.LightningModule):
         return [{name: values[i] for name, values in lists.items()} for i in range(len(flow))]
 
 
-def _check_finite(terms: Mapping[str, Tensor], batch: Batch) -> None:
+def _not_finite(terms: Mapping[str, Tensor], batch: Batch) -> str:
+    """What is not finite, and of which pairs; nothing if the loss is."""
     if terms["loss"].isfinite():
-        return
+        return ""
     bad = [name for name, value in terms.items() if name != "loss" and not value.isfinite()] or ["loss"]
     pairs = zip(batch["fixed_name"], batch["moving_name"], strict=True)
     names = "; ".join(f"fixed {fixed}, moving {moving}" for fixed, moving in pairs)
-    raise NonFiniteLossError(
+    return (
         f"The loss term {', '.join(bad)} is not finite for the pair ({names}). Look at these scans, "
         "lower optimizer.lr, or set trainer.precision=32. The last checkpoint is from before this step."
     )
+
+
+def _in_order(shares: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
+    """The rows of all ranks in the order of the pairs, of which rank r of w has every w-th from r on."""
+    return [row for rows in zip_longest(*shares) for row in rows if row is not None]
+
+
+def _rewind(checkpoint: dict[str, Any], batches: int) -> None:
+    """Take back the batches whose gradients have not moved the weights yet: they are drawn again."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        settled = counts["ready"] - batches
+        counts |= {"ready": settled, "started": settled, "processed": settled, "completed": settled}

@@ -12,8 +12,9 @@ from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
-from regcascade.data.augmentation import AugmentationSpec, build_augmentation
+from regcascade.data.augmentation import AugmentationSpec, build_augmentation, each_by_its_own
 from regcascade.data.case import CaseSet
 from regcascade.data.options import check_count, check_size
 from regcascade.data.pairs import (
@@ -34,8 +35,8 @@ from regcascade.data.pairs import (
 from regcascade.registry import Registry
 from regcascade.types import Batch, Size
 
-# The stream of random numbers of the augmentation; the pairs have 1 and 2.
-_AUGMENTATION = 3
+# Streams of random numbers; the pairs have 1 and 2.
+_AUGMENTATION, _NETWORK = 3, 4
 
 
 class RegistrationData(LightningDataModule):
@@ -43,7 +44,8 @@ class RegistrationData(LightningDataModule):
 
     A training pair and its augmentation depend on the seed and on how many pairs went before, and nothing
     else. That number goes into the checkpoint, so a resumed run goes on with the pairs an uninterrupted one
-    would have seen.
+    would have seen, and w ranks see those of one process with w times the batch. The random numbers that a network
+    draws (dropout) follow it too.
 
     Args:
         cases: the set; sizes are those of `preprocessing`.
@@ -160,16 +162,19 @@ class RegistrationData(LightningDataModule):
         """
         self._warn_of_overlap()
         pairs = self._training_pairs()
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        ranks, rank = self._ranks()
         sampler = PairSampler(pairs, self._progress, self.batch_size, ranks, rank)
         return _ResumableLoader(
             pairs, self.batch_size, sampler=sampler, drop_last=True, **self._loading(self._training_names())
         )
 
     def val_dataloader(self) -> DataLoader[CasePair]:
-        """The validation pairs, one by one."""
+        """The validation pairs, one by one; rank r of w has every w-th, the last ones twice where shares differ."""
         names = [name for pair in self.validation_pairs for name in pair]
-        return DataLoader(ListedPairs(self.cases, self.validation_pairs), 1, **self._loading(names))
+        pairs = ListedPairs(self.cases, self.validation_pairs)
+        ranks, rank = self._ranks()
+        sampler = DistributedSampler(pairs, ranks, rank, shuffle=False) if ranks > 1 else None
+        return DataLoader(pairs, 1, sampler=sampler, **self._loading(names))
 
     def test_dataloader(self) -> DataLoader[CasePair]:
         """The same pairs as in validation."""
@@ -179,21 +184,32 @@ class RegistrationData(LightningDataModule):
         """Count and augment a training batch, on the device it is on; leave any other alone."""
         if self.trainer is None or not self.trainer.training:
             return batch
-        first = self._progress.consumed
-        self._progress.consumed += len(batch["fixed_name"]) * self.trainer.world_size
+        ranks, rank = self._ranks()
+        first, size = self._progress.consumed + rank, len(batch["fixed_name"])
+        self._progress.consumed += size * ranks
+        torch.manual_seed(self._seed_of(_NETWORK, first))
         if self.augmentation is None:
             return batch
-        entropy = np.random.SeedSequence((self.seed, _AUGMENTATION, first, self.trainer.global_rank))
-        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
-        return self.augmentation(batch, generator)
+        draws = range(first, first + size * ranks, ranks)
+        generators = [torch.Generator().manual_seed(self._seed_of(_AUGMENTATION, draw)) for draw in draws]
+        return each_by_its_own(self.augmentation, batch, generators)
+
+    def settle(self) -> None:
+        """Told when the weights have moved by the pairs consumed so far."""
+        self._progress.settled = self._progress.consumed
+
+    @property
+    def unsettled_batches(self) -> int:
+        """How many batches of each rank were consumed whose gradients have not moved the weights yet."""
+        return (self._progress.consumed - self._progress.settled) // (self.batch_size * self._ranks()[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds: how many training pairs were consumed, over all devices."""
-        return {"consumed_pairs": self._progress.consumed}
+        """What a checkpoint holds: how many training pairs, over all devices, have moved the weights."""
+        return {"consumed_pairs": self._progress.settled}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the pairs of a checkpoint."""
-        self._progress.consumed = int(state_dict["consumed_pairs"])
+        self._progress.consumed = self._progress.settled = int(state_dict["consumed_pairs"])
 
     def _choose_pairs(
         self, validation: Sequence[str], file: str | None, count: int | None, listed: Sequence[NamePair] | None
@@ -223,6 +239,12 @@ class RegistrationData(LightningDataModule):
         """The scans that training pairs are made of, the atlas among them."""
         names = {name for members, _ in self.pools for name in members}
         return sorted(names | ({self.atlas} if self.atlas is not None else set()))
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _seed_of(self, stream: int, draw: int) -> int:
+        return int(np.random.SeedSequence((self.seed, stream, draw)).generate_state(1)[0])
 
     def _all_labelled(self, names: set[str]) -> bool:
         return all(self.cases.labelled(self._position[name]) for name in names)

@@ -144,9 +144,10 @@ class ListedPairs(Dataset[CasePair]):
 
 @dataclass
 class Progress:
-    """How many training pairs a run has consumed, over all ranks."""
+    """How many training pairs a run has consumed, over all ranks, and how many of them have moved the weights."""
 
     consumed: int = 0
+    settled: int = 0
 
 
 class PairSampler(DistributedSampler[CasePair]):

@@ -7,6 +7,7 @@ from regcascade.data.augmentation.base import (
     Augmentation,
     AugmentationSpec,
     build_augmentation,
+    each_by_its_own,
     pull_points,
 )
 from regcascade.data.augmentation.bspline import BSplineAugmentation, bspline_field
@@ -19,6 +20,7 @@ __all__ = [
     "BSplineAugmentation",
     "bspline_field",
     "build_augmentation",
+    "each_by_its_own",
     "pull_points",
 ]
 

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -54,6 +55,19 @@ def build_augmentation(spec: AugmentationSpec) -> Augmentation | None:
     return InTurn(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
+def each_by_its_own(augmentation: Augmentation, batch: Batch, generators: Sequence[torch.Generator]) -> Batch:
+    """A changed copy in which every pair has random numbers of its own, so that it does not matter with which others
+    it shares a batch."""
+    parts = [
+        augmentation(cast(Batch, {key: value[k : k + 1] for key, value in batch.items()}), generator)  # type: ignore[index]
+        for k, generator in enumerate(generators)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    columns = {key: [part[key] for part in parts] for key in parts[0]}  # type: ignore[literal-required]
+    return cast(Batch, {key: _joined(values) for key, values in columns.items()})
+
+
 def deform_moving(batch: Batch, flow: Flow, pull: Callable[[Points], Points]) -> Batch:
     """A copy of the batch with the moving image (linearly), labels (by nearest) and points pulled through a flow.
 
@@ -97,6 +111,10 @@ def check_number(option: str, value: object, minimum: float = 0.0, maximum: floa
         valid = f"{minimum:g} or more" if maximum == math.inf else f"{minimum:g} to {maximum:g}"
         raise ValueError(f"data.augmentation.{option}={value} is not valid: give a number, {valid}.")
     return number
+
+
+def _joined(values: list[Any]) -> Any:
+    return torch.cat(values) if isinstance(values[0], Tensor) else [item for value in values for item in value]
 
 
 def _build_one(spec: object) -> Augmentation | None:
