@@ -18,6 +18,7 @@ from regcascade.report.measures import KNOWN, heading
 from regcascade.report.statistics import RESAMPLES, bootstrap_intervals, holm, subjects, t_test, wilcoxon_test
 
 FEW_SCANS = 10
+MOST_TESTED = 12  # rows of which any two are tested, where one of them is the best
 _MOST_TESTS_PRINTED = 50
 _COSTS = ("seconds", "peak_memory")  # shown but not tested: they tell of the machine as much as of the model
 
@@ -38,14 +39,29 @@ class Comparison(NamedTuple):
     tests: pd.DataFrame
 
 
-def compare(runs: Sequence[Run], per_label: bool = False) -> Comparison:
+def compare(runs: Sequence[Run], per_label: bool = False, best: int | None = None) -> Comparison:
     """Compare runs that `evaluated.read_runs` found comparable.
 
     Measures that no pair has are left out; so are those of single labels unless `per_label`.
+
+    Args:
+        runs: the rows.
+        per_label: show and test the measures of single labels too.
+        best: the row that the others are tested against where there are more than `MOST_TESTED`; by default any two
+            rows are tested.
     """
+    table = untested(runs, per_label)
+    tested = [measure for measure in table.measures if not measure.startswith(_COSTS)]
+    twos = list(itertools.combinations(range(len(runs)), 2))
+    if best is not None and len(runs) > MOST_TESTED:
+        twos = [two for two in twos if best in two]
+    return table._replace(tests=paired_tests(runs, tested, twos))
+
+
+def untested(runs: Sequence[Run], per_label: bool = False) -> Comparison:
+    """The table without tests, as of runs on different pairs."""
     measures, single, costs = columns_of(runs)
-    measures += single if per_label else []
-    return Comparison(list(runs), [*measures, *costs], paired_tests(runs, measures))
+    return Comparison(list(runs), [*measures, *(single if per_label else []), *costs], pd.DataFrame())
 
 
 def columns_of(runs: Sequence[Run]) -> tuple[list[str], list[str], list[str]]:
@@ -58,9 +74,13 @@ def columns_of(runs: Sequence[Run]) -> tuple[list[str], list[str], list[str]]:
 
 
 def paired_tests(
-    runs: Sequence[Run], measures: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
+    runs: Sequence[Run],
+    measures: Sequence[str],
+    twos: Sequence[tuple[int, int]] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Every two runs in every measure, over the pairs that have it in both.
+    """Every two runs, or those of `twos`, in every measure, over the pairs that have it in both.
 
     The t-test (as in the papers) and Wilcoxon's signed-rank test take pairs as independent, which pairs with a scan
     in common are not: their p-values are then too small. The bootstrap interval draws scans instead, see
@@ -69,7 +89,8 @@ def paired_tests(
     Returns:
         The rows of `Comparison.tests`.
     """
-    keys = [(measure, *two) for measure in measures for two in itertools.combinations(range(len(runs)), 2)]
+    compared = list(itertools.combinations(range(len(runs)), 2) if twos is None else twos)
+    keys = [(measure, *two) for measure in measures for two in compared]
     if not keys:
         return pd.DataFrame()
     differences = np.stack([values_of(runs[a], m) - values_of(runs[b], m) for m, a, b in keys], axis=1)
@@ -104,7 +125,7 @@ def numbers(comparison: Comparison) -> pd.DataFrame:
     """
     rows = []
     for run in comparison.runs:
-        row: dict[str, object] = {"name": run.name}
+        row: dict[str, object] = {"name": run.name, **_about(run, comparison)}
         for measure in comparison.measures:
             values = pd.Series(values_of(run, measure))
             row |= {f"{measure}_mean": values.mean(), f"{measure}_std": values.std(ddof=1)}
@@ -121,7 +142,7 @@ def shown_table(comparison: Comparison) -> pd.DataFrame:
     """
     rows, failed = [], any(run.failures for run in comparison.runs)
     for run in comparison.runs:
-        cells = {"Method": run.name} | ({"Failed": str(run.failures)} if failed else {})
+        cells = {"Method": run.name, **_about(run, comparison)} | ({"Failed": str(run.failures)} if failed else {})
         for measure in comparison.measures:
             title, decimals = heading(measure)
             cells[title] = spread(pd.Series(values_of(run, measure)), decimals)
@@ -156,6 +177,8 @@ def shown_tests(tests: pd.DataFrame) -> pd.DataFrame:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know of the numbers, a sentence or two each."""
     pairs = comparison.runs[0].pairs
+    if not all(run.pairs.index.equals(pairs.index) for run in comparison.runs):
+        return ["Mean (standard deviation) over the pairs of each run, which are not the same for all."]
     scans = set(pairs.index.get_level_values(0)) | set(pairs.index.get_level_values(1))
     lines = [
         f"Mean (standard deviation) over {len(pairs)} pairs of {len(scans)} scans; n: pairs that have the measure."
@@ -195,10 +218,15 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(f"{len(comparison.tests)} tests in all; the files have those of the other measures too.")
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
+def write_comparison(comparison: Comparison, folder: Path, said: Sequence[str] = ()) -> list[Path]:
     """Write `table` and, of two runs or more, `tests` as .md, .tex and .csv (full precision), each whole.
 
     Tests that an earlier comparison left in the folder are removed where this one has none.
+
+    Args:
+        comparison: the rows.
+        folder: where to write.
+        said: what is to stand below the table of Markdown, such as the jobs left out, a paragraph each.
 
     Raises:
         ValueError: if the folder is a file.
@@ -208,7 +236,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     table, lines = shown_table(comparison), notes(comparison)
     files = {
-        "table.md": markdown(table) + f"\n{lines[0]}\n",
+        "table.md": markdown(table) + "".join(f"\n{line}\n" for line in (lines[0], *said)),
         "table.tex": f"% {lines[0]}\n{latex(table)}",
         "table.csv": numbers(comparison).to_csv(index=False),
     }
@@ -225,6 +253,12 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
         with written_whole(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return [folder / name for name in files]
+
+
+def _about(run: Run, comparison: Comparison) -> dict[str, str]:
+    """What is said of a run beside its name, with the headings of all runs."""
+    headings = dict.fromkeys(heading for other in comparison.runs for heading in other.about)
+    return {heading: run.about.get(heading, "") for heading in headings}
 
 
 def _columns(run: Run) -> list[str]:

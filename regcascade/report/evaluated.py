@@ -1,16 +1,19 @@
 """Evaluated runs: finding their folders, reading what an evaluation wrote there, and whether they may be compared."""
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from regcascade.evaluation import BEFORE, FAILED, SET
+from regcascade.report.sweeps import read_job, read_sweep, sweeps_within
 
 PAIRS, SUMMARY = "pairs.csv", "summary.json"
 KEY = ["fixed", "moving"]
@@ -18,6 +21,10 @@ INITIAL = "Before registration"
 _AGAIN = "Evaluate it (again): python evaluate.py checkpoint=FILE."
 _REPEATED = re.compile(r"r(\d+)")  # what evaluate.py calls the folder of each r of several
 _SHOWN = 3  # so many names in a message
+
+
+class NotComparableError(ValueError):
+    """Runs of different pairs, labels or scans."""
 
 
 class Run(NamedTuple):
@@ -30,6 +37,7 @@ class Run(NamedTuple):
         paper_size_mib: 12 bytes a parameter, as the second paper counts, in MiB.
         label_interpolation: how labels were warped, `nearest` unless the summary says otherwise.
         failures: how many of the pairs have failed.
+        about: what a table says of the run beside its name, texts by their headings.
     """
 
     name: str
@@ -38,10 +46,13 @@ class Run(NamedTuple):
     paper_size_mib: float
     label_interpolation: str
     failures: int = 0
+    about: Mapping[str, str] = MappingProxyType({})
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """The run folders that paths name: each itself, or all those within it (a multirun folder), in order.
+
+    A path with `*`, `?` or `[` that is no folder stands for the folders that match it.
 
     Returns:
         The folders that hold both `pairs.csv` and `summary.json`, and those within a multirun folder that lack one:
@@ -52,18 +63,21 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     runs: list[Path] = []
     unfinished: list[Path] = []
-    for path in paths:
+    for path in itertools.chain.from_iterable(map(_matches, paths)):
         if not path.is_dir():
             wrong = f"{path} is a file" if path.exists() else f"There is no {path}"
             raise ValueError(f"{wrong}. Give folders of runs, or one that holds them: multirun/<date>/<time>.")
         within = _folders_within(path)
         if path in within or not within:
+            _check_started(path)
             _check_finished(path)
             runs.append(path)
             continue
         finished = [folder for folder in within if not _missing(folder)]
         if not finished:
-            raise ValueError(f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}. {_AGAIN}")
+            raise ValueError(
+                f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}.{_why(within)} {_AGAIN}"
+            )
         runs += finished
         unfinished += [folder for folder in within if folder not in finished]
     places = [run.resolve() for run in runs]
@@ -79,15 +93,28 @@ def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
     Raises:
         ValueError: if a file is damaged, the names do not fit, or the runs are of different pairs, labels or scans.
     """
-    if names and len(names) != len(folders):
+    names = list(names) or row_names(folders)
+    check_names(names, folders)
+    return aligned([read_run(folder, name) for folder, name in zip(folders, names, strict=True)])
+
+
+def check_names(names: Sequence[str], folders: Sequence[Path]) -> None:
+    """Raise ValueError unless names can be those of the rows of one table, one for each run."""
+    if len(names) != len(folders):
         listed = ", ".join(map(str, folders))
         raise ValueError(f"--names gives {len(names)} names for {len(folders)} runs: {listed}. Give one for each.")
-    names = list(names) or row_names(folders)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or INITIAL in names or not all(name.strip() for name in names):
         wrong = f"{_listed(twice)} would name several rows" if twice else f"A row cannot be called {INITIAL!r} or ''"
         raise ValueError(f"{wrong}. Name each of the {len(names)} runs with --names.")
-    runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def aligned(runs: Sequence[Run]) -> list[Run]:
+    """Runs with their pairs in the order of the first one's.
+
+    Raises:
+        NotComparableError: if they are of different pairs, labels or scans.
+    """
     for run in runs[1:]:
         _check_same_pairs(runs[0], run)
         _check_same_labels(runs[0], run)
@@ -155,10 +182,33 @@ def label_columns(run: Run) -> list[str]:
     return [c for c in run.pairs if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
 
 
+def _matches(path: Path) -> list[Path]:
+    """A path itself, or the folders that match it where it is a pattern that no shell has expanded."""
+    if path.exists() or not any(character in str(path) for character in "*?["):
+        return [path]
+    found = sorted(match for match in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if match.is_dir())
+    if not found:
+        raise ValueError(f"No folder matches {path}.")
+    return found
+
+
 def _folders_within(path: Path) -> list[Path]:
-    """The folder and those below that an evaluation or a training run wrote to."""
+    """The folder and those below that an evaluation, a training run or a job of a sweep wrote to."""
     found = {file.parent for name in (PAIRS, SUMMARY, "config.yaml") for file in path.rglob(name)}
+    found |= {job.folder for sweep in sweeps_within(path) for job in read_sweep(sweep).jobs}
     return sorted(folder for folder in found if folder.name != ".hydra")
+
+
+def _check_started(path: Path) -> None:
+    if path in sweeps_within(path) and not read_sweep(path).jobs:
+        raise ValueError(f"{path} is a sweep of which no job has started. Look at what its command printed.")
+
+
+def _why(folders: Sequence[Path]) -> str:
+    """Why jobs of sweeps have no results, of the first few."""
+    jobs = [read_job(folder) for folder in folders]
+    reasons = [f"{job.folder.name}: {job.reason.rstrip('.')}" for job in jobs if job.reason and job.overrides]
+    return f" {_listed(reasons)}." if reasons else ""
 
 
 def _missing(folder: Path) -> list[str]:
@@ -225,7 +275,7 @@ def _check_same_pairs(first: Run, other: Run) -> None:
             for run, only in ((first, lacking), (other, added))
             if len(only)
         ]
-        raise ValueError(
+        raise NotComparableError(
             f"{first.name} and {other.name} were evaluated on different pairs: {', '.join(parts)}, "
             f"{len(first.pairs.index.intersection(other.pairs.index))} in both. Evaluate both on one list, such as "
             f"that of either: python evaluate.py checkpoint=FILE data.pairs=RUN/{PAIRS}."
@@ -243,12 +293,12 @@ def _check_same_labels(first: Run, other: Run) -> None:
         if only
     ]
     if parts:
-        raise ValueError(
+        raise NotComparableError(
             f"{first.name} and {other.name} were evaluated on different labels: {', '.join(parts)}. Their mean Dice is "
             "not of the same structures; evaluate both with the same data options."
         )
     if first.label_interpolation != other.label_interpolation:
-        raise ValueError(
+        raise NotComparableError(
             f"{first.name} was evaluated with labels={first.label_interpolation}, {other.name} with "
             f"labels={other.label_interpolation}, which changes Dice by itself. Evaluate both with the same."
         )
@@ -263,7 +313,7 @@ def _check_same_scans(first: Run, other: Run) -> None:
         differ = ~np.isclose(ours, theirs, rtol=1e-3, atol=1e-4) & (ours.notna() & theirs.notna())
         if differ.any():
             pair = ours.index[int(np.flatnonzero(differ)[0])]
-            raise ValueError(
+            raise NotComparableError(
                 f"{first.name} and {other.name} were evaluated on different scans of the same names: {column} differs "
                 f"in {int(differ.sum())} of {len(ours)} pairs, as in {_pairs_listed([pair])} ({ours[pair]:.4g} and "
                 f"{theirs[pair]:.4g}). Evaluate both with the same data options (set, size, preprocessing)."
