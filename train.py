@@ -13,7 +13,7 @@ from regcascade.cascades import Cascade, build
 from regcascade.cascades.base import SMALLEST_SIDE
 from regcascade.checkpoint import describe, load_affine, read
 from regcascade.data import RegistrationData, build_data
-from regcascade.entry import built, command, plain, record_run
+from regcascade.entry import built, command, plain, reason, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
 from regcascade.losses import Objective
 from regcascade.module import RegistrationModule
@@ -23,6 +23,7 @@ from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import close_loggers
 from regcascade.report.tables import measure_tables, model_table
 from regcascade.runs import check_devices, config_of_resumed, register_resolvers, to_resume
+from regcascade.sweeps import run_job
 
 SET_HERE = ("logger", "callbacks", "default_root_dir")  # of the Trainer
 
@@ -32,7 +33,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
 def main(config: DictConfig) -> float | None:
     """Train, and give a sweeper the mean validation Dice (the loss where nothing is labelled)."""
-    return train(config)["objective"]
+    return run_job(config, lambda config: train(config)["objective"], reason)
 
 
 def train(config: DictConfig) -> dict[str, Any]:

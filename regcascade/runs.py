@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from regcascade.report.sweeps import swept_by
+
 LONGEST_FOLDER_NAME = 150
+NO_OPTIONS = ("paths", "imports", "ckpt_path", "hydra")
 
 
 def register_resolvers() -> None:
@@ -34,8 +37,14 @@ def run_folder(runs: str, ckpt_path: str | None) -> str:
     return str(folder)
 
 
-def job_folder(number: int, overrides: str) -> str:
-    """The folder of one job of a sweep: its number and overrides, in characters that any shell takes unquoted."""
+def job_folder(number: int, overrides: str, sweep: str = "") -> str:
+    """The folder of one job of a sweep: its number and overrides, in characters that any shell takes unquoted.
+
+    Of the overrides only those that the sweep varies, where its folder tells which these are.
+    """
+    if sweep and HydraConfig.initialized() and (keys := swept_by(Path(sweep))):
+        given = HydraConfig.get().overrides.task
+        overrides = "_".join(one for one in given if one.lstrip("+").split("=", 1)[0] in keys)
     name = re.sub(r"[^\w.+]+", "-", f"{number}_{overrides}").strip("-_")
     return name[:LONGEST_FOLDER_NAME]
 
@@ -114,6 +123,20 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> DictConfig:
             _override(stored, config, override, groups)
     stored.paths, stored.imports = config.paths, config.imports
     return stored
+
+
+def differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    """`key: then VALUE, now VALUE` of every option that is not the same, but for those that say where things are."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*then, *now]):
+            if name or key not in NO_OPTIONS:
+                yield from differences(then.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    elif then != now:
+        yield f"{name}: then {_shown(then)}, now {_shown(now)}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _override(stored: DictConfig, config: DictConfig, override: str, groups: set[str]) -> None:
