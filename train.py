@@ -1,20 +1,26 @@
 """Train a cascade: `python train.py model=drnet cascade=mcr n=3`; `--help` lists every option."""
 
+import atexit
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig
 from rich.console import Console
 
 from regcascade.callbacks import CHECKPOINTS, checkpoint_callbacks
 from regcascade.cascades import Cascade, build
 from regcascade.cascades.base import SMALLEST_SIDE
-from regcascade.checkpoint import describe, load_affine, read
+from regcascade.checkpoint import Checkpoint, CheckpointError, describe, load_affine, read
 from regcascade.data import RegistrationData, build_data
-from regcascade.entry import built, command, plain, reason, record_run
+from regcascade.entry import built, command, plain, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
+from regcascade.failures import explained
+from regcascade.launch import devices_in_all, follow_parent, outlive_parent, placed
+from regcascade.learning_rate import AUTO, find_learning_rate
 from regcascade.losses import Objective
 from regcascade.module import RegistrationModule
 from regcascade.optimization import Optimization
@@ -22,10 +28,11 @@ from regcascade.registry import check_options, import_user_modules
 from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import close_loggers
 from regcascade.report.tables import measure_tables, model_table
-from regcascade.runs import check_devices, config_of_resumed, register_resolvers, to_resume
-from regcascade.sweeps import run_job
+from regcascade.runs import check_devices, config_of_resumed, differences, owner, register_resolvers, to_resume
+from regcascade.saving import WholeCheckpoints
 
-SET_HERE = ("logger", "callbacks", "default_root_dir")  # of the Trainer
+DESCRIBED = ("model", "cascade", "n", "affine", "size", "preprocessing", "data", "loss")  # what is told on resuming
+SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # of the Trainer
 
 register_resolvers()
 
@@ -33,7 +40,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
 def main(config: DictConfig) -> float | None:
     """Train, and give a sweeper the mean validation Dice (the loss where nothing is labelled)."""
-    return run_job(config, lambda config: train(config)["objective"], reason)
+    return train(config)["objective"]
 
 
 def train(config: DictConfig) -> dict[str, Any]:
@@ -44,10 +51,13 @@ def train(config: DictConfig) -> dict[str, Any]:
         are None on all ranks but the first.
     """
     import_user_modules(config.imports)
+    if _is_started_by_rank_0():
+        follow_parent()
     resumed = to_resume(config)
     if resumed is not None:
         config = config_of_resumed(config, resumed)
     options = plain(config)
+    options["trainer"] = _placed(options["trainer"])
     _check_trains(options.get("reproduces") or {})
     check_options("train", {"seed": options["seed"], "r": options["r"], "repeat": options["repeat"]}, _run_options)
     L.seed_everything(options["seed"], workers=True, verbose=False)
@@ -55,7 +65,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     module = build_module(options, data, fresh=resumed is None)
     checkpoint = None if resumed is None else read(resumed)
     if checkpoint is not None:
-        checkpoint.check_fits(module.cascade)
+        _check_resumed(checkpoint, module)
+    if options["optimizer"]["lr"] == AUTO:
+        config.optimizer.lr = options["optimizer"]["lr"] = _found_learning_rate(module, data, options)
     trainer = build_trainer(options, data)
     console = Console(quiet=not trainer.is_global_zero)
     if checkpoint is not None:
@@ -67,13 +79,16 @@ def train(config: DictConfig) -> dict[str, Any]:
     console.print(model_table(parts(module.cascade)))
     failed = True
     try:
-        trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+        with explained(data.num_workers):
+            trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
         results = {"module": module, "trainer": trainer, "data": data, "rows": None, "objective": None}
         if trainer.is_global_zero:
             results |= _evaluated(trainer, module, data, options, console)
         failed = False
     finally:
         close_loggers(trainer.loggers, failed)
+        if failed and _is_started_by_rank_0():
+            atexit.register(outlive_parent)
     return results
 
 
@@ -88,8 +103,11 @@ def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = 
     cascade.order(options["r"], options["repeat"])  # which says what is wrong with them, before training
     if fresh:
         _give_weights(cascade, affine_checkpoint, options["init"])
-    for group, cls in {"loss": Objective, "optimizer": Optimization}.items():
-        check_options(group, options[group], cls)
+    optimizer = options["optimizer"]
+    if optimizer["lr"] == AUTO:  # found later; it needs the module
+        optimizer = {key: value for key, value in optimizer.items() if key != "lr"}
+    for group, given, cls in (("loss", options["loss"], Objective), ("optimizer", optimizer, Optimization)):
+        check_options(group, given, cls)
     objective = Objective(**options["loss"])
     objective.check_supervision(data.scans_without)
     description = describe(
@@ -106,7 +124,7 @@ def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = 
     return RegistrationModule(
         cascade,
         objective,
-        Optimization(**options["optimizer"]),
+        Optimization(**optimizer),
         description,
         tuple(data.label_names),
     )
@@ -119,11 +137,50 @@ def build_trainer(options: dict[str, Any], data: RegistrationData) -> L.Trainer:
     loggers = built(options["logger"], options["imports"])
     callbacks = [*built(options["callbacks"], options["imports"]), *checkpoint_callbacks(data.has_labels, folder)]
     try:
-        trainer = L.Trainer(**options["trainer"], default_root_dir=folder, logger=loggers, callbacks=callbacks)
+        trainer = L.Trainer(
+            **options["trainer"],
+            default_root_dir=folder,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
+        )
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"The trainer options do not fit: {error}") from error
-    check_devices(trainer.num_devices * trainer.num_nodes)
     return trainer
+
+
+def _placed(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's options with the devices there are, before any work is done on them."""
+    options = placed(trainer)
+    check_devices(devices_in_all(options))
+    if str(trainer.get("strategy")).startswith("ddp") and options["strategy"] == "auto":
+        rank_zero_info(f"trainer.strategy={trainer['strategy']} with one device: training in one process.")
+    return options
+
+
+def _check_resumed(checkpoint: Checkpoint, module: RegistrationModule) -> None:
+    """Refuse to resume another model, and say what else is not as it was where no config tells."""
+    then, now = ({key: of.get(key) for key in DESCRIBED} for of in (checkpoint.description, module.description))
+    changes = list(differences(then, now))
+    try:
+        checkpoint.check_fits(module.cascade)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} What differs: {'; '.join(changes)}.") from error
+    for change in changes if owner(checkpoint.path) is None else ():
+        rank_zero_info(f"Resumed with another {change}.")
+
+
+def _is_started_by_rank_0() -> bool:
+    """Whether Lightning started this process as another rank of a training."""
+    return HydraConfig.initialized() and str(HydraConfig.get().job.name).startswith("train_ddp_process_")
+
+
+def _found_learning_rate(module: RegistrationModule, data: RegistrationData, options: dict[str, Any]) -> float:
+    if devices_in_all(options["trainer"]) > 1:
+        raise ValueError("optimizer.lr=auto is found on one device: run it with trainer.devices=1, then give the rate.")
+    rate = find_learning_rate(module, data, options["trainer"], Path(options["paths"]["run"]))
+    rank_zero_info(f"optimizer.lr=auto: {rate:g} (see lr_find.png in the run folder).")
+    return rate
 
 
 def _give_weights(cascade: Cascade, affine_checkpoint: str | None, init: str | None) -> None:

@@ -9,22 +9,33 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from regcascade.report.sweeps import swept_by
+from regcascade.launch import from_first_rank, launched
 
 LONGEST_FOLDER_NAME = 150
+IN_CHECKPOINT = ("optimizer.name", "optimizer.lr", "optimizer.weight_decay", "optimizer.head_lr")
 NO_OPTIONS = ("paths", "imports", "ckpt_path", "hydra")
 
 
 def register_resolvers() -> None:
-    """Make `run_folder` and `job_folder` known to OmegaConf, for the hydra section of the configs."""
+    """Make `run_folder`, `job_folder` and `first_rank` known to OmegaConf, for the hydra section of the configs."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("first_rank", _for_first_rank, replace=True)
 
 
 def run_folder(runs: str, ckpt_path: str | None) -> str:
-    """The folder of a run: a new one named by date and time, or that of the run to resume."""
+    """The folder of a run: a new one named by date and time, or that of the run to resume; one for all its ranks."""
+    return from_first_rank("run_folder", lambda: _run_folder(runs, ckpt_path))
+
+
+def _for_first_rank(own: str, other: str | None) -> str | None:
+    return own if rank_zero_only.rank == 0 else other
+
+
+def _run_folder(runs: str, ckpt_path: str | None) -> str:
     resumed = resumed_checkpoint(runs, ckpt_path) if ckpt_path else None
     if resumed is not None and (folder := owner(resumed)) is not None:
         return str(folder)
@@ -37,14 +48,8 @@ def run_folder(runs: str, ckpt_path: str | None) -> str:
     return str(folder)
 
 
-def job_folder(number: int, overrides: str, sweep: str = "") -> str:
-    """The folder of one job of a sweep: its number and overrides, in characters that any shell takes unquoted.
-
-    Of the overrides only those that the sweep varies, where its folder tells which these are.
-    """
-    if sweep and HydraConfig.initialized() and (keys := swept_by(Path(sweep))):
-        given = HydraConfig.get().overrides.task
-        overrides = "_".join(one for one in given if one.lstrip("+").split("=", 1)[0] in keys)
+def job_folder(number: int, overrides: str) -> str:
+    """The folder of one job of a sweep: its number and overrides, in characters that any shell takes unquoted."""
     name = re.sub(r"[^\w.+]+", "-", f"{number}_{overrides}").strip("-_")
     return name[:LONGEST_FOLDER_NAME]
 
@@ -77,14 +82,21 @@ def in_sweep() -> bool:
 
 
 def check_devices(devices: int, option: str = "trainer.devices") -> None:
-    """Refuse several devices in a sweep that runs its jobs one after another in this process.
+    """Refuse several devices in a sweep whose launcher does not start a process for each.
 
     Lightning starts its other ranks by running the command again, which would be the whole sweep.
     """
-    if devices > 1 and in_sweep() and "BasicLauncher" in str(HydraConfig.get().launcher.get("_target_")):
+    if devices == 1 or not in_sweep():
+        return
+    if "submitit" not in str(HydraConfig.get().launcher.get("_target_")):
         raise ValueError(
             f"{option}={devices} in a sweep (-m): every rank would start the sweep anew. Launch the jobs with "
             "Hydra's submitit launcher (hydra/launcher=submitit_slurm), or one by one under torchrun."
+        )
+    if launched() is None:
+        raise ValueError(
+            f"{option}={devices} in a job of submitit's that has one process: set hydra.launcher.tasks_per_node to the "
+            "devices of a machine, and hydra.launcher.nodes where there are several."
         )
 
 
@@ -98,6 +110,10 @@ def to_resume(config: DictConfig) -> Path | None:
         return own if in_sweep() and own.is_file() else None
     if in_sweep():
         raise ValueError("ckpt_path resumes one run; a sweep (-m) starts new ones. Leave one of the two out.")
+    # The run folder is that of the newest checkpoint already, and one for all ranks; by now there may be a newer one.
+    own = Path(config.paths.run) / "checkpoints" / "last.ckpt"
+    if config.ckpt_path == "last" and own.is_file():
+        return own
     resumed = resumed_checkpoint(config.paths.runs, config.ckpt_path)
     if resumed is None:
         where = f"under {config.paths.runs}/" if config.ckpt_path == "last" else f"at {config.ckpt_path}"
@@ -117,11 +133,21 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> DictConfig:
     if isinstance(stored, ListConfig) or "paths" not in stored:
         raise ValueError(f"{folder / 'config.yaml'} is not the config of a run.")
     stored = _moved(stored, str(stored.paths.run), str(config.paths.run))
+    started = stored.copy()
     if HydraConfig.initialized():
         groups = set(HydraConfig.get().runtime.choices)
         for override in HydraConfig.get().overrides.task:
             _override(stored, config, override, groups)
     stored.paths, stored.imports = config.paths, config.imports
+    changes = list(differences(OmegaConf.to_container(started), OmegaConf.to_container(stored)))
+    for option in IN_CHECKPOINT:
+        if any(change.startswith(f"{option}:") for change in changes):
+            raise ValueError(
+                f"{next(change for change in changes if change.startswith(option))}: a resumed run has {option} from "
+                "its checkpoint. To change it, start a new run from the weights: init=FILE."
+            )
+    for change in changes:
+        rank_zero_info(f"Resumed with another {change}.")
     return stored
 
 
@@ -159,3 +185,6 @@ def _moved(config: DictConfig, old: str, new: str) -> DictConfig:
         return new + value[len(old) :] if isinstance(value, str) and value.startswith(old) else value
 
     return OmegaConf.create(replaced(OmegaConf.to_container(config)))
+
+
+register_resolvers()  # also where a launcher runs a job in a process that has imported nothing else of ours

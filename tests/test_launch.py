@@ -1,0 +1,141 @@
+"""What launchers say of their processes, what all of them must agree on, and devices that are not there."""
+
+import os
+
+import pytest
+import torch
+from forked import forked, free_port
+
+from regcascade import launch
+from regcascade.failures import explained
+from regcascade.launch import DDP, Launch, devices_in_all, from_first_rank, launched, placed
+from regcascade.runs import run_folder
+
+LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SUBMITIT_LOCAL_NTASKS", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT")
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "3"}
+SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}
+SUBMITIT = {"SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_JOB_ID": "77"}
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    launch._store.cache_clear()
+
+
+def environment(monkeypatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        (TORCHRUN, Launch("torchrun", 4, 3, 2)),
+        (SLURM, Launch("SLURM", 4, 2, 2)),
+        ({**SLURM, "SLURM_NTASKS": "1"}, None),
+        ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),
+        (SUBMITIT, Launch("submitit", 2, 1, 1)),
+    ],
+)
+def test_what_started_the_processes(monkeypatch, variables, expected):
+    environment(monkeypatch, variables)
+    assert launched() == expected
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_all_ranks_have_the_run_folder_of_the_first(monkeypatch, tmp_path, by_hand):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+
+    def rank(number: int) -> None:
+        launch._store.cache_clear()
+        os.environ |= {"NODE_RANK": str(number)} if by_hand else {**TORCHRUN, "RANK": str(number), "WORLD_SIZE": "2"}
+        folder = run_folder(str(tmp_path / f"of_{number}"), None)
+        (tmp_path / f"rank_{number}").write_text(folder)
+        process_store.append(launch._store(number == 0))
+        if number == 0:
+            other.join()
+
+    process_store: list = []
+    other = forked(rank, 1)
+    rank(0)
+    for name in ("NODE_RANK", *TORCHRUN):
+        os.environ.pop(name, None)
+    folders = {(tmp_path / f"rank_{number}").read_text() for number in (0, 1)}
+    assert len(folders) == 1
+    assert str(tmp_path / "of_0") in folders.pop()
+
+
+def test_without_a_launcher_there_is_nobody_to_ask():
+    assert from_first_rank("anything", lambda: "mine") == "mine"
+
+
+def test_options_follow_the_launcher(monkeypatch):
+    options = {"accelerator": "cpu", "devices": "auto", "num_nodes": "auto", "strategy": "ddp"}
+    alone = placed(options)
+    assert (alone["num_nodes"], alone["strategy"], devices_in_all(alone)) == (1, "auto", 1)
+    environment(monkeypatch, TORCHRUN)
+    several = placed(options)
+    assert (several["devices"], several["num_nodes"], several["strategy"]) == (2, 2, DDP)
+    assert devices_in_all(several) == 4
+    with pytest.raises(ValueError, match=r"torchrun started 4 processes.*trainer\.devices=2 trainer\.num_nodes=2"):
+        placed({**options, "devices": 1, "num_nodes": 1})
+
+
+@pytest.mark.parametrize(("devices", "count"), [(2, 2), ("2", 2), ([0, 1, 2], 3), ("0,1", 2), ("auto", 1), (-1, 1)])
+def test_several_devices_mean_ddp_unless_another_strategy_is_named(devices, count):
+    options = placed({"accelerator": "cpu", "devices": devices, "num_nodes": 1, "strategy": "auto"})
+    assert devices_in_all(options) == count
+    assert options["strategy"] == (DDP if count > 1 else "auto")
+    named = placed({"accelerator": "cpu", "devices": devices, "num_nodes": 1, "strategy": "fsdp"})
+    assert named["strategy"] == "fsdp"
+
+
+@pytest.mark.parametrize(
+    ("there", "options", "message"),
+    [
+        (1, {"devices": 8}, r"trainer\.devices=8: 1 GPU"),
+        (2, {"devices": [0, 2], "accelerator": "gpu"}, r"trainer\.devices=\[0, 2\]: 2 GPU"),
+        (0, {"accelerator": "gpu"}, r"trainer\.accelerator=gpu: no GPU is visible"),
+        (0, {"devices": 0}, r"trainer\.devices=0"),
+        (0, {"num_nodes": "many"}, r"trainer\.num_nodes=many"),
+    ],
+)
+def test_devices_that_are_not_there(monkeypatch, there, options, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        placed({"accelerator": "auto", "devices": 1, "num_nodes": 1, **options})
+
+
+def test_submitit_tasks_are_made_known_to_lightning(monkeypatch):
+    environment(monkeypatch, {**SUBMITIT, "SUBMITIT_LOCAL_LOCALID": "1"})
+    before = dict(os.environ)
+    options = placed({"accelerator": "cpu", "devices": "auto", "num_nodes": 1, "strategy": "ddp"})
+    added = {name: value for name, value in os.environ.items() if name not in before}
+    for name in added:
+        monkeypatch.delenv(name)
+    assert options["devices"] == 2
+    assert added.items() >= {"LOCAL_RANK": "1", "NODE_RANK": "0", "MASTER_PORT": "20077"}.items()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("DataLoader worker (pid 12) is killed by signal: Killed. ", r"num_workers=3\) was killed \(Killed\).*memory"),
+        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", r"data\.num_workers=3\) was killed\..*memory"),
+        ("[gloo/pair.cc:544] Connection closed by peer [127.0.0.1]:3", "Another process of this training ended"),
+    ],
+)  # fmt: skip
+def test_what_ends_a_training_from_outside_is_said(error, message):
+    with pytest.raises(ValueError, match=message), explained(3):
+        raise RuntimeError(error)
+
+
+def test_any_other_error_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="shapes"), explained(3):
+        raise RuntimeError("shapes differ")
