@@ -16,7 +16,7 @@ from regcascade.cascades import Cascade, build
 from regcascade.cascades.base import SMALLEST_SIDE
 from regcascade.checkpoint import Checkpoint, CheckpointError, describe, load_affine, read
 from regcascade.data import RegistrationData, build_data
-from regcascade.entry import built, command, plain, record_run
+from regcascade.entry import built, command, plain, reason, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
 from regcascade.failures import explained
 from regcascade.launch import devices_in_all, follow_parent, outlive_parent, placed
@@ -27,11 +27,13 @@ from regcascade.optimization import Optimization
 from regcascade.registry import check_options, import_user_modules
 from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import close_loggers
+from regcascade.report.dashboard import begin_logging
 from regcascade.report.tables import measure_tables, model_table
 from regcascade.runs import check_devices, config_of_resumed, differences, owner, register_resolvers, to_resume
 from regcascade.saving import WholeCheckpoints
 
 DESCRIBED = ("model", "cascade", "n", "affine", "size", "preprocessing", "data", "loss")  # what is told on resuming
+from regcascade.sweeps import run_job
 SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # of the Trainer
 
 register_resolvers()
@@ -40,7 +42,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
 def main(config: DictConfig) -> float | None:
     """Train, and give a sweeper the mean validation Dice (the loss where nothing is labelled)."""
-    return train(config)["objective"]
+    return run_job(config, lambda config: train(config)["objective"], reason)
 
 
 def train(config: DictConfig) -> dict[str, Any]:
@@ -74,14 +76,13 @@ def train(config: DictConfig) -> dict[str, Any]:
         console.print(f"Resuming {checkpoint.path} at step {checkpoint.step}.")
     if trainer.is_global_zero:
         record_run(Path(options["paths"]["run"]), config)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(options)
     console.print(model_table(parts(module.cascade)))
     failed = True
     try:
         with explained(data.num_workers):
             trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
         results = {"module": module, "trainer": trainer, "data": data, "rows": None, "objective": None}
+        begin_logging(trainer.loggers, options, module.cascade.n, sum(of for _, of in parts(module.cascade)))
         if trainer.is_global_zero:
             results |= _evaluated(trainer, module, data, options, console)
         failed = False

@@ -23,10 +23,12 @@ from regcascade.files import git_state, written_whole
 from regcascade.module import NonFiniteLossError
 from regcascade.registry import did_you_mean
 from regcascade.report.loggers import wandb_logger
+from regcascade.sweeps import finish_sweep
 
 # Deprecations between the libraries we stand on, which no user of ours can act on, and hints at other products.
 for message in ("monai.metrics.utils get_mask_edges", "`isinstance.treespec, LeafSpec.` is deprecated"):
     warnings.filterwarnings("ignore", message=f".*{message}", category=FutureWarning)
+logging.getLogger("alembic").setLevel(logging.WARNING)  # which Optuna brings, and which lists its own plugins
 for connector in ("checkpoint_connector", "logger_connector.logger_connector", "callback_connector"):
     logging.getLogger(f"lightning.pytorch.trainer.connectors.{connector}").setLevel(logging.WARNING)
 
@@ -34,10 +36,17 @@ INSTANTIABLE = (
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
     "regcascade.callbacks.",
+    "regcascade.monitors.",
     "regcascade.averaging.",
     "regcascade.stopping.",
     "regcascade.report.loggers.",
 )
+_PLUGINS = {
+    "sweeper/optuna": "'regcascade[sweep]'",
+    "launcher/joblib": "hydra-joblib-launcher",
+    "launcher/submitit_slurm": "hydra-submitit-launcher",
+    "launcher/submitit_local": "hydra-submitit-launcher",
+}
 USER_ERRORS = (ValueError, FileNotFoundError, NonFiniteLossError, MisconfigurationException)
 
 
@@ -49,8 +58,14 @@ def command(main: Callable[[], Any]) -> None:
     show = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them itself
     try:
-        with contextlib.nullcontext() if show else clear_errors():
-            main()
+        complete = False
+        try:
+            with contextlib.nullcontext() if show else clear_errors():
+                main()
+        finally:
+            complete = finish_sweep(Console())  # of which some job may have ended it all, and others have finished
+        if not complete:
+            sys.exit(1)
     finally:
         if not show:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -61,16 +76,22 @@ def clear_errors() -> Iterator[None]:
     """Turn an error of the user's into one line on stderr and exit status 1."""
     try:
         yield
-    except MissingMandatoryValue as error:
-        _fail(f"{error.full_key} is missing: give it as {error.full_key}=VALUE.")
-    except ConfigCompositionException as error:
-        _fail(_config_error(error))
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, USER_ERRORS):
+    except Exception as error:
+        text = reason(error)
+        if text is None:
             raise
-        _fail(str(error.__cause__))
-    except USER_ERRORS as error:
-        _fail(str(error))
+        _fail(text)
+
+
+def reason(error: Exception) -> str | None:
+    """An error of the user's in one line; None for any other, which is a defect."""
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing: give it as {error.full_key}=VALUE."
+    if isinstance(error, ConfigCompositionException):
+        return _config_error(error)
+    if isinstance(error, InstantiationException):
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return str(error) if isinstance(error, USER_ERRORS) else None
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -126,6 +147,9 @@ def _targets(config: Any) -> Iterator[Any]:
 
 def _config_error(error: ConfigCompositionException) -> str:
     """What Hydra says, and for a key that does not exist the ones that do."""
+    for plugin, package in _PLUGINS.items():
+        if f"Could not find 'hydra/{plugin}'" in str(error):
+            return f"hydra/{plugin.replace('/', '=')} needs a plugin of Hydra's: pip install {package}."
     cause = error.__cause__
     if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
         return str(error)
