@@ -110,6 +110,12 @@ class Geometry:
         axes = [np.linspace(-0.5, side - 0.5, min(side + 1, count)) for side in self.shape]
         return self.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3))
 
+    def part(self, rows: slice) -> "Geometry":
+        """The grid of some planes along the first axis."""
+        affine = self.affine.copy()
+        affine[:3, 3] += rows.start * affine[:3, 0]
+        return Geometry((rows.stop - rows.start, *self.shape[1:]), affine)
+
     def as_itk(self, voxels: np.ndarray) -> sitk.Image:
         """`(X, Y, Z)` voxels, or `(X, Y, Z, 3)` vectors (as they are, not turned), as an ITK image on this grid.
 

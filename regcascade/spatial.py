@@ -4,6 +4,8 @@ Convention of every function here: `moved(p) = moving(p + flow(p))`, flows in vo
 along array axis a, coordinates outside clamped to the border.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -122,13 +124,35 @@ def jacobian_det(flow: Flow) -> Float[Tensor, "batch x1 y1 z1"]:
 
 
 def sample_at(volume: Volume, points: Points) -> Float[Tensor, "batch k channels"]:
-    """Trilinear values of a `(B, C, X, Y, Z)` volume at points in voxels; NaN where a point is NaN."""
+    """Trilinear values of a `(B, C, X, Y, Z)` volume at points in voxels; NaN where a point is NaN.
+
+    Points in double precision are interpolated in it; of a volume in single precision no copy is made for that.
+    """
     missing = points.isnan().any(-1, keepdim=True)
     filled = torch.where(missing, torch.zeros_like(points), points)
+    if points.dtype == torch.float64 != volume.dtype:
+        return _gathered(volume, filled).masked_fill(missing, float("nan"))
     grid = _normalise(filled.transpose(1, 2)[..., None, None], size_of(volume))
     sampler = _sample if points.shape[1] >= MANY_POINTS else _grid_sample
     values = sampler(volume.to(grid.dtype), grid, "bilinear")[..., 0, 0].transpose(1, 2)
     return values.masked_fill(missing, float("nan"))
+
+
+def _gathered(volume: Volume, points: Points) -> Float[Tensor, "batch k channels"]:
+    """`sample_at` from the eight voxels around each point, in the precision of the points; none is NaN."""
+    last = torch.tensor(size_of(volume), device=points.device) - 1
+    points = points.clamp(min=torch.zeros_like(last), max=last)
+    lower = points.floor().long()
+    upper, share = torch.minimum(lower + 1, last), points - lower
+    batch = torch.arange(len(volume), device=points.device)[:, None]
+    values = points.new_zeros(*points.shape[:2], volume.shape[1])
+    for corner in itertools.product((False, True), repeat=3):
+        at, weight = [], torch.ones_like(points[..., 0])
+        for axis, beyond in enumerate(corner):
+            at.append((upper if beyond else lower)[..., axis])
+            weight = weight * (share[..., axis] if beyond else 1 - share[..., axis])
+        values += weight[..., None] * volume[batch, :, at[0], at[1], at[2]].to(points.dtype)
+    return values
 
 
 def warp_points(points: Points, flow: Flow) -> Points:

@@ -1,5 +1,6 @@
 """The result of a registration in native space: what it does to images, labels and points, and its files."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from jaxtyping import Bool, Float
 from nibabel.affines import apply_affine
 
 from regcascade import resampling
-from regcascade.field import Vectors, as_volume, determinants, inverted, sampled, slabs, values_at
+from regcascade.field import Vectors, as_field, as_volume, determinants, inverted, sampled, slabs, values_at
 from regcascade.geometry import Geometry, Places, write_scan
+from regcascade.spatial import sample_at
 from regcascade.transform_files import (
     COMPOSITE_SUFFIXES,
     Stored,
@@ -75,8 +77,8 @@ class Transform:
             affine: `4 x 4`, from mm of the fixed world to mm of the moving one, after the flow.
         """
         volume = flow.detach().to("cpu", torch.float32)
-        voxels = sampled(volume, np.linalg.inv(grid) @ fixed.affine, fixed.shape)
-        return cls(fixed, moving, affine, voxels @ np.asarray(grid, np.float32)[:3, :3].T)
+        turn = np.asarray(grid, np.float32)[:3, :3]
+        return cls(fixed, moving, affine, sampled(volume, np.linalg.inv(grid) @ fixed.affine, fixed.shape, turn))
 
     @classmethod
     def load(cls, path: Path, moving: Geometry | None = None) -> "Transform":
@@ -103,10 +105,9 @@ class Transform:
         """
         check_suffix(path)
         if path.name.lower().endswith(COMPOSITE_SUFFIXES):
-            stored = Stored(self.fixed, self.moving, self.affine, self.displacement)
-            write_composite(path, self.itk(), stored)
+            write_composite(path, Stored(self.fixed, self.moving, self.affine, self.displacement))
         else:
-            write_scan(field_image(self.fixed, self.total()), path)
+            write_scan(field_image(self.fixed, self.total_by_planes()), path)
 
     def itk(self) -> sitk.CompositeTransform:
         """The same as ITK's composite of the affine map and the field, which is applied first."""
@@ -120,7 +121,7 @@ class Transform:
             like: another grid of the fixed world, in place of the fixed scan's.
             fill: where the image ends; its minimum by default.
         """
-        return resampling.resampled(image, (like or self.fixed).reference(), self.itk(), fill)
+        return resampling.resampled(image, like or self.fixed, self._mover(like), fill)
 
     def warp_labels(
         self, labels: sitk.Image, interpolation: str = "nearest", like: Geometry | None = None
@@ -132,21 +133,21 @@ class Transform:
             interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
             like: another grid of the fixed world, in place of the fixed scan's.
         """
-        return resampling.resampled_labels(labels, (like or self.fixed).reference(), self.itk(), interpolation)
+        return resampling.resampled_labels(labels, like or self.fixed, self._mover(like), interpolation)
 
     def points_to_moving(self, points: Places) -> Places:
         """Where places of the fixed world lie in the moving one; `(K, 3)` mm, RAS, NaN where missing."""
-        volume = as_volume(self.displacement).double()
         places = np.asarray(points, np.float64)
-        return apply_affine(self.affine, places + values_at(volume, self.fixed.to_voxels(places)))
+        voxels = torch.from_numpy(self.fixed.to_voxels(places))
+        return apply_affine(self.affine, places + sample_at(as_volume(self.displacement), voxels[None])[0].numpy())
 
     def points_to_fixed(self, points: Places) -> Places:
         """Where places of the moving world lie in the fixed one; NaN where missing or where none was found."""
         steps = self.fixed.affine[:3, :3]
-        volume = as_volume(self.displacement.astype(np.float64) @ np.linalg.inv(steps).T)
+        field = as_field(self.displacement, np.linalg.inv(steps))
         targets = self.fixed.to_voxels(apply_affine(np.linalg.inv(self.affine), np.asarray(points, np.float64)))
         to_mm = torch.from_numpy(self.affine[:3, :3] @ steps)
-        voxels, errors = inverted(volume, torch.from_numpy(targets), to_mm, POINT_TOLERANCE_MM)
+        voxels, errors = inverted(field, torch.from_numpy(targets), to_mm, POINT_TOLERANCE_MM)
         found = (errors <= POINT_TOLERANCE_MM).numpy()
         return np.where(found[:, None], self.fixed.to_world(voxels.numpy()), np.nan)
 
@@ -163,11 +164,16 @@ class Transform:
     def total(self) -> Vectors:
         """From each voxel of the fixed grid to where it lies in the moving world, `(X, Y, Z, 3)` mm, RAS, float32."""
         result = np.empty_like(self.displacement)
+        for rows, part in self.total_by_planes():
+            result[rows] = part
+        return result
+
+    def total_by_planes(self) -> Iterator[tuple[slice, Vectors]]:
+        """The `total` of some planes along the first axis at a time, and which, for scans of any size."""
         for rows, voxels in slabs(self.fixed.shape):
             places = self.fixed.to_world(voxels)
             there = apply_affine(self.affine, places + self.displacement[rows].reshape(-1, 3))
-            result[rows] = (there - places).reshape(result[rows].shape)
-        return result
+            yield rows, (there - places).astype(np.float32).reshape(self.displacement[rows].shape)
 
     def jacobian_det(self) -> Float[np.ndarray, "x y z"]:
         """Determinant of the Jacobian of the whole map, world to world, at every voxel of the fixed grid.
@@ -175,8 +181,9 @@ class Transform:
         By forward differences, backward ones on the last plane along each axis. 1 keeps volume; at or below 0 the map
         folds.
         """
-        voxels = self.displacement @ np.linalg.inv(self.fixed.affine[:3, :3]).T.astype(np.float32)
-        return determinants(voxels) * np.float32(np.linalg.det(self.affine[:3, :3]))
+        result = determinants(self.displacement, np.linalg.inv(self.fixed.affine[:3, :3]))
+        result *= np.float32(np.linalg.det(self.affine[:3, :3]))
+        return result
 
     def compose(self, then: "Transform") -> "Transform":
         """This warp and then another as one: A onto B by this, the result onto C by `then`.
@@ -200,7 +207,7 @@ class Transform:
     def inverse(self) -> "Inverse":
         """The transform that brings the fixed scan onto the moving one, on the moving grid."""
         steps = self.fixed.affine[:3, :3]
-        volume = as_volume(self.displacement @ np.linalg.inv(steps).T.astype(np.float32))
+        field = as_field(self.displacement, np.linalg.inv(steps))
         back = np.linalg.inv(self.affine)
         to_targets = np.linalg.inv(self.fixed.affine) @ back @ self.moving.affine
         to_mm = self.affine[:3, :3] @ steps
@@ -208,12 +215,18 @@ class Transform:
         residual, reached = np.empty(self.moving.shape, np.float32), np.empty(self.moving.shape, bool)
         for rows, voxels in slabs(self.moving.shape):
             targets = torch.from_numpy(apply_affine(to_targets, voxels)).float()
-            places, errors = inverted(volume, targets, torch.from_numpy(to_mm).float(), TOLERANCE_MM)
+            places, errors = inverted(field, targets, torch.from_numpy(to_mm).float(), TOLERANCE_MM)
             displacement[rows] = ((places - targets).numpy() @ to_mm.T).reshape(displacement[rows].shape)
             residual[rows] = errors.numpy().reshape(residual[rows].shape)
             inside = self.fixed.contains(self.fixed.to_world(places.numpy().astype(np.float64)))
             reached[rows] = ((errors <= TOLERANCE_MM).numpy() & inside).reshape(residual[rows].shape)
         return Inverse(Transform(self.moving, self.fixed, back, displacement), residual, reached)
+
+    def _mover(self, like: Geometry | None) -> resampling.Mover:
+        """What resamples: the whole field, or on its own grid that of the planes that are made."""
+        if like is not None:
+            return self.itk()
+        return lambda rows: composite(self.fixed.part(rows), self.affine, self.displacement[rows])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Transforms as files: ITK's composites (`.h5`, `.tfm`) and displacement images, in LPS on disk, in RAS here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ COMPOSITE_SUFFIXES = (*H5_SUFFIXES, ".tfm", ".txt")
 GROUP, FORMAT = "regcascade", 1  # what an `.h5` of ours holds beside ITK's transform, which readers of ITK's pass over
 TO_LPS = np.diag(LPS_TO_RAS)[:3].astype(np.float32)  # of vectors; its own inverse
 COMPRESSED = 1000  # numbers, from which on a data set is
+COPIED = 2**22  # numbers at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +43,17 @@ def check_suffix(path: Path) -> None:
         raise ValueError(f"{path} is no transform: the name of one ends in one of {', '.join(known)}.")
 
 
-def field_image(fixed: Geometry, displacement: Vectors) -> sitk.Image:
-    """A displacement (mm, RAS) as ITK's vector image (mm, LPS)."""
-    return fixed.as_itk(displacement * TO_LPS.astype(displacement.dtype))
+def field_image(fixed: Geometry, parts: Iterable[tuple[slice, Vectors]]) -> sitk.Image:
+    """A displacement (mm, RAS) as ITK's vector image (mm, LPS), float32.
+
+    Args:
+        fixed: its grid.
+        parts: planes along the first axis, and the displacement there; together all of them.
+    """
+    vectors = np.empty((*fixed.shape[::-1], 3), np.float32)
+    for rows, part in parts:
+        vectors[:, :, rows] = np.moveaxis(part, (0, 1, 2), (2, 1, 0)) * TO_LPS
+    return fixed.as_itk(np.moveaxis(vectors, (0, 1, 2), (2, 1, 0)))
 
 
 def composite(fixed: Geometry, affine: np.ndarray, displacement: Vectors) -> sitk.CompositeTransform:
@@ -52,20 +62,21 @@ def composite(fixed: Geometry, affine: np.ndarray, displacement: Vectors) -> sit
     linear = sitk.AffineTransform(turned[:3, :3].flatten().tolist(), turned[:3, 3].tolist())
     result = sitk.CompositeTransform(3)
     result.AddTransform(linear)
-    result.AddTransform(sitk.DisplacementFieldTransform(field_image(fixed, displacement.astype(np.float64))))
+    field = field_image(fixed, [(slice(None), displacement)])
+    result.AddTransform(sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64)))
     return result
 
 
 @kept_locale()
-def write_composite(path: Path, transform: sitk.CompositeTransform, stored: Stored) -> None:
-    """Write ITK's composite, and both grids beside it where the format has room (`.h5`); whole or not at all."""
+def write_composite(path: Path, stored: Stored) -> None:
+    """Write it as ITK's composite, and both grids beside it where the format has room (`.h5`); whole or not at all."""
     try:
         with written_in_folder(path) as temporary:
             if path.suffix.lower() not in H5_SUFFIXES:
-                sitk.WriteTransform(transform, str(temporary))
+                sitk.WriteTransform(composite(stored.fixed, stored.affine, stored.displacement), str(temporary))
                 return
             plain = temporary.with_name(f"plain{path.suffix}")
-            sitk.WriteTransform(transform, str(plain))
+            sitk.WriteTransform(composite(stored.fixed, stored.affine, stored.displacement), str(plain))
             _with_grids(plain, temporary, stored)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
@@ -164,7 +175,11 @@ def _with_grids(plain: Path, path: Path, stored: Stored) -> None:
             elif node.size < COMPRESSED:
                 source.copy(name, target, name)
             else:
-                target.create_dataset(name, data=node[()], compression="gzip", compression_opts=1, shuffle=True)
+                large = target.create_dataset(
+                    name, node.shape, node.dtype, compression="gzip", compression_opts=1, shuffle=True
+                )
+                for start in range(0, len(node), COPIED):
+                    large[start : start + COPIED] = node[start : start + COPIED]
 
         source.visititems(copy)
         group = target.create_group(GROUP)

@@ -1,13 +1,15 @@
 """What a registration in native space did, in mm and on the fixed scan's own grid."""
 
+import math
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-import torch
+from jaxtyping import Float
 
 from regcascade import resampling
-from regcascade.metrics import dice_per_label
+from regcascade.field import planes
+from regcascade.geometry import Geometry
 from regcascade.native.scans import Scan
 from regcascade.native.start import itk_affine
 from regcascade.transform import Inverse, Transform
@@ -20,6 +22,7 @@ def measure(
     moving: Scan,
     initial: np.ndarray,
     transform: Transform,
+    determinant: Float[np.ndarray, "x y z"],
     inverse: Inverse,
     moved: sitk.Image,
     moved_labels: sitk.Image | None,
@@ -30,6 +33,7 @@ def measure(
         fixed, moving: the scans.
         initial: the map that came before the networks, from mm to mm, RAS.
         transform: the whole one.
+        determinant: of its Jacobian.
         inverse: of it.
         moved: the moving scan on the fixed one's grid, beyond its field at its smallest intensity.
         moved_labels: the same of its labels.
@@ -39,14 +43,12 @@ def measure(
         the initial map and after all; the displacement in mm; folding and the determinant; the residual of the inverse
         and which part has none; Dice and landmark distances where both scans have labels, or landmarks.
     """
-    determinant = transform.jacobian_det()
-    length = np.linalg.norm(transform.total(), axis=-1)
     reached = inverse.reached
     found: dict[str, Any] = {
-        "cc_headers": _cc(fixed.image, resampling.resampled(moving.image, fixed.image, itk_affine(np.eye(4)))),
-        "cc_initial": _cc(fixed.image, resampling.resampled(moving.image, fixed.image, itk_affine(initial))),
+        "cc_headers": _cc(fixed.image, resampling.resampled(moving.image, fixed.geometry, itk_affine(np.eye(4)))),
+        "cc_initial": _cc(fixed.image, resampling.resampled(moving.image, fixed.geometry, itk_affine(initial))),
         "cc_after": _cc(fixed.image, moved),
-        "displacement_mm": {"mean": float(length.mean()), "max": float(length.max())},
+        "displacement_mm": _lengths(transform),
         "folding_percent": 100 * float((determinant <= 0).mean()),
         "jacobian": {"min": float(determinant.min()), "max": float(determinant.max())},
         "inverse": {
@@ -56,7 +58,7 @@ def measure(
         },
     }
     if fixed.labels is not None and moving.labels is not None and moved_labels is not None:
-        before = resampling.resampled_labels(moving.labels, fixed.labels, itk_affine(initial))
+        before = resampling.resampled_labels(moving.labels, Geometry.of_image(fixed.labels), itk_affine(initial))
         found["dice_initial"], found["dice_after"] = (_dice(fixed.labels, each) for each in (before, moved_labels))
     if fixed.points_mm is not None and moving.points_mm is not None:
         found["landmark_distance_mm"] = _distances(fixed.points_mm, moving.points_mm, initial, transform)
@@ -64,23 +66,41 @@ def measure(
 
 
 def _cc(a: sitk.Image, b: sitk.Image) -> float | None:
-    x, y = (sitk.GetArrayViewFromImage(image).ravel().astype(np.float64) for image in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale > 0 else None
+    arrays = [sitk.GetArrayViewFromImage(image) for image in (a, b)]
+    means = [array.mean(dtype=np.float64) for array in arrays]
+    sums = np.zeros(3)
+    for rows in planes(arrays[0].shape):
+        x, y = (array[rows].ravel() - mean for array, mean in zip(arrays, means, strict=True))
+        sums += x @ x, y @ y, x @ y
+    scale = float(np.sqrt(sums[0] * sums[1]))
+    return float(sums[2]) / scale if scale > 0 else None
 
 
 def _dice(fixed: sitk.Image, moved: sitk.Image) -> dict[str, float | None]:
     """Of each label that either has, and their mean."""
-    arrays = [sitk.GetArrayFromImage(image).astype(np.int64) for image in (fixed, moved)]
+    a, b = (sitk.GetArrayViewFromImage(image) for image in (fixed, moved))
+    found = [np.unique(array[rows]).astype(np.int64) for array in (a, b) for rows in planes(a.shape)]
     # By their ranks, 0 the background's: the values may be of any size, and counting would take as much memory.
-    labels = np.unique(np.concatenate([[0], *map(np.unique, arrays)]))
+    labels = np.unique(np.concatenate([[0], *found]))
     if len(labels) == 1:
         return {"mean": None}
-    a, b = (torch.from_numpy(np.searchsorted(labels, array))[None, None] for array in arrays)
-    values = dice_per_label(b, a, range(1, len(labels)))[0].tolist()
-    named = {str(label): value for label, value in zip(labels[1:], values, strict=True)}
+    counts = np.zeros((3, len(labels)), np.int64)  # in the one, in the other, in both
+    for rows in planes(a.shape):
+        x, y = (np.searchsorted(labels, array[rows].ravel().astype(np.int64)) for array in (a, b))
+        for count, ranks in zip(counts, (x, y, x[x == y]), strict=True):
+            count += np.bincount(ranks, minlength=len(labels))
+    values = (2 * counts[2] / (counts[0] + counts[1]).clip(min=1))[labels != 0].tolist()
+    named = {str(label): value for label, value in zip(labels[labels != 0], values, strict=True)}
     return {"mean": float(np.mean(values)), **named}
+
+
+def _lengths(transform: Transform) -> dict[str, float]:
+    """The mean and the largest displacement, in mm."""
+    total = largest = 0.0
+    for _, part in transform.total_by_planes():
+        length = np.linalg.norm(part, axis=-1)
+        total, largest = total + float(length.sum(dtype=np.float64)), max(largest, float(length.max()))
+    return {"mean": total / math.prod(transform.fixed.shape), "max": largest}
 
 
 def afterthoughts(measured: dict[str, Any]) -> list[str]:

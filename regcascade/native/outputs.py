@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.ndimage import zoom
 
 from regcascade.checkpoint import file_hash
+from regcascade.field import slabs
 from regcascade.files import claimed, git_state
 from regcascade.geometry import Geometry, write_scan
 from regcascade.native.pipeline import Registered
@@ -149,7 +150,7 @@ def _write_volumes(result: Registered, folder: Path) -> None:
     result.transform.save(folder / DISPLACEMENT)
     result.transform.save(folder / TRANSFORM)
     result.inverse.transform.save(folder / INVERSE)
-    write_scan(fixed.as_itk(result.transform.jacobian_det().astype(np.float32)), folder / JACOBIAN)
+    write_scan(fixed.as_itk(result.determinant), folder / JACOBIAN)
     if not result.inverse.reached.all():
         write_scan(moving.as_itk((~result.inverse.reached).astype(np.uint8)), folder / UNREACHED)
 
@@ -167,10 +168,11 @@ def _write_learn2reg(result: Registered, folder: Path) -> None:
     `disp_FIXED_MOVING.nii.gz` is `(X, Y, Z, 3)` at full resolution, as the challenge takes it since 2022;
     `disp_FIXED_MOVING.npz` is `(3, X/2, Y/2, Z/2)` float16 at half, as it did before.
     """
-    grid, total = result.fixed.geometry, result.transform.total()
-    voxels = np.stack(np.meshgrid(*[np.arange(side) for side in grid.shape], indexing="ij"), axis=-1)
-    places = voxels.reshape(-1, 3) @ grid.affine[:3, :3].T + grid.affine[:3, 3] + total.reshape(-1, 3)
-    field = (result.moving.geometry.to_voxels(places).reshape(voxels.shape) - voxels).astype(np.float32)
+    grid = result.fixed.geometry
+    field = result.transform.total()
+    for rows, voxels in slabs(grid.shape):
+        places = grid.to_world(voxels) + field[rows].reshape(-1, 3)
+        field[rows] = (result.moving.geometry.to_voxels(places) - voxels).reshape(field[rows].shape)
     stem = f"disp_{result.fixed.name}_{result.moving.name}"
     nibabel.save(nibabel.Nifti1Image(field, grid.affine), folder / f"{stem}.nii.gz")
     np.savez_compressed(folder / f"{stem}.npz", _halved(field).astype(np.float16))

@@ -72,6 +72,7 @@ class Registered:
     Attributes:
         transform: from the fixed to the moving scan, in native space; the initial map is part of it.
         inverse: the other way, with its residual and where there is none.
+        determinant: `(X, Y, Z)` float32 on the fixed grid, of the Jacobian of the transform, world to world.
         moved: the moving scan on the fixed one's grid, in its own units and type.
         moved_labels: its labels there, if it has any.
         moved_points: its landmarks in mm of the fixed scan, RAS, NaN where one is missing or has no inverse.
@@ -83,6 +84,7 @@ class Registered:
 
     transform: Transform
     inverse: Inverse
+    determinant: np.ndarray
     moved: sitk.Image
     moved_labels: sitk.Image | None
     moved_points: np.ndarray | None
@@ -151,12 +153,15 @@ def register(
     with clock.part("measuring"):
         # What --fill says is nothing that the scans have or lack in common.
         filled = moved if options.fill is None else transform.warp_image(source.image)
-        measured = measure(target, source, pair.affine, transform, inverse, filled, labels)
+        determinant = transform.jacobian_det()
+        measured = measure(target, source, pair.affine, transform, determinant, inverse, filled, labels)
     report = {"fixed": target.name, "moving": source.name, "initial": pair.start.name} | _about(trained, options)
     report |= {"fixed_file": str(target.path), "moving_file": str(source.path)}
     report |= measured | refined
     report |= {"device": device.type, "seconds": clock.seconds, "warnings": warnings + afterthoughts(measured)}
-    return Registered(transform, inverse, moved, labels, points, report, registration, batch, target, source)
+    return Registered(
+        transform, inverse, determinant, moved, labels, points, report, registration, batch, target, source
+    )
 
 
 def _files(given: Path | str | ScanFiles) -> ScanFiles:
