@@ -7,7 +7,7 @@ from typing import Any
 import hydra
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -18,22 +18,24 @@ from regcascade.checkpoint import Checkpoint, CheckpointError, describe, load_af
 from regcascade.data import RegistrationData, build_data
 from regcascade.entry import built, command, plain, reason, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
+from regcascade.execution import check_compiles, check_precision, likely_device, split_trainer
 from regcascade.failures import explained
+from regcascade.footprint import Step, shortage
 from regcascade.launch import devices_in_all, follow_parent, outlive_parent, placed
 from regcascade.learning_rate import AUTO, find_learning_rate
 from regcascade.losses import Objective
 from regcascade.module import RegistrationModule
-from regcascade.optimization import Optimization
+from regcascade.optimization import MOMENTS, Optimization
 from regcascade.registry import check_options, import_user_modules
+from regcascade.report.dashboard import begin_logging
 from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import close_loggers
-from regcascade.report.dashboard import begin_logging
 from regcascade.report.tables import measure_tables, model_table
 from regcascade.runs import check_devices, config_of_resumed, differences, owner, register_resolvers, to_resume
 from regcascade.saving import WholeCheckpoints
+from regcascade.sweeps import run_job
 
 DESCRIBED = ("model", "cascade", "n", "affine", "size", "preprocessing", "data", "loss")  # what is told on resuming
-from regcascade.sweeps import run_job
 SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # of the Trainer
 
 register_resolvers()
@@ -68,6 +70,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     checkpoint = None if resumed is None else read(resumed)
     if checkpoint is not None:
         _check_resumed(checkpoint, module)
+    _prepare(module, data, options)
     if options["optimizer"]["lr"] == AUTO:
         config.optimizer.lr = options["optimizer"]["lr"] = _found_learning_rate(module, data, options)
     trainer = build_trainer(options, data)
@@ -79,10 +82,10 @@ def train(config: DictConfig) -> dict[str, Any]:
     console.print(model_table(parts(module.cascade)))
     failed = True
     try:
+        begin_logging(trainer.loggers, options, module.cascade.n, sum(of for _, of in parts(module.cascade)))
         with explained(data.num_workers):
             trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
         results = {"module": module, "trainer": trainer, "data": data, "rows": None, "objective": None}
-        begin_logging(trainer.loggers, options, module.cascade.n, sum(of for _, of in parts(module.cascade)))
         if trainer.is_global_zero:
             results |= _evaluated(trainer, module, data, options, console)
         failed = False
@@ -97,8 +100,8 @@ def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = 
     """The cascade of a config in its Lightning module, with the weights it starts from if it is a fresh one."""
     if min(data.size) < SMALLEST_SIDE:
         raise ValueError(f"data.size={list(data.size)}: the networks need {SMALLEST_SIDE} voxels a side or more.")
-    affine = dict(options["affine"])
-    affine_checkpoint = affine.pop("checkpoint", None)
+    affine = _affine_options(options)
+    affine_checkpoint = options["affine"].get("checkpoint")
     model, strategy = options["model"], options["cascade"]
     cascade = build(model, strategy, options["n"], affine, data.size)
     cascade.order(options["r"], options["repeat"])  # which says what is wrong with them, before training
@@ -134,12 +137,13 @@ def build_module(options: dict[str, Any], data: RegistrationData, fresh: bool = 
 def build_trainer(options: dict[str, Any], data: RegistrationData) -> L.Trainer:
     """Lightning's Trainer with the loggers and callbacks of a config."""
     folder = Path(options["paths"]["run"])
-    check_options("trainer", options["trainer"], L.Trainer, reserved=SET_HERE)
+    _, lightning = split_trainer(options["trainer"])
+    check_options("trainer", lightning, L.Trainer, reserved=SET_HERE)
     loggers = built(options["logger"], options["imports"])
     callbacks = [*built(options["callbacks"], options["imports"]), *checkpoint_callbacks(data.has_labels, folder)]
     try:
         trainer = L.Trainer(
-            **options["trainer"],
+            **lightning,
             default_root_dir=folder,
             logger=loggers,
             callbacks=callbacks,
@@ -171,6 +175,28 @@ def _check_resumed(checkpoint: Checkpoint, module: RegistrationModule) -> None:
         rank_zero_info(f"Resumed with another {change}.")
 
 
+def _prepare(module: RegistrationModule, data: RegistrationData, options: dict[str, Any]) -> None:
+    """Let the cascade run as the trainer's options say, and warn where the device has too little memory for it."""
+    trainer = options["trainer"]
+    execution, _ = split_trainer(trainer)
+    device = likely_device(trainer["accelerator"])
+    check_precision(trainer["precision"], device)
+    if execution.compile:
+        check_compiles(device)
+    execution.apply(module.cascade)
+    step = Step(
+        lambda n: build(options["model"], options["cascade"], n, _affine_options(options), data.size),
+        module.objective,
+        data.size,
+        options["data"].get("batch_size", 1),
+        str(trainer["precision"]),
+        execution.recompute,
+        MOMENTS[module.optimization.name],
+    )
+    if warning := shortage(step, module.cascade.n, device, not options["cascade"].get("stages")):
+        rank_zero_warn(warning)
+
+
 def _is_started_by_rank_0() -> bool:
     """Whether Lightning started this process as another rank of a training."""
     return HydraConfig.initialized() and str(HydraConfig.get().job.name).startswith("train_ddp_process_")
@@ -179,9 +205,13 @@ def _is_started_by_rank_0() -> bool:
 def _found_learning_rate(module: RegistrationModule, data: RegistrationData, options: dict[str, Any]) -> float:
     if devices_in_all(options["trainer"]) > 1:
         raise ValueError("optimizer.lr=auto is found on one device: run it with trainer.devices=1, then give the rate.")
-    rate = find_learning_rate(module, data, options["trainer"], Path(options["paths"]["run"]))
+    rate = find_learning_rate(module, data, split_trainer(options["trainer"])[1], Path(options["paths"]["run"]))
     rank_zero_info(f"optimizer.lr=auto: {rate:g} (see lr_find.png in the run folder).")
     return rate
+
+
+def _affine_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options["affine"].items() if key != "checkpoint"}
 
 
 def _give_weights(cascade: Cascade, affine_checkpoint: str | None, init: str | None) -> None:

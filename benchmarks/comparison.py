@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from regcascade.files import written_whole
 from regcascade.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,15 +29,25 @@ class Row(NamedTuple):
     limit: float | None = None  # of ours over the second
 
 
-def options(description: str | None, repeats: int) -> argparse.Namespace:
-    """The command line of a benchmark; sets the number of threads."""
+def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats, help="rounds, each of which times every candidate")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of PyTorch")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line of a benchmark; sets the number of threads."""
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     return given
+
+
+def options(description: str | None, repeats: int) -> argparse.Namespace:
+    """The command line of a benchmark without options of its own."""
+    return parsed(parser(description, repeats))
 
 
 def interleaved(candidates: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
@@ -64,8 +75,8 @@ def timed(task: Callable[[], Any]) -> Callable[[], float]:
     return run
 
 
-def report(name: str, rows: list[Row], given: argparse.Namespace) -> None:
-    """Print the rows and write `<name>-<version>-<cores>cores.json`."""
+def report(name: str, rows: list[Row], given: argparse.Namespace, machine: str = "") -> None:
+    """Print the rows and write `<name>-<version>-<machine>.json`, the machine being its cores unless it is named."""
     table = Table("", *rows[0].seconds, "ratio", "limit", title=f"{name}, {given.threads} threads")
     results = []
     for row in rows:
@@ -75,12 +86,17 @@ def report(name: str, rows: list[Row], given: argparse.Namespace) -> None:
         table.add_row(row.name, *times, f"{ours / theirs:.2f}", limit)
         results.append({"name": row.name, "seconds": row.seconds, "ratio": ours / theirs, "limit": row.limit})
     Console().print(table)
-    given.out.mkdir(parents=True, exist_ok=True)
+    write(name, {"threads": given.threads, "repeats": given.repeats, "rows": results}, given.out, machine)
+
+
+def write(name: str, content: Mapping[str, Any], folder: Path, machine: str = "") -> None:
+    """Write results as `<name>-<version>-<machine>.json`, with the versions they belong to."""
+    folder.mkdir(parents=True, exist_ok=True)
     cores = os.cpu_count()
-    content = {
+    versions = {
         "regcascade": __version__, "torch": torch.__version__, "monai": monai.__version__,
         "python": platform.python_version(), "machine": platform.machine(), "cores": cores,
-        "threads": given.threads, "repeats": given.repeats, "rows": results,
     }  # fmt: skip
-    path = given.out / f"{name}-{__version__}-{cores}cores.json"
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path = folder / f"{name}-{__version__}-{machine or f'{cores}cores'}.json"
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(versions | dict(content), indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What the framework costs: a VoxelMorph training step at 64^3 through Lightning against a bare PyTorch loop.
+"""What the framework costs: a training step at 64^3 through Lightning against a bare PyTorch loop.
 
 Both have the identical network, warp, loss, optimiser and images; `limit` bounds their ratio. MONAI's VoxelMorph with
-its own Warp stands beside them for information: `python benchmarks/training_step.py`.
+its own Warp stands beside them for information: `python benchmarks/training_step.py --models voxelmorph vtn`.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import lightning as L
 import torch
-from comparison import Row, options, report
+from comparison import Row, parsed, parser, report
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from monai.networks.nets import VoxelMorph
 from torch import Tensor
@@ -29,7 +29,7 @@ from regcascade.report.loggers import MetricsFile
 from regcascade.spatial import warp
 from regcascade.types import Batch
 
-SIZE = (64, 64, 64)
+MODELS = ("voxelmorph", "vtn", "drnet", "pyramid")
 WARM_UP = 3
 LIMIT = 1.1
 LEARNING_RATE = 1e-4
@@ -39,13 +39,23 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # moving, fixed -> 
 
 def main() -> None:
     """Time every step of each, in turn."""
-    given = options(__doc__, repeats=40)
+    asked = parser(__doc__, repeats=40)
+    asked.add_argument("--models", nargs="+", default=MODELS, help="base networks")
+    asked.add_argument("--size", type=int, nargs=3, default=(64, 64, 64), metavar=("X", "Y", "Z"), help="sides")
+    given = parsed(asked)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    cases = PhantomData(size=SIZE, train=2, validation=2).cases
+    x, y, z = given.size
+    cases = PhantomData(size=(x, y, z), train=2, validation=2).cases
     pairs = [collate([(cases[0], cases[1])]), collate([(cases[1], cases[0])])]
     batches = [pairs[k % 2] for k in range(WARM_UP + given.repeats)]
-    network, theirs = build_net("voxelmorph"), VoxelMorph(integration_steps=0)
+    rows = [Row(f"{model}, CR, n=1, {x}x{y}x{z}, batch 1", _compared(model, batches), LIMIT) for model in given.models]
+    report("training_step", rows, given)
+
+
+def _compared(model: str, batches: list[Batch]) -> dict[str, float]:
+    """Median seconds a step of a base network with the framework and without, and of MONAI's."""
+    network, theirs = build_net(model), VoxelMorph(integration_steps=0)
 
     def bare(moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
         flow = network(moving, fixed)[0]
@@ -55,8 +65,7 @@ def main() -> None:
         "bare PyTorch": _training(network, bare, batches),
         "MONAI": _training(theirs, lambda moving, fixed: theirs(moving, fixed), batches),
     }
-    seconds = _times(RegistrationModule(build(), Objective(), Optimization(lr=LEARNING_RATE)), batches, others)
-    report("training_step", [Row("VoxelMorph, CR, n=1, 64^3, batch 1", seconds, LIMIT)], given)
+    return _times(RegistrationModule(build(model), Objective(), Optimization(lr=LEARNING_RATE)), batches, others)
 
 
 class TakeTurns(Callback):

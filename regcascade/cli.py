@@ -3,11 +3,23 @@
 import argparse
 from collections.abc import Sequence
 
-from regcascade.commands import apply, compare, figures, import_, invert, model, prepare, register, report, table
+from regcascade.commands import (
+    apply,
+    compare,
+    figures,
+    import_,
+    invert,
+    model,
+    prepare,
+    profile,
+    register,
+    report,
+    table,
+)
 from regcascade.entry import clear_errors
 from regcascade.version import __version__
 
-COMMANDS = (model, prepare, register, apply, invert, import_, compare, table, figures, report)
+COMMANDS = (model, profile, prepare, register, apply, invert, import_, compare, table, figures, report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

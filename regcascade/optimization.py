@@ -9,6 +9,7 @@ import torch
 from regcascade.registry import check_choice
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers kept for each weight
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from regcascade.cascades import CASCADES, build
 from regcascade.data import DATA_SETS, build_data
 from regcascade.data.augmentation import AUGMENTATIONS
+from regcascade.execution import Execution, split_trainer
 from regcascade.losses import Objective
 from regcascade.nets import NETS
 from regcascade.nets.affine import AffineNetwork
@@ -50,7 +51,7 @@ def test_every_choice_composes_and_its_model_builds(choice):
         build(config["model"], config["cascade"], config["n"], affine, (16, 16, 16))
     Objective(**config["loss"]).check_levels(CASCADES.get(config["cascade"]["name"]).levels)
     Optimization(**config["optimizer"])
-    assert set(config["trainer"]) <= set(inspect.signature(L.Trainer).parameters)
+    assert set(split_trainer(config["trainer"])[1]) <= set(inspect.signature(L.Trainer).parameters)
     for made in [*config["logger"].values(), *config["callbacks"].values()]:
         options = {key for key in made if not key.startswith("_")}
         assert options <= set(inspect.signature(get_object(made["_target_"])).parameters)
@@ -85,6 +86,11 @@ def test_loss_configs_list_the_keys_of_the_objective_and_rcn_its_defaults():
 @pytest.mark.parametrize("name", ["adam", "deep", "rcn", "mil"])
 def test_optimizer_configs_list_the_keys_of_the_signature(name):
     assert composed(f"optimizer={name}")["optimizer"].keys() == defaults(Optimization).keys()
+
+
+def test_the_trainer_config_lists_the_defaults_of_our_own_options():
+    assert split_trainer(composed()["trainer"])[0] == Execution()
+    assert defaults(Execution).items() <= composed()["trainer"].items()
 
 
 def test_affine_configs_list_the_options_of_the_network():

@@ -103,7 +103,7 @@ def test_one_by_one_recomputes_only_the_stage_that_learns(done):
     cascade = made("voxelmorph", "one_by_one", affine="learned", size=SIZE)
     cascade.on_progress(done)
     assert_the_same(cascade)
-    calls = {k: 0 for k in range(2)}
+    calls = dict.fromkeys(range(2), 0)
     for k, net in enumerate(cascade.nets):
         net.register_forward_pre_hook(lambda _, inputs, k=k: calls.update({k: calls[k] + 1}))
     trained_once(cascade, "stage")
