@@ -33,7 +33,7 @@ from regcascade.report.loggers import close_loggers
 from regcascade.report.tables import measure_tables, model_table
 from regcascade.runs import check_devices, config_of_resumed, differences, owner, register_resolvers, to_resume
 from regcascade.saving import WholeCheckpoints
-from regcascade.sweeps import run_job
+from regcascade.sweeps import check_direction, run_job
 
 DESCRIBED = ("model", "cascade", "n", "affine", "size", "preprocessing", "data", "loss")  # what is told on resuming
 SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # of the Trainer
@@ -66,6 +66,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     check_options("train", {"seed": options["seed"], "r": options["r"], "repeat": options["repeat"]}, _run_options)
     L.seed_everything(options["seed"], workers=True, verbose=False)
     data = build_data(options["data"])
+    check_direction(data.has_labels)
     module = build_module(options, data, fresh=resumed is None)
     checkpoint = None if resumed is None else read(resumed)
     if checkpoint is not None:

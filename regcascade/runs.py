@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from regcascade.launch import from_first_rank, launched
-from regcascade.report.sweeps import swept_by
+from regcascade.report.sweeps import shown_value, swept_by
 
 LONGEST_FOLDER_NAME = 150
 IN_CHECKPOINT = ("optimizer.name", "optimizer.lr", "optimizer.weight_decay", "optimizer.head_lr")
@@ -55,8 +55,8 @@ def job_folder(number: int, overrides: str, sweep: str = "") -> str:
     Of the overrides only those that the sweep varies, where its folder tells which these are.
     """
     if sweep and HydraConfig.initialized() and (keys := swept_by(Path(sweep))):
-        given = HydraConfig.get().overrides.task
-        overrides = "_".join(one for one in given if one.lstrip("+").split("=", 1)[0] in keys)
+        given = [one.lstrip("+").partition("=") for one in HydraConfig.get().overrides.task]
+        overrides = "_".join(f"{key}={shown_value(value)}" for key, _, value in given if key in keys)
     name = re.sub(r"[^\w.+]+", "-", f"{number}_{overrides}").strip("-_")
     return name[:LONGEST_FOLDER_NAME]
 

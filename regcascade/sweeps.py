@@ -88,6 +88,16 @@ def run_job(
     return objective if objective is not None and math.isfinite(objective) else None
 
 
+def check_direction(has_labels: bool) -> None:
+    """Refuse a search for the worst: the objective is the Dice where there are labels, and the loss where not."""
+    if not in_sweep() or not (direction := HydraConfig.get().sweeper.get("direction")):
+        return
+    given, right = getattr(direction, "name", str(direction)), "maximize" if has_labels else "minimize"
+    if given != right:
+        objective = "the validation Dice" if has_labels else "the validation loss, as nothing is labelled"
+        raise ValueError(f"hydra.sweeper.direction={given}: the objective is {objective}; set it to {right}.")
+
+
 def finish_sweep(console: Console) -> bool:
     """Tell what became of the sweep that this process has run, if it has: the ranking, and what has no results.
 

@@ -38,6 +38,7 @@ def log_evaluation(
     step: int,
 ) -> None:
     """Hand the evaluation of a run to its loggers that take pictures: means, charts, its worst and its best pair.
+    W&B gets the table of pairs too.
 
     The names there begin with `evaluation/`; the files are `<folder>/figures/<name>.png`. Where no logger takes
     pictures, nothing is drawn.
@@ -57,6 +58,8 @@ def log_evaluation(
     means = {f"{PREFIX}/{name}": of["mean"] for name, of in summarise(table).items() if of["mean"] is not None}
     for logger in takers:
         logger.log_metrics(means, step)
+        if isinstance(logger, WandbLogger):
+            logger.log_table(f"{PREFIX}/pairs", dataframe=table, step=step)
     for name, figure in _figures(folder, table.set_index(["fixed", "moving"]), data, checkpoint, options):
         path = write_figure(figure, folder / FIGURES / f"{name}.png")
         for logger in takers:

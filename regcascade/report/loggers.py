@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from regcascade.files import written_whole
+from regcascade.report.dashboard import JOB_TYPE, group_of, run_name
 
 METRICS_FILE = "metrics.csv"
 FIRST_COLUMNS = ("step", "epoch")
@@ -160,9 +161,9 @@ def wandb_logger(
     Args:
         save_dir: the run folder.
         project: W&B's project.
-        name: what the run is called there; by default as its folder.
-        group: runs to show together, such as a sweep's.
-        tags: words to find the run by.
+        name: what the run is called there; by default by its overrides, see `dashboard.run_name`.
+        group: runs to show together; by default those of its sweep.
+        tags: words to find the run by, beside its model, cascade and n.
         entity: the user or team it belongs to.
         id: of the W&B run; by default a new one, or that of the run resumed.
 
@@ -175,14 +176,16 @@ def wandb_logger(
         raise ValueError("logger=wandb needs the package wandb: pip install 'regcascade[wandb]'.") from error
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    previous = _previous_wandb_id(folder)
     return WandbLogger(
         save_dir=folder,
         project=project,
-        name=name or "/".join(folder.resolve().parts[-2:]),
-        group=group,
+        name=name or (None if previous else run_name(folder)),  # a resumed run keeps its name
+        group=group or group_of(folder),
+        job_type=JOB_TYPE,
         tags=tags,
         entity=entity,
-        id=id or _previous_wandb_id(folder),
+        id=id or previous,
         mode=wandb_mode(),
     )
 
