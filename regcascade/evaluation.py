@@ -18,7 +18,17 @@ from regcascade.attempts import attempt, flaw, with_stages
 from regcascade.cascades import Cascade
 from regcascade.checkpoint import file_hash
 from regcascade.data import RegistrationData
-from regcascade.evaluation_tables import FAILED, PAIRS, SET, STAGES, begin, gather_rows, growing_table, read_pairs
+from regcascade.evaluation_tables import (
+    FAILED,
+    PAIRS,
+    SET,
+    STAGES,
+    begin,
+    gather_rows,
+    growing_table,
+    pairs_done,
+    read_pairs,
+)
 from regcascade.files import git_state, written_whole
 from regcascade.learn2reg_measures import learn2reg_measures
 from regcascade.methods import Method
@@ -160,8 +170,7 @@ def evaluate_to_folder(
             (folder / SUMMARY).unlink(missing_ok=True)  # of another evaluation
         begin(folder, tables, data.validation_pairs, resume)
     share.wait()
-    rows = read_pairs(folder)
-    done = set(zip(rows["fixed"], rows["moving"], strict=True))
+    done = pairs_done(folder)
     growing = {name: growing_table(folder / name, share) for name in tables}
     share.wait()  # so that all have seen the same rows before there are more
     loader = _remaining(data, done, share)

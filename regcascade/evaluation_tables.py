@@ -20,6 +20,12 @@ def read_pairs(folder: Path) -> pd.DataFrame:
     return read_table(folder / PAIRS, ["fixed", "moving", SET, FAILED])
 
 
+def pairs_done(folder: Path) -> set[NamePair]:
+    """The pairs whose rows are in `pairs.csv` of a folder."""
+    rows = read_pairs(folder)
+    return set(zip(rows["fixed"], rows["moving"], strict=True))
+
+
 def begin(folder: Path, tables: Sequence[str], pairs: Sequence[NamePair], resume: bool) -> None:
     """Make the tables of a folder ready to grow: empty, or with all that was finished before.
 
@@ -49,8 +55,7 @@ def gather_rows(folder: Path, tables: Sequence[str], pairs: Sequence[NamePair]) 
     gather(folder / PAIRS, lambda row: None if (place := number(row)) is None else (place,))
     if STAGES not in tables:
         return
-    rows = read_pairs(folder)
-    done = {order[pair] for pair in zip(rows["fixed"], rows["moving"], strict=True)}
+    done = {order[pair] for pair in pairs_done(folder)}
 
     def place_of_step(row: Mapping[str, str]) -> tuple[int, ...] | None:
         place = number(row)

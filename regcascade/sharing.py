@@ -11,7 +11,8 @@ import torch.distributed
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 
-LAUNCHED_BY = {"WORLD_SIZE": "torchrun", "SLURM_STEP_NUM_TASKS": "srun"}  # which say so in the environment
+# Variables that torchrun and srun set, and those in which they then say how many processes they have started.
+LAUNCHERS = {"TORCHELASTIC_RUN_ID": "WORLD_SIZE", "SLURM_STEP_ID": "SLURM_STEP_NUM_TASKS"}
 _LONG = timedelta(days=30)  # that a process waits for the last pair of the others
 
 
@@ -77,8 +78,8 @@ def devices_of(accelerator: str, devices: Any, num_nodes: int) -> Fabric:
 
 def launched(environment: Mapping[str, str]) -> int:
     """How many processes torchrun or srun says it has started; 1 where neither has."""
-    said = [environment.get(name, "1") for name in LAUNCHED_BY]
-    return max(int(count) if count.isdigit() else 1 for count in said)
+    said = [environment.get(count, "1") for mark, count in LAUNCHERS.items() if mark in environment]
+    return max([1, *(int(count) for count in said if count.isdigit())])
 
 
 @contextlib.contextmanager

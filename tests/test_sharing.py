@@ -1,0 +1,78 @@
+"""What launchers say of their processes, and the share of each."""
+
+import os
+import threading
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+
+from regcascade.data import build_data
+from regcascade.evaluation import evaluate_to_folder
+from regcascade.methods import build_method
+from regcascade.sharing import ALONE, Share, devices_of, launched, together
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({}, 1),
+        ({"WORLD_SIZE": "4"}, 1),  # which some clusters set for everything
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"}, 4),
+        ({"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"}, 8),
+        ({"SLURM_STEP_ID": "4294967291"}, 1),  # a batch script, without srun
+    ],
+)
+def test_launchers_say_how_many_processes_there_are(environment, count):
+    assert launched(environment) == count
+
+
+def test_one_device_is_one_process_without_a_group():
+    fabric = devices_of("cpu", 1, 1)
+    with together(fabric) as share:
+        assert share == ALONE
+        share.wait()
+        share.check_parent()
+
+
+@pytest.mark.parametrize(("devices", "said"), [(0, "devices=0"), ("many", "devices=many")])
+def test_devices_that_cannot_be_are_told(devices, said):
+    with pytest.raises(ValueError, match=said):
+        devices_of("cpu", devices, 1)
+
+
+def test_a_process_ends_with_the_one_that_started_it():
+    Share(1, 2, os.getppid()).check_parent()
+    with pytest.raises(SystemExit, match="was ended"):
+        Share(1, 2, os.getppid() + 1).check_parent()
+
+
+@dataclass(frozen=True)
+class Thread(Share):
+    """A thread in place of a process."""
+
+    barrier: threading.Barrier | None = None
+
+    def wait(self):
+        assert self.barrier is not None
+        self.barrier.wait(timeout=300)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_shared_or_not_the_tables_are_the_same(count, tmp_path):
+    data = build_data({"name": "phantom", "size": [16, 16, 16], "train": 2, "validation": 3, "validation_pairs": 5})
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    for folder in (alone, shared):
+        folder.mkdir()
+    method = build_method("identity")
+    evaluate_to_folder(method, data, alone, None)
+    barrier = threading.Barrier(count)
+    given = [(method, data, shared, None, None, "cpu", False, Thread(k, count, None, barrier)) for k in range(count)]
+    threads = [threading.Thread(target=evaluate_to_folder, args=args) for args in given]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tables = [pd.read_csv(folder / "pairs.csv").drop(columns="seconds") for folder in (alone, shared)]
+    pd.testing.assert_frame_equal(*tables)
+    assert sorted(path.name for path in shared.iterdir()) == ["pairs.csv", "summary.json"]
