@@ -1,8 +1,9 @@
 """`regcascade prepare`: raw scans made ready."""
 
 import argparse
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from regcascade.data.raw import Source
 from regcascade.data.rcn_files import is_manifest
 from regcascade.data.rcn_sources import h5_sources
 from regcascade.data.recipes import RECIPES
+from regcascade.data.set_lists import SetList, read_set_list
 from regcascade.data.sources import COLUMNS, find, read_table
-from regcascade.prepare import FAILED, prepare
+from regcascade.prepare import DONE, FAILED, KEPT, prepare
 from regcascade.report.contact_sheet import write_contact_sheets
 from regcascade.report.tables import outcome_table
 
 BESIDE = ("labels", "masks", "points")  # options of files that belong to --images
-H5_ONLY = ("subset", "adjacent", "spacing", "axes")
+H5_ONLY = ("subset", "scans", "adjacent", "spacing", "axes")
 
 
 def add(commands: Commands) -> None:
@@ -46,7 +48,13 @@ def add(commands: Commands) -> None:
     )
     prepare.add_argument("--out", type=Path, required=True, help="the folder to write")
     prepare.add_argument(
-        "--recipe", default="generic", help=f"one of {', '.join(RECIPES.names())}, or a YAML file with its options"
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="take what follows from the list of a public set, such as data/lists/sliver.yaml; what is given here wins",
+    )
+    prepare.add_argument(
+        "--recipe", help=f"one of {', '.join(RECIPES.names())}, or a YAML file with its options; generic by default"
     )
     prepare.add_argument(
         "--set",
@@ -76,6 +84,7 @@ def add(commands: Commands) -> None:
 
 def _add_h5(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--subset", nargs="+", default=[], metavar="NAME", help="the subsets of the JSON to prepare")
+    group.add_argument("--scans", metavar="PATTERN", help="only scans whose names in the JSON match: 'youyi/*'")
     group.add_argument(
         "--adjacent", action="store_true", help="scans that follow each other, two by two, are of one group: LSPIG's"
     )
@@ -86,13 +95,16 @@ def _add_h5(group: argparse._ArgumentGroup) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    listed = None if options.list is None else read_set_list(options.list)
+    if listed is not None:
+        _take(options, listed)
     sources, label_names = _sources(options)
     label_names = {**label_names, **dict(map(_label_name, options.label_names))}
     excluded = []
     if options.exclude is not None:
         lines = options.exclude.read_text(encoding="utf-8").splitlines()
         excluded = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    recipe = recipe_of(options.recipe, options.options)
+    recipe = recipe_of(options.recipe or "generic", options.options)
     try:
         outcomes = prepare(
             sources,
@@ -113,9 +125,30 @@ def _prepare(options: argparse.Namespace) -> None:
     console = Console()
     console.print(outcome_table(outcomes))
     console.print(f"Prepared: {options.out}. Look over {', '.join(sheet.name for sheet in sheets) or 'nothing'}.")
-    failed = [outcome.name for outcome in outcomes if outcome.outcome == FAILED]
-    if failed:
+    ready = sum(outcome.outcome in (DONE, KEPT) for outcome in outcomes)
+    if listed is not None and listed.cases not in (None, ready):
+        console.print(f"{ready} scans are ready, and the papers use {listed.cases} of {listed.title}.")
+    if any(outcome.outcome == FAILED for outcome in outcomes):
         raise SystemExit(1)
+
+
+def _take(options: argparse.Namespace, listed: SetList) -> None:
+    """Fill in what the command line leaves open from the list of a set."""
+    form = "rcn_h5" if is_manifest(options.source) else "raw"
+    given: Mapping[str, Any] | None = getattr(listed, form)
+    if given is None:
+        forms = "the first paper's HDF5 files by their JSON" if form == "raw" else "raw scans"
+        raise ValueError(f"{options.list} tells how to prepare {forms}, which {options.source} is not.")
+    own_recipe = options.recipe is not None
+    for key, value in given.items():
+        if key == "set" and own_recipe:
+            continue  # options of another recipe
+        if key == "set":
+            options.options = [f"{name}={json.dumps(one)}" for name, one in value.items()] + options.options
+        elif key == "label_names":
+            options.label_names = [f"{number}={name}" for number, name in value.items()] + options.label_names
+        elif not getattr(options, key):
+            setattr(options, key, value)
 
 
 def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]:
@@ -126,7 +159,9 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]
         for key in set(given) - set(H5_ONLY):
             raise ValueError(f"--{key} is for a folder of scans; {root} lists what its HDF5 files hold.")
         spacing = check_spacing("--spacing", options.spacing or (1.0, 1.0, 1.0))
-        return h5_sources(root, options.subset, spacing, options.axes or "RAS", adjacent=options.adjacent)
+        return h5_sources(
+            root, options.subset, options.scans, spacing, options.axes or "RAS", adjacent=options.adjacent
+        )
     for key in given:
         if key in H5_ONLY:
             raise ValueError(f"--{key} is for the JSON of the first paper's HDF5 files, which {root} is not.")

@@ -1,15 +1,14 @@
 """Cases kept in memory, whole or rounded where memory is short."""
 
 import math
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from regcascade.data.case import Case
+from regcascade.data.memory import available_memory
 from regcascade.registry import check_choice
 
 AUTO, NONE = "auto", "none"
@@ -52,7 +51,8 @@ def chosen_store(cache: bool | str, cases: int, size: Sequence[int]) -> str:
     """How to keep images: what is asked for, or by `auto` the first of float32, float16 and `none` that fits.
 
     Images and labels (2 bytes a voxel) of all cases fit if they take no more than half of the memory that is
-    available now. A line says so where they do not fit as float32.
+    available now (`available_memory`: of the machine, its container and its SLURM job). A line says so where they do
+    not fit as float32.
 
     Args:
         cache: `auto`, `float32`, `float16`, `uint8` or `none`; true is `auto`, false `none`.
@@ -78,19 +78,6 @@ def chosen_store(cache: bool | str, cases: int, size: Sequence[int]) -> str:
             f"{done}. data.cache=uint8 takes {cases * math.prod(size) * 3 / GIB:.1f} GiB."
         )
     return chosen
-
-
-def available_memory() -> float:
-    """Bytes that programs can still take, caches of files not counted; of all memory where that is not known."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):  # a system that does not say
-        return math.inf
 
 
 def _rounded(case: Case, store: str) -> partial[Case]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ class H5Source(Source):
 def h5_sources(
     path: Path,
     subsets: Sequence[str] = (),
+    scans: str | None = None,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     axes: str = "RAS",
     *,
@@ -80,7 +82,8 @@ def h5_sources(
 
     Args:
         path: the JSON.
-        subsets: of it; it must have no more than one where none is named.
+        subsets: of it; it must have no more than one where neither these nor `scans` are given.
+        scans: of these only those whose names in the JSON match this pattern, such as `youyi/*`.
         spacing: mm per voxel along each array axis.
         axes: where the array axes lead.
         adjacent: the first scan of a subset and its second are a group, the third and the fourth, and so on, as
@@ -96,18 +99,20 @@ def h5_sources(
     if unknown:
         hint = did_you_mean(unknown[0], manifest.subsets)
         raise ValueError(f"--subset {unknown[0]}: {path} has no such subset. It has: {listed}.{hint}")
-    if not subsets and len(chosen) > 1:
+    if not (subsets or scans) and len(chosen) > 1:
         raise ValueError(f"{path} lists several subsets: name those to prepare by --subset. It has: {listed}.")
-    scans = {
+    groups = {
         scan: f"{subset}_{number // 2 + 1}" if adjacent else None
         for subset in chosen
         for number, scan in enumerate(manifest.subsets[subset])
+        if fnmatchcase(scan, scans or "*")
     }
-    if not scans:
-        raise ValueError(f"--subset {' '.join(chosen)}: {path} lists no scan there. It has: {listed}.")
+    if not groups:
+        which = f"--scans {scans}" if scans else f"--subset {' '.join(chosen)}"
+        raise ValueError(f"{which}: {path} lists no such scan in these subsets: {listed}.")
     axes = check_axes("--axes", axes)
-    sources = [_source(manifest, scan, group, spacing, axes) for scan, group in scans.items()]
-    return told_apart(_named_apart(sources, list(scans)), path), manifest.label_names
+    sources = [_source(manifest, scan, group, spacing, axes) for scan, group in groups.items()]
+    return told_apart(_named_apart(sources, list(groups)), path), manifest.label_names
 
 
 def _source(

@@ -29,6 +29,7 @@ from regcascade.registry import Registry, Spec, check_choice
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 CROPS = ("threshold", "labels", "none")
 MASKS = ("none", "file", "labels")
+CENTRES = ("mask", "image")
 ROUNDING = 1e-5  # of the directions in headers
 
 
@@ -221,22 +222,27 @@ class Liver(Recipe):
 @RECIPES.register("brain")
 @dataclass(frozen=True, kw_only=True)
 class Brain(Recipe):
-    """A skull-stripped head: resampled to 1 mm, scaled robustly within the mask, 0 outside, cut or padded around it.
+    """A skull-stripped head: resampled to 1 mm, scaled robustly within the mask, 0 outside, cut or padded to `size`.
 
     Attributes:
         mask: where the brain is: `file`, a mask file; `labels`, wherever a label is; `none`, everywhere above the
             darkest, for scans that are stripped already.
         spacing: mm per voxel along each axis.
-        percentiles: (low, high) of the intensities within the mask, which become 0 and 1.
+        centre: what is cut or padded around: the box of the `mask`, as the papers crop around the brain, or the
+            `image`, which leaves scans that are aligned already where they are.
+        percentiles: (low, high) of the intensities within the mask, which become 0 and 1; (0, 100) is nearly a division
+            by the maximum.
     """
 
     mask: str = "none"
+    centre: str = "mask"
     spacing: Sequence[float | int] = (1.0, 1.0, 1.0)
     percentiles: Sequence[float | int] = (0.5, 99.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mask", self.mask, MASKS)
+        check_choice("centre", self.centre, CENTRES)
         steps = Steps(self.size, "crop_pad", 0.0, "percentiles", self.percentiles, (1.0, 0.0))
         object.__setattr__(self, "percentiles", steps.percentiles)
         object.__setattr__(self, "spacing", check_spacing("spacing", self.spacing))
@@ -244,7 +250,7 @@ class Brain(Recipe):
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
     ) -> tuple[MetaTensor, MetaTensor | None]:
-        """The spacing, the mask, the intensities within it, the size around it."""
+        """The spacing, the mask, the intensities within it, the size around the centre."""
         inside = _spaced(self._inside(scan, labels, mask), self.spacing, "nearest") > 0
         if not inside.any():
             raise ValueError(f"the mask of the brain is empty (mask={self.mask}); mend it, or leave the scan out.")
@@ -256,7 +262,9 @@ class Brain(Recipe):
             )
         image = ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan)
         image = MaskIntensity(inside)(image)
-        start, stop = (np.array(corner) for corner in generate_spatial_bounding_box(inside))
+        start, stop = np.zeros(3, dtype=int), np.array(inside.shape[1:])
+        if self.centre == "mask":
+            start, stop = (np.array(corner) for corner in generate_spatial_bounding_box(inside))
         start = (start + stop) // 2 - np.array(self.size) // 2
         around = CropForeground(mode="constant", value=0.0)
         image = around.crop_pad(image, start, start + self.size)

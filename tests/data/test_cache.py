@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regcascade.data import cache as cache_module
-from regcascade.data.cache import Cache, available_memory, chosen_store
+from regcascade.data.cache import Cache, chosen_store
 from regcascade.data.case import Case
 
 SIZE = (10, 10, 10)
@@ -56,7 +56,3 @@ def test_what_is_asked_for_is_taken_and_nothing_else_known(capsys):
     assert not capsys.readouterr().err
     with pytest.raises(ValueError, match=r"data\.cache=float64 is not valid\. Known: auto, float32"):
         chosen_store("float64", 1, SIZE)
-
-
-def test_available_memory_is_bytes():
-    assert 2**26 < available_memory() < 2**50 or available_memory() == math.inf

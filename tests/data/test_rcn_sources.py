@@ -38,7 +38,7 @@ def test_prepared_cases_are_those_that_rcn_h5_reads(tmp_path):
 
 def test_label_values_and_landmarks_follow_the_frame_that_is_said(tmp_path):
     """LSA: the first axis leads to the left, the second up, the third to the front."""
-    sources, names = h5_sources(brain_json(tmp_path), ["val"], (2.0, 1.0, 3.0), "LSA")
+    sources, names = h5_sources(brain_json(tmp_path), ["val"], None, (2.0, 1.0, 3.0), "LSA")
     assert names == {21: "gyrus", 182: "182"}
     with h5py.File(sources[0].image, "a") as file:
         file["S01/point"] = np.array([[2, 4, 5], [-1, 0, 0]])
@@ -129,6 +129,7 @@ def test_the_search_for_a_liver_refuses_what_is_windowed_already(tmp_path):
     [
         ([], "lists several subsets: name those to prepare by --subset. It has: msd-train (3), bfh-train (2)"),
         (["--subset", "sliver"], "--subset sliver: {} has no such subset. It has: msd-train (3)"),
+        (["--scans", "bfh/*"], "--scans bfh/*: {} lists no such scan in these subsets: msd-train (3)"),
         (["--subset", "sliver-val", "--axes", "RAR"], "--axes=RAR is not valid"),
         (["--subset", "sliver-val", "--spacing", "1", "0", "1"], "--spacing=[1.0, 0.0, 1.0] is not valid"),
         (["--subset", "sliver-val", "--labels", "*"], "--labels is for a folder of scans"),

@@ -253,6 +253,24 @@ def test_brain_scales_what_the_mask_leaves_and_centres_it():
     np.testing.assert_allclose(np.sort(image[0][inside]), np.sort(np.clip((raw - low) / (high - low), 0, 1)), atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [[30, 28, 44], [21, 40, 32], [24, 24, 48]])
+def test_brain_centred_on_the_image_leaves_aligned_scans_aligned(size):
+    """Two brains of one grid stay where they are, whatever their masks; else each moves by its own."""
+    scan, mask = brain_scene()
+    smaller = mask.clone()
+    smaller[0, : int(mask[0].nonzero()[:, 0].float().mean())] = 0
+    for centre, stays in (("image", True), ("mask", False)):
+        recipe = build_recipe({"name": "brain", "mask": "file", "centre": centre, "size": size})
+        affines = [np.asarray(recipe(scan, None, inside)[0].affine) for inside in (mask, smaller)]
+        assert np.allclose(*affines) == stays
+    image, labels = build_recipe({"name": "brain", "mask": "file", "centre": "image", "size": list(scan.shape[1:])})(
+        scan, mask, mask
+    )
+    turned = build_recipe({"name": "generic", "size": list(scan.shape[1:])})(scan, mask)
+    np.testing.assert_allclose(image.affine, turned[0].affine)
+    assert torch.equal(labels.as_tensor(), turned[1].as_tensor())
+
+
 def test_brain_takes_a_stripped_scan_without_a_mask():
     scan, mask = brain_scene()
     stripped = scan * mask
@@ -283,6 +301,7 @@ def test_brain_takes_a_stripped_scan_without_a_mask():
         ("liver", "margin", -0.1),
         ("liver", "window", [290]),
         ("brain", "mask", "skull"),
+        ("brain", "centre", "brain"),
         ("brain", "percentiles", [0, 101]),
         ("brain", "spacing", ["a", 1, 1]),
     ],
