@@ -1,12 +1,14 @@
 """What launchers say of their processes, what all of them must agree on, and devices that are not there."""
 
 import os
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from forked import forked, free_port
 
-from regcascade import launch
+from regcascade import launch, ranks
 from regcascade.failures import explained
 from regcascade.launch import DDP, Launch, devices_in_all, from_first_rank, launched, placed
 from regcascade.runs import run_folder
@@ -46,27 +48,23 @@ def test_what_started_the_processes(monkeypatch, variables, expected):
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_all_ranks_have_the_run_folder_of_the_first(monkeypatch, tmp_path, by_hand):
+def test_all_ranks_have_the_run_folder_of_the_first_and_then_one_process_group(monkeypatch, tmp_path, by_hand):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(free_port()))
 
     def rank(number: int) -> None:
-        launch._store.cache_clear()
         os.environ |= {"NODE_RANK": str(number)} if by_hand else {**TORCHRUN, "RANK": str(number), "WORLD_SIZE": "2"}
         folder = run_folder(str(tmp_path / f"of_{number}"), None)
-        (tmp_path / f"rank_{number}").write_text(folder)
-        process_store.append(launch._store(number == 0))
-        if number == 0:
-            other.join()
+        torch.distributed.init_process_group("gloo", rank=number, world_size=2)  # on the same port
+        (tmp_path / f"rank_{number}").write_text(f"{folder} {ranks.gathered(number)}")
+        torch.distributed.destroy_process_group()
 
-    process_store: list = []
-    other = forked(rank, 1)
-    rank(0)
-    for name in ("NODE_RANK", *TORCHRUN):
-        os.environ.pop(name, None)
-    folders = {(tmp_path / f"rank_{number}").read_text() for number in (0, 1)}
-    assert len(folders) == 1
-    assert str(tmp_path / "of_0") in folders.pop()
+    for process in [forked(rank, 0), forked(rank, 1)]:
+        process.join()
+        assert process.exitcode == 0
+    said = {(tmp_path / f"rank_{number}").read_text() for number in (0, 1)}
+    assert len(said) == 1
+    assert str(tmp_path / "of_0") in said.pop().removesuffix(" [0, 1]")
 
 
 def test_without_a_launcher_there_is_nobody_to_ask():
@@ -121,6 +119,26 @@ def test_submitit_tasks_are_made_known_to_lightning(monkeypatch):
         monkeypatch.delenv(name)
     assert options["devices"] == 2
     assert added.items() >= {"LOCAL_RANK": "1", "NODE_RANK": "0", "MASTER_PORT": "20077"}.items()
+
+
+def test_a_rank_ends_with_the_process_that_started_it(tmp_path):
+    said = tmp_path / "pid"
+
+    def wait() -> None:
+        launch.follow_parent()
+        said.write_text(str(os.getpid()))
+        time.sleep(60)
+
+    starter = forked(lambda: forked(wait).join())
+    while not (said.is_file() and said.read_text()):
+        time.sleep(0.02)
+    starter.kill()
+    starter.join()
+    status = Path(f"/proc/{said.read_text()}/stat")
+    end = time.monotonic() + 30
+    while status.is_file() and status.read_text().split()[2] != "Z" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert time.monotonic() < end
 
 
 @pytest.mark.parametrize(
