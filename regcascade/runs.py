@@ -33,7 +33,7 @@ def run_folder(runs: str, ckpt_path: str | None) -> str:
 
 
 def _for_first_rank(own: str, other: str | None) -> str | None:
-    return own if rank_zero_only.rank == 0 else other
+    return own if rank_zero_only.rank == 0 else other  # type: ignore[attr-defined]
 
 
 def _run_folder(runs: str, ckpt_path: str | None) -> str:

@@ -173,7 +173,9 @@ class RegistrationData(LightningDataModule):
         names = [name for pair in self.validation_pairs for name in pair]
         pairs = ListedPairs(self.cases, self.validation_pairs)
         ranks, rank = self._ranks()
-        sampler = DistributedSampler(pairs, ranks, rank, shuffle=False) if ranks > 1 else None
+        sampler: DistributedSampler[CasePair] | None = None
+        if ranks > 1:
+            sampler = DistributedSampler(pairs, ranks, rank, shuffle=False)
         return DataLoader(pairs, 1, sampler=sampler, **self._loading(names))
 
     def test_dataloader(self) -> DataLoader[CasePair]:
