@@ -2,8 +2,8 @@
 
 import math
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from regcascade.losses import Objective
 from regcascade.types import Size
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
+MARGIN = 1.2  # for what the way back of the gradients takes
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Prediction:
 
     def at(self, n: int) -> Footprint:
         """With n stages."""
-        return self.first.plus(self.added, n - 1)
+        return self.first.plus(self.added, float(n - 1))
 
     def largest_n(self, available: float) -> int:
         """How many stages fit into so many bytes; 0 if not even one does."""
@@ -99,28 +100,21 @@ class Step:
     moments: int = 2
 
     def footprint(self, n: int) -> Footprint:
-        """What it takes with n stages, in well under a second for most networks, whatever the size."""
-        # The training that follows must draw the numbers it would have drawn without.
-        with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True):
-            cascade = self.build(n).train()
-            cascade.recompute = self.recompute
-            learning = [parameter for parameter in cascade.parameters() if parameter.requires_grad]
-            live = LiveMemory()
-            handles = [parameter.register_post_accumulate_grad_hook(live.leave_out_gradient) for parameter in learning]
-            with live:
-                self.run(cascade)
-            for handle in handles:
-                handle.remove()
-        gradients = _bytes(learning)
-        weights = _bytes([*cascade.parameters(), *cascade.buffers()])
-        return Footprint(weights, gradients, self.moments * gradients, live.peak)
+        """What it takes with n stages, in about a second whatever the size."""
+        return self._counted(n, self.run)
+
+    def forward_footprint(self, n: int) -> Footprint:
+        """What it takes up to the loss, in half of the time; the gradients' way back adds a few hundredths."""
+        return self._counted(n, self.loss)
 
     def prediction(self) -> Prediction:
         """What it takes against n, from n = 1 and 3."""
-        return _line(self.footprint(1), self.footprint(3))
+        one = self.footprint(1)
+        added = self.footprint(3).plus(one, -1.0)
+        return Prediction(one, added.plus(added, -0.5))
 
-    def run(self, cascade: Cascade) -> None:
-        """Forward and backward of a cascade, where its weights are, on random images."""
+    def loss(self, cascade: Cascade) -> Tensor:
+        """The loss of a cascade, where its weights are, on random images."""
         device = next(cascade.parameters()).device
         moving, fixed = (torch.rand(self.batch, 1, *self.size, device=device) for _ in range(2))
         alignment = torch.eye(4, device=device).expand(self.batch, 4, 4)
@@ -128,32 +122,52 @@ class Step:
         with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             registration = cascade(moving, fixed, alignment=alignment)
             back = cascade(fixed, moving, alignment=alignment) if self.objective.both_ways else None
-            loss = self.objective(registration, fixed, reverse=back)["loss"]
-        del registration, back
-        loss.backward()
+            return self.objective(registration, fixed, reverse=back)["loss"]
+
+    def run(self, cascade: Cascade) -> None:
+        """The loss of a cascade and its gradient."""
+        self.loss(cascade).backward()
+
+    def _counted(self, n: int, task: Callable[[Cascade], Any]) -> Footprint:
+        # The training that follows must draw the numbers it would have drawn without.
+        with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True):
+            cascade = self.build(n).train()
+            cascade.recompute = self.recompute
+            learning = [parameter for parameter in cascade.parameters() if parameter.requires_grad]
+            weights = [*cascade.parameters(), *cascade.buffers()]
+            live = LiveMemory(weights)
+            handles = [parameter.register_post_accumulate_grad_hook(live.leave_out_gradient) for parameter in learning]
+            with live:
+                task(cascade)
+            for handle in handles:
+                handle.remove()
+        gradients = _bytes(learning)
+        return Footprint(_bytes(weights), gradients, self.moments * gradients, float(live.peak))
 
 
 class LiveMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make while they live, views and parameters left out.
+    """Counts the bytes of the tensors that operations make while they live; a view is no tensor of its own.
+
+    Args:
+        known: tensors that were there before and do not count.
 
     Attributes:
         now: bytes that live now.
         peak: the most that lived at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = 0
         self.peak = 0
-        self._sizes: dict[int, int] = {}
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and note what it makes."""
-        before = {tensor.untyped_storage()._cdata for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
         result = function(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
-                self._note(tensor, before)
+                self._note(tensor)
         return result
 
     def leave_out_gradient(self, parameter: Tensor) -> None:
@@ -161,10 +175,10 @@ class LiveMemory(TorchDispatchMode):
         if parameter.grad is not None:
             self._gone(parameter.grad.untyped_storage()._cdata)
 
-    def _note(self, tensor: Tensor, inputs: set[int]) -> None:
+    def _note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in inputs or key in self._sizes:
+        if key in self._sizes:
             return
         self._sizes[key] = storage.nbytes()
         self.now += storage.nbytes()
@@ -210,18 +224,15 @@ def shortage(step: Step, n: int, device: torch.device, alike: bool = True) -> st
 
 
 def _estimate(step: Step, n: int, enough: float, alike: bool) -> Footprint:
-    """The footprint with n stages, or the first one's n times over where that is no more than enough."""
-    if not alike or n <= 3:
+    """The footprint with n stages, or more than it where even that is no more than enough, which is told sooner."""
+    if not alike or n < 1:
         return step.footprint(n)
-    first = step.footprint(1)
-    several = first.plus(first, n - 1)  # more than it takes, as every further stage adds less than the first takes
-    return several if several.total <= enough else _line(first, step.footprint(3)).at(n)
+    first = replace(step, recompute="none").forward_footprint(1)
+    several = first.plus(first, MARGIN * n - 1)  # every further stage adds less than the first one takes
+    if several.total <= enough:
+        return several
+    return step.footprint(n) if n <= 2 else step.prediction().at(n)
 
 
-def _line(one: Footprint, three: Footprint) -> Prediction:
-    added = three.plus(one, -1)
-    return Prediction(one, added.plus(added, -0.5))
-
-
-def _bytes(tensors: list[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def _bytes(tensors: list[Tensor]) -> float:
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
