@@ -41,7 +41,7 @@ def stages_of(folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.Dat
 
 @in_print_style
 def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
-    """Dice, CC, folding and time after each step of a registration: a line of means, a band of the middle half of pairs.
+    """Dice, CC, folding and time after each step of a registration: means, and a band of the middle half of pairs.
 
     A step is a stage or its repeat, 0 is before registration. What no pair has (Dice, without labels) has no panel;
     pairs that lack a measure at a step are left out there.
@@ -58,16 +58,22 @@ def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
     rows = (len(shown) + 1) // 2
     figure = empty_figure(0.4 + 1.9 * rows, layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, min(len(shown), 2), sharex=True)).ravel()
+    ticks = _named_steps(list(stages.values()))
     for axes, column in zip(panels, shown, strict=False):
         for number, table in enumerate(stages.values()):
             if column in table:
                 _draw(axes, table, column, number)
         axes.set_ylabel(PANELS[column])
         axes.tick_params(labelbottom=True)
-        _name_steps(axes, list(stages.values()))
+        if ticks:
+            axes.set_xticks(list(ticks), list(ticks.values()))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels[len(shown) :]:
         axes.remove()
-    figure.supxlabel("step (stage, or stage:repeat); line: mean, band: the middle half of the pairs", fontsize="medium")
+    steps = "stage, or stage:repeat" if ticks else "step, 0 is before registration"
+    figure.supxlabel(f"{steps}; line: mean, band: the middle half of the pairs", fontsize="medium")
+    figure.align_ylabels()
     if len(stages) > 1:
         handles = [
             Line2D([], [], color=colour, marker=marker, markersize=5, label=shortened(name, 40))
@@ -85,15 +91,13 @@ def _draw(axes: Axes, table: pd.DataFrame, column: str, number: int) -> None:
     axes.plot(mean.index, mean, color=colour, marker=marker, markersize=5, linewidth=1.5)
 
 
-def _name_steps(axes: Axes, tables: Sequence[pd.DataFrame]) -> None:
-    """Ticks with the names of steps, where all runs call them the same and there is room; else their numbers."""
+def _named_steps(tables: Sequence[pd.DataFrame]) -> dict[int, str]:
+    """The names of steps, where all runs call them the same and there is room for them; else none."""
     names: dict[int, set[str]] = {}
     for table in tables:
         repeats = table["repeat"].max() > 1
         for step, stage, repeat in table[["step", "stage", "repeat"]].drop_duplicates().itertuples(index=False):
             name = f"{stage}:{repeat:.0f}" if repeats and stage.isdigit() else stage
             names.setdefault(int(step), set()).add(name)
-    if len(names) <= _MOST_NAMED and all(len(each) == 1 for each in names.values()):
-        axes.set_xticks(list(names), [next(iter(each)) for each in names.values()])
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    fit = len(names) <= _MOST_NAMED and all(len(each) == 1 for each in names.values())
+    return {step: each.pop() for step, each in names.items()} if fit else {}
