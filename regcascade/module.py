@@ -58,7 +58,6 @@ class RegistrationModule(L.LightningModule):
         self._validation_rows: list[dict[str, float]] = []
         self._validation_failures: list[str] = []
         self._time_done = 0.0
-        self._settled_step = 0
 
     def setup(self, stage: str) -> None:
         """Raise ValueError if the model or its objective needs what a scan of the data module lacks."""
@@ -87,13 +86,6 @@ class RegistrationModule(L.LightningModule):
         self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=len(batch["fixed"]))
         self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=len(batch["fixed"]))
         return terms["loss"]
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Note where the weights have last moved: from there a resumed training goes on."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, RegistrationData) and self.global_step > self._settled_step:
-            self._settled_step = self.global_step
-            data.settle()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Register the pairs of a batch and measure each before and after.

@@ -186,6 +186,7 @@ class RegistrationData(LightningDataModule):
         """Count and augment a training batch, on the device it is on; leave any other alone."""
         if self.trainer is None or not self.trainer.training:
             return batch
+        self._settle()
         ranks, rank = self._ranks()
         first, size = self._progress.consumed + rank, len(batch["fixed_name"])
         self._progress.consumed += size * ranks
@@ -196,22 +197,21 @@ class RegistrationData(LightningDataModule):
         generators = [torch.Generator().manual_seed(self._seed_of(_AUGMENTATION, draw)) for draw in draws]
         return each_by_its_own(self.augmentation, batch, generators)
 
-    def settle(self) -> None:
-        """Told when the weights have moved by the pairs consumed so far."""
-        self._progress.settled = self._progress.consumed
-
     @property
     def unsettled_batches(self) -> int:
         """How many batches of each rank were consumed whose gradients have not moved the weights yet."""
+        self._settle()
         return (self._progress.consumed - self._progress.settled) // (self.batch_size * self._ranks()[0])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds: how many training pairs, over all devices, have moved the weights."""
+        self._settle()
         return {"consumed_pairs": self._progress.settled}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the pairs of a checkpoint."""
-        self._progress.consumed = self._progress.settled = int(state_dict["consumed_pairs"])
+        consumed = int(state_dict["consumed_pairs"])
+        self._progress.consumed, self._progress.settled, self._progress.steps = consumed, consumed, 0
 
     def _choose_pairs(
         self, validation: Sequence[str], file: str | None, count: int | None, listed: Sequence[NamePair] | None
@@ -241,6 +241,12 @@ class RegistrationData(LightningDataModule):
         """The scans that training pairs are made of, the atlas among them."""
         names = {name for members, _ in self.pools for name in members}
         return sorted(names | ({self.atlas} if self.atlas is not None else set()))
+
+    def _settle(self) -> None:
+        """Note that what was consumed has moved the weights, if the optimiser has made a step since."""
+        steps = self.trainer.global_step if self.trainer else 0
+        if steps > self._progress.steps:
+            self._progress.settled, self._progress.steps = self._progress.consumed, steps
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

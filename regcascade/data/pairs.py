@@ -144,10 +144,12 @@ class ListedPairs(Dataset[CasePair]):
 
 @dataclass
 class Progress:
-    """How many training pairs a run has consumed, over all ranks, and how many of them have moved the weights."""
+    """How many training pairs a run has consumed, over all ranks, and how many of them had moved the weights when the
+    optimiser had made so many steps."""
 
     consumed: int = 0
     settled: int = 0
+    steps: int = 0
 
 
 class PairSampler(DistributedSampler[CasePair]):
