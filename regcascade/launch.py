@@ -87,7 +87,7 @@ def placed(trainer: Mapping[str, Any]) -> dict[str, Any]:
     _export_submitit(launch)
     options = dict(trainer)
     devices, nodes = options.get("devices", "auto"), options.get("num_nodes", 1)
-    _check_gpus(str(options.get("accelerator", "auto")), devices)
+    _check_devices(str(options.get("accelerator", "auto")), devices)
     if launch is not None:
         devices, nodes = _as_launched(launch, devices, nodes)
     nodes = 1 if nodes == "auto" else nodes
@@ -167,9 +167,16 @@ def _as_launched(launch: Launch, devices: Any, nodes: Any) -> tuple[Any, Any]:
     return (each if devices in ("auto", -1) else devices), launch.nodes
 
 
-def _check_gpus(accelerator: str, devices: Any) -> None:
+def _check_devices(accelerator: str, devices: Any) -> None:
     there = torch.cuda.device_count()
     other = torch.backends.mps.is_available()
+    if accelerator == "cpu" or (accelerator == "auto" and not there and not other):
+        cores = max(os.cpu_count() or 1, 2)
+        if _number(devices, "cpu") > cores:
+            raise ValueError(
+                f"trainer.devices={devices} on a CPU: a process each, and there are {cores} CPU cores. Set {cores} or "
+                "fewer, or trainer.accelerator=gpu for GPUs."
+            )
     if accelerator == "cpu" or other or (accelerator == "auto" and not there):
         return
     if accelerator not in ("auto", "gpu", "cuda"):

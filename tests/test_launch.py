@@ -84,7 +84,8 @@ def test_options_follow_the_launcher(monkeypatch):
 
 
 @pytest.mark.parametrize(("devices", "count"), [(2, 2), ("2", 2), ([0, 1, 2], 3), ("0,1", 2), ("auto", 1), (-1, 1)])
-def test_several_devices_mean_ddp_unless_another_strategy_is_named(devices, count):
+def test_several_devices_mean_ddp_unless_another_strategy_is_named(devices, count, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     options = placed({"accelerator": "cpu", "devices": devices, "num_nodes": 1, "strategy": "auto"})
     assert devices_in_all(options) == count
     assert options["strategy"] == (DDP if count > 1 else "auto")
@@ -97,6 +98,7 @@ def test_several_devices_mean_ddp_unless_another_strategy_is_named(devices, coun
     [
         (1, {"devices": 8}, r"trainer\.devices=8: 1 GPU"),
         (2, {"devices": [0, 2], "accelerator": "gpu"}, r"trainer\.devices=\[0, 2\]: 2 GPU"),
+        (0, {"devices": 8}, r"trainer\.devices=8 on a CPU: a process each, and there are 4 CPU cores"),
         (0, {"accelerator": "gpu"}, r"trainer\.accelerator=gpu: no GPU is visible"),
         (0, {"devices": 0}, r"trainer\.devices=0"),
         (0, {"num_nodes": "many"}, r"trainer\.num_nodes=many"),
@@ -106,6 +108,7 @@ def test_devices_that_are_not_there(monkeypatch, there, options, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     with pytest.raises(ValueError, match=message):
         placed({"accelerator": "auto", "devices": 1, "num_nodes": 1, **options})
 
