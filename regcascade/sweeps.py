@@ -151,7 +151,7 @@ def _before(folder: Path, config: DictConfig) -> Job | None:
         _check_same(OmegaConf.to_container(OmegaConf.load(file)), OmegaConf.to_container(config, resolve=True), folder)
     job = read_job(folder)
     done = job.state == FINISHED and (folder / JOB).is_file()
-    if not done and rank_zero_only.rank == 0:
+    if not done and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         (folder / JOB).unlink(missing_ok=True)
     return job if done else None
 
