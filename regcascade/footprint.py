@@ -209,7 +209,8 @@ def shortage(step: Step, n: int, device: torch.device, alike: bool = True) -> st
     try:
         estimate = _estimate(step, n, free, alike)
     except Exception as error:  # a network of a user's own may do what tensors without data cannot
-        return f"The memory of a training step could not be estimated ({type(error).__name__}: {error})."
+        why = (str(error).splitlines() or [""])[0]
+        return f"The memory of a training step could not be estimated ({type(error).__name__}: {why})."
     if estimate.total <= free:
         return None
     remedies = ["fewer stages (n)", "a smaller data.batch_size or data.size"]
