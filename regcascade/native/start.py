@@ -11,7 +11,7 @@ from regcascade.data.volumes import LPS_TO_RAS
 from regcascade.geometry import Geometry
 
 MOST_STRETCH = 2.0  # by which two scans of one kind may differ in size along any direction, or its inverse
-LESS_ALIKE = 0.01  # of the correlation coefficient, by which an alignment must not be worse than a plain start
+LESS_ALIKE = 0.02  # of the correlation coefficient, by which an alignment may be worse than a plain start, for borders
 COARSE = 64  # voxels along each axis, on which starts are compared
 
 
