@@ -1,7 +1,7 @@
 """The result of a registration in native space: what it does to images, labels and points, and its files."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class Transform:
     fixed: Geometry
     moving: Geometry
     affine: np.ndarray
-    displacement: Vectors
+    displacement: Vectors = field(repr=False)
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -144,10 +144,10 @@ class Transform:
     def points_to_fixed(self, points: Places) -> Places:
         """Where places of the moving world lie in the fixed one; NaN where missing or where none was found."""
         steps = self.fixed.affine[:3, :3]
-        field = as_field(self.displacement, np.linalg.inv(steps))
+        inner = as_field(self.displacement, np.linalg.inv(steps))
         targets = self.fixed.to_voxels(apply_affine(np.linalg.inv(self.affine), np.asarray(points, np.float64)))
         to_mm = torch.from_numpy(self.affine[:3, :3] @ steps)
-        voxels, errors = inverted(field, torch.from_numpy(targets), to_mm, POINT_TOLERANCE_MM)
+        voxels, errors = inverted(inner, torch.from_numpy(targets), to_mm, POINT_TOLERANCE_MM)
         found = (errors <= POINT_TOLERANCE_MM).numpy()
         return np.where(found[:, None], self.fixed.to_world(voxels.numpy()), np.nan)
 
@@ -207,7 +207,7 @@ class Transform:
     def inverse(self) -> "Inverse":
         """The transform that brings the fixed scan onto the moving one, on the moving grid."""
         steps = self.fixed.affine[:3, :3]
-        field = as_field(self.displacement, np.linalg.inv(steps))
+        inner = as_field(self.displacement, np.linalg.inv(steps))
         back = np.linalg.inv(self.affine)
         to_targets = np.linalg.inv(self.fixed.affine) @ back @ self.moving.affine
         to_mm = self.affine[:3, :3] @ steps
@@ -215,7 +215,7 @@ class Transform:
         residual, reached = np.empty(self.moving.shape, np.float32), np.empty(self.moving.shape, bool)
         for rows, voxels in slabs(self.moving.shape):
             targets = torch.from_numpy(apply_affine(to_targets, voxels)).float()
-            places, errors = inverted(field, targets, torch.from_numpy(to_mm).float(), TOLERANCE_MM)
+            places, errors = inverted(inner, targets, torch.from_numpy(to_mm).float(), TOLERANCE_MM)
             displacement[rows] = ((places - targets).numpy() @ to_mm.T).reshape(displacement[rows].shape)
             residual[rows] = errors.numpy().reshape(residual[rows].shape)
             inside = self.fixed.contains(self.fixed.to_world(places.numpy().astype(np.float64)))
@@ -241,5 +241,5 @@ class Inverse:
     """
 
     transform: Transform
-    residual_mm: Float[np.ndarray, "x y z"]
-    reached: Bool[np.ndarray, "x y z"]
+    residual_mm: Float[np.ndarray, "x y z"] = field(repr=False)
+    reached: Bool[np.ndarray, "x y z"] = field(repr=False)
