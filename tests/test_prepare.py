@@ -256,12 +256,18 @@ def test_the_command_prepares_and_data_prepared_reads(tmp_path, capsys, monkeypa
         (["scans.csv", "--recipe", "bad.yaml"], "bad.yaml is no valid YAML"),
         (["scans.csv", "--label-names", "one=liver"], "--label-names one=liver: give whole numbers"),
         (["scans.csv", "--labels", "*.nii"], "--labels needs --images"),
+        (["scans.csv", "--exclude", "nofile"], "--exclude nofile cannot be read as a text file"),
+        (["scans.csv", "--recipe", "none.yaml"], "--recipe none.yaml cannot be read as a text file"),
+        (["many.h5"], "many.h5: HDF5 files are read by the JSON that lists their scans"),
+        (["dataset.json"], "Of a Decathlon's dataset.json give the folder"),
         (["scans.csv", "--out", "scans.csv"], "scans.csv cannot be written"),
     ],
 )
 def test_bad_arguments_end_with_one_line(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans.csv").write_text("image\na.nii\n")
+    (tmp_path / "many.h5").write_bytes(b"\x89HDF")
+    (tmp_path / "dataset.json").write_text('{"training": []}')
     (tmp_path / "bad.yaml").write_text("name: [generic\n", encoding="utf-8")
     with pytest.raises(SystemExit) as end:
         main(["prepare", "--out", "out", *arguments])

@@ -20,6 +20,7 @@ from regcascade.data.rcn_sources import h5_sources
 from regcascade.data.recipes import RECIPES
 from regcascade.data.set_lists import SetList, read_set_list
 from regcascade.data.sources import COLUMNS, find, read_table
+from regcascade.data.volumes import check_no_h5
 from regcascade.prepare import DONE, FAILED, KEPT, prepare
 from regcascade.report.contact_sheet import write_contact_sheets
 from regcascade.report.tables import outcome_table
@@ -102,7 +103,7 @@ def _prepare(options: argparse.Namespace) -> None:
     label_names = {**label_names, **dict(map(_label_name, options.label_names))}
     excluded = []
     if options.exclude is not None:
-        lines = options.exclude.read_text(encoding="utf-8").splitlines()
+        lines = _text("--exclude", options.exclude).splitlines()
         excluded = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     recipe = recipe_of(options.recipe or "generic", options.options)
     try:
@@ -173,6 +174,7 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]
         return decathlon_sources(root)
     if not root.is_file():
         raise ValueError(f"There is no {root}. Give a folder of scans, or a table of them.")
+    check_no_h5(root)
     return read_table(root), {}
 
 
@@ -180,11 +182,18 @@ def recipe_of(recipe: str, options: Sequence[str]) -> dict[str, Any]:
     """The recipe that --recipe and --set describe, its name among its options."""
     spec: dict[str, Any] = {"name": recipe}
     if recipe.endswith((".yaml", ".yml")):
-        content = _parsed(recipe, Path(recipe).read_text(encoding="utf-8"))
+        content = _parsed(recipe, _text("--recipe", Path(recipe)))
         if not isinstance(content, dict):
             raise ValueError(f"{recipe} must hold the options of a recipe, its name among them.")
         spec = content
     return {**spec, **{key: _parsed(f"--set {key}={value}", value) for key, value in map(key_and_value, options)}}
+
+
+def _text(option: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{option} {path} cannot be read as a text file ({error}).") from error
 
 
 def _parsed(what: str, text: str) -> Any:

@@ -44,9 +44,10 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
         ValueError: naming the file, if it is missing, damaged or no HDF5.
     """
     if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(
-            f"{path} does not exist. Put the authors' file there, or choose only subsets and schemes whose files you "
-            "have (data.train=null to evaluate without those of training)."
+            f"{path} {what}. Put the authors' file there, or choose only subsets and schemes whose files you have "
+            "(data.train=null to evaluate without those of training)."
         )
     try:
         file = h5py.File(path, "r")

@@ -76,7 +76,10 @@ def read_rows(path: Path) -> list[Mapping[str, object]]:
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table ({error}).") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} must hold a list of objects, such as [{{'image': ..., 'labels': ...}}, ...].")
+        raise ValueError(
+            f"{path} must hold a list of objects, such as [{{'image': ..., 'labels': ...}}, ...]. Of a "
+            "Decathlon's dataset.json give the folder."
+        )
     return rows
 
 

@@ -22,14 +22,19 @@ from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from regcascade.data.dicom import series_files, series_header
+from regcascade.data.frames import LPS_TO_RAS, VolumeError, itk_affine
+
+__all__ = [
+    "LPS_TO_RAS", "NIBABEL_SUFFIXES", "UNREADABLE", "Header", "VolumeError", "check_no_h5", "first_line", "kept_locale",
+    "read_header", "read_volume", "scan_name",
+]  # fmt: skip
+
 # File names that nibabel reads; everything else goes to ITK.
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk", ".dcm")
 SUFFIXES = NIBABEL_SUFFIXES + ITK_SUFFIXES
 H5_SUFFIXES = (".h5", ".hdf5")  # of the first paper's files, which hold many scans
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-POSITION, SLICE_TOLERANCE = "0020|0032", 0.02  # DICOM's ImagePositionPatient; of the distance between slices
 
 _READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
 # What nibabel and ITK raise for a file that is cut short, damaged or of another kind; MONAI wraps some in RuntimeError.
@@ -80,10 +85,10 @@ def read_header(path: Path, series: str | None = None) -> Header:
         ValueError: naming the file, if it is missing, not an image, not 3D, empty, or its geometry is degenerate.
     """
     _check_exists(path)
-    _check_no_h5(path)
+    check_no_h5(path)
     try:
         if path.is_dir():
-            shape, affine = _series_header(path, series)
+            shape, affine = series_header(path, series)
         elif _is_nibabel(path):
             image = nibabel.load(path)
             shape, affine = tuple(int(side) for side in image.shape), np.asarray(image.affine, dtype=float)
@@ -93,7 +98,7 @@ def read_header(path: Path, series: str | None = None) -> Header:
             reader.ReadImageInformation()
             components = reader.GetNumberOfComponents()
             shape = tuple(reader.GetSize()) + ((components,) if components > 1 else ())
-            affine = _affine(reader)
+            affine = itk_affine(reader)
     except VolumeError:
         raise
     except UNREADABLE as error:
@@ -141,16 +146,13 @@ def first_line(error: BaseException) -> str:
     return (told or lines or [type(error).__name__])[0]
 
 
-class VolumeError(ValueError):
-    """A file that is no 3D image; the message names it, says what is wrong and what to do."""
-
-
 def _check_exists(path: Path) -> None:
     if not path.exists():
         raise VolumeError(f"{path} does not exist. Restore the file, or take it out of the list it is in.")
 
 
-def _check_no_h5(path: Path) -> None:
+def check_no_h5(path: Path) -> None:
+    """Raise ValueError, saying what to do, for a file that holds many scans."""
     if path.suffix.lower() in H5_SUFFIXES:
         raise VolumeError(
             f"{path}: HDF5 files are read by the JSON that lists their scans: regcascade prepare liver.json --subset "
@@ -174,69 +176,3 @@ def _checked(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Header:
         )
     x, y, z = shape
     return Header((x, y, z), affine)
-
-
-def _affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
-    """From voxel indices to RAS mm, of an ITK image or header of three or more axes; other ones have none."""
-    axes = image.GetDimension()
-    if axes < 3:
-        return np.eye(4)
-    direction = np.array(image.GetDirection()).reshape(axes, axes)[:3, :3]
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
-    return LPS_TO_RAS @ affine
-
-
-def series_files(folder: Path, series: str | None = None) -> list[str]:
-    """The files of a folder's one DICOM series, or of the one that was asked for, in the order of their slices."""
-    found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not found:
-        raise VolumeError(f"{folder} holds no DICOM series. Give an image file, or the folder of one series.")
-    listed = "; ".join(f"{uid} ({len(_files_of(folder, uid))} files)" for uid in found)
-    if series is None and len(found) > 1:
-        raise VolumeError(f"{folder} holds {len(found)} DICOM series: {listed}. Choose one by its UID (series).")
-    if series is not None and series not in found:
-        raise VolumeError(f"{folder} holds no DICOM series {series}, but {listed}.")
-    return _files_of(folder, series or found[0])
-
-
-def _files_of(folder: Path, uid: str) -> list[str]:
-    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
-
-
-def _series_header(folder: Path, series: str | None) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine from the headers of a series' files, whose slices must be evenly spaced."""
-    files = series_files(folder, series)
-    first = _dicom_header(files[0])
-    affine = _affine(first)
-    if len(files) == 1:
-        return tuple(first.GetSize()), affine
-    positions = np.array([_position(file) for file in files]) * np.diag(LPS_TO_RAS)[:3]
-    steps = np.diff(positions, axis=0)
-    lengths = np.linalg.norm(steps, axis=1)
-    usual = float(np.median(lengths))
-    if usual == 0 or np.abs(lengths - usual).max() > SLICE_TOLERANCE * usual:
-        worst = int(np.abs(lengths - usual).argmax())
-        raise VolumeError(
-            f"{folder}: its slices are not evenly spaced ({lengths[worst]:g} mm between {Path(files[worst]).name} and "
-            f"{Path(files[worst + 1]).name}, {usual:g} mm elsewhere): a slice is missing or doubled. Fetch it again."
-        )
-    affine[:3, 2] = (positions[-1] - positions[0]) / (len(files) - 1)
-    affine[:3, 3] = positions[0]
-    return (*first.GetSize()[:2], len(files)), affine
-
-
-def _dicom_header(file: str) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    return reader
-
-
-def _position(file: str) -> list[float]:
-    """Where the centre of a slice's first voxel lies, in mm, LPS."""
-    reader = _dicom_header(file)
-    if not reader.HasMetaDataKey(POSITION):
-        raise VolumeError(f"{file} does not say where its slice lies (DICOM's ImagePositionPatient is missing).")
-    return [float(value) for value in reader.GetMetaData(POSITION).split("\\")]

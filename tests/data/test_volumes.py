@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from toy_scans import oblique_affine, write_dicom
+from toy_scans import BETWEEN, THICKNESS, oblique_affine, write_dicom
 
 from regcascade.data.volumes import VolumeError, kept_locale, read_header, read_volume, scan_name
 from regcascade.geometry import read_scan
@@ -115,3 +115,43 @@ def test_slices_of_a_tilted_gantry_are_refused(tmp_path):
     write_dicom(tmp_path / "series", np.random.default_rng(0).integers(0, 900, (12, 10, 8)).astype(np.int16), affine)
     with pytest.raises(ValueError, match="sheared"):
         read_scan(tmp_path / "series")
+
+
+@pytest.mark.parametrize("start", [1, 40])
+@pytest.mark.parametrize("tag", [THICKNESS, BETWEEN])
+@pytest.mark.parametrize("step", [2, -3])
+def test_a_series_of_which_every_second_slice_is_missing_is_refused(start, tag, step, tmp_path):
+    """What is left is evenly spaced, so that only numbers and the stated distance tell."""
+    numbers = [start + step * k for k in range(5)]
+    write_dicom(tmp_path / "series", VOXELS, AFFINE, numbers=numbers, stated={tag: 2.5 / abs(step)})
+    what = {THICKNESS: "SliceThickness", BETWEEN: "SpacingBetweenSlices"}[tag]
+    with pytest.raises(VolumeError, match=rf"slices are missing between .*2\.5 mm apart, {abs(step)} times the {what}"):
+        read_volume(tmp_path / "series")
+
+
+def test_every_second_file_of_a_series_is_not_enough(tmp_path):
+    folder = write_dicom(tmp_path / "series", np.repeat(VOXELS, 2, axis=2), AFFINE, stated={BETWEEN: 2.5})
+    for file in sorted(folder.iterdir())[1::2]:
+        file.unlink()
+    with pytest.raises(VolumeError, match=r"numbered 1, 3, .* 5 mm apart, 2 times the SpacingBetweenSlices of 2\.5"):
+        read_header(folder)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "stated"),
+    [
+        ([None] * 5, {THICKNESS: 1.25}),
+        ([9, 8, 7, 6, 5], {THICKNESS: 2.5}),
+        ([3, 4, 5, 6, 7], {THICKNESS: 1.25}),  # a gap between slices
+        ([1, 2, 3, 4, 5], {THICKNESS: 5.0}),  # overlapping
+        ([2, 4, 6, 8, 10], {THICKNESS: 2.5}),  # numbered in turn with another series
+        ([2, 4, 6, 8, 10], {BETWEEN: 2.5, THICKNESS: 1.25}),
+        ([2, 4, 6, 8, 10], {}),
+        ([1, 4, 2, 5, 3], {THICKNESS: 2.5}),  # in the order of acquisition
+        ([1, 1, 1, 1, 1], {THICKNESS: 0.0}),
+        ([1, 3, 5, None, 9], {THICKNESS: 1.25}),
+    ],
+)
+def test_a_whole_series_is_read_however_it_is_numbered(numbers, stated, tmp_path):
+    write_dicom(tmp_path / "series", VOXELS, AFFINE, numbers=numbers, stated=stated)
+    np.testing.assert_array_equal(read_volume(tmp_path / "series")[0].numpy(), VOXELS)

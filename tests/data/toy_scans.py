@@ -1,5 +1,6 @@
 """Small scans as NIfTI files, anisotropic and with a turned affine."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,7 @@ from regcascade.data.volumes import kept_locale
 
 SHAPE = (13, 18, 11)
 SPACING = (0.5, 1.25, 3.0)
+THICKNESS, BETWEEN = "0018|0050", "0018|0088"  # DICOM's SliceThickness and SpacingBetweenSlices
 
 
 def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] = SPACING) -> Path:
@@ -57,13 +59,23 @@ def oblique_affine(
 
 @kept_locale()
 def write_dicom(
-    folder: Path, voxels: np.ndarray, affine: np.ndarray, uid: str = "1.2.826.0.1.3680043.2.1125.7"
+    folder: Path,
+    voxels: np.ndarray,
+    affine: np.ndarray,
+    uid: str = "1.2.826.0.1.3680043.2.1125.7",
+    numbers: Sequence[int | None] | None = None,
+    stated: Mapping[str, float] | None = None,
 ) -> Path:
-    """A series of one file per slice, into a folder that may hold others."""
+    """A series of one file per slice, into a folder that may hold others.
+
+    `numbers` are the slices' InstanceNumber, counted from 1 if not given, None for none; `stated` are the tags that
+    tell how far slices lie apart: ITK adds the true SpacingBetweenSlices, or not, unless they are given.
+    """
     folder.mkdir(exist_ok=True)
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     direction = lps[:3, :3] / spacing
+    spacing[2] = (stated or {}).get(BETWEEN, spacing[2])
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for k in range(voxels.shape[2]):
@@ -75,12 +87,18 @@ def write_dicom(
             "0008|0018": f"{uid}.{k + 1}",
             "0020|000d": "1.2.826.0.1.3680043.2.1125.1",
             "0020|000e": uid,
-            "0020|0013": str(k + 1),
+            "0020|0013": str(k + 1 if numbers is None else numbers[k]),
             "0020|0032": "\\".join(f"{value:.6f}" for value in position),
             "0020|0037": "\\".join(f"{value:.8f}" for value in direction[:, :2].T.ravel()),
         }
+        tags |= {tag: f"{value:g}" for tag, value in (stated or {}).items()}
+        if numbers is not None and numbers[k] is None:
+            del tags["0020|0013"]
         for key, value in tags.items():
             image.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{uid}_{k:03d}.dcm"))
+        file = folder / f"{uid}_{k:03d}.dcm"
+        writer.SetFileName(str(file))
         writer.Execute(image)
+        if stated is not None and BETWEEN not in stated:  # turned into a tag that nothing reads
+            file.write_bytes(file.read_bytes().replace(b"\x18\x00\x88\x00", b"\x18\x00\x8b\x00", 1))
     return folder
