@@ -18,6 +18,7 @@ from regcascade.version import __version__
 FORMAT = 1
 PREFIX = "cascade."
 MODEL_KEYS = ("model", "cascade", "n", "affine", "size")
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class CheckpointError(ValueError):
@@ -102,26 +103,39 @@ def describe(
     }  # fmt: skip
 
 
-def write(path: str | Path, cascade: Cascade, description: Mapping[str, Any]) -> None:
+def write(path: str | Path, cascade: Cascade, description: Mapping[str, Any], step: int = 0) -> None:
     """Write a cascade as a checkpoint, whole or not at all, with what it says of itself (see `describe`).
 
     It loads, registers and evaluates like one of a training, and a training can start from it (`init=`); there is none
-    to resume.
+    to resume. Of a trained one, `step` says how many optimiser steps are behind it.
     """
     state = {f"{PREFIX}{key}": value.detach().cpu() for key, value in cascade.state_dict().items()}
     with written_whole(Path(path)) as temporary:
-        torch.save({"state_dict": state, CHECKPOINT_KEY: dict(description), "global_step": 0}, temporary)
+        torch.save({"state_dict": state, CHECKPOINT_KEY: dict(description), "global_step": step}, temporary)
+
+
+def pretrained_names() -> list[str]:
+    """Names of the trained models that come with regcascade, which stand for their files wherever one is asked for."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.ckpt"))
 
 
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint without running anything in it.
 
+    Args:
+        path: a file, or one of `pretrained_names`.
+
     Raises:
         CheckpointError: for a missing, truncated or foreign file, or one of a newer format.
     """
     path = Path(path)
+    if not path.exists() and str(path) in pretrained_names():
+        path = PRETRAINED / f"{path}.ckpt"
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
+        raise CheckpointError(
+            f"There is no checkpoint {path}. Name a file, or a model that comes with regcascade: "
+            f"{', '.join(pretrained_names())}."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make torch raise nearly anything

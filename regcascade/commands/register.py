@@ -41,7 +41,13 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("fixed", type=Path, nargs="?", metavar="FIXED", help="the scan to meet")
     parser.add_argument("moving", type=Path, nargs="?", metavar="MOVING", help="the scan to deform")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="of the model")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="of the model, or the name of one that comes with regcascade: hippocampus",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the registration that DIR holds")
     parser.add_argument(
