@@ -59,7 +59,7 @@ def test_a_folder_that_another_process_writes_is_refused(phantoms, checkpoint, t
 
 def test_after_a_kill_nothing_half_written_looks_whole_and_what_is_done_is_not_done_again(arguments, tmp_path, capsys):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "regcascade.cli", *arguments]
+    command = [sys.executable, "-c", "from regcascade.cli import main; main()", *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         until = time.monotonic() + PATIENCE
         # In the second pair, once its files begin to be written.
