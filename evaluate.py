@@ -78,7 +78,7 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
 
 def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
     """What to do with each pair, for each r."""
-    r, others = options["r"], {key: options[key] for key in ("repeat", "labels", "metrics", "stages")}
+    r, others = options["r"], {key: options[key] for key in ("repeat", "labels", "metrics", "stages", "directions")}
     check_options("evaluate", others, EvaluationOptions)
     several = r if isinstance(r, list) else [r]
     whole = all(isinstance(one, int) and not isinstance(one, bool) for one in several)

@@ -12,7 +12,7 @@ from regcascade.cascades import Cascade
 from regcascade.methods import Method, RegistrationFailed
 from regcascade.registration import Registration, Stage
 from regcascade.stages import network_starts, wait_for
-from regcascade.types import Batch, Flow
+from regcascade.types import Batch, Flow, size_of
 
 MIRRORED = 50.0  # percent of folded voxels beyond which a map has turned the scan inside out
 
@@ -62,12 +62,17 @@ def flaw(flow: Flow, measures: Mapping[str, float]) -> str:
 
     Args:
         flow: the result.
-        measures: of the pair, `folding_percent` among them.
+        measures: of the pair, `folding_percent` and `displacement_mean_voxels` among them.
     """
     if not flow.isfinite().all():
         return "the flow is not finite"
     folded = measures["folding_percent"]
-    return f"the scan is mirrored or collapsed ({folded:.0f} % folded)" if folded > MIRRORED else ""
+    if folded > MIRRORED:
+        return f"the scan is mirrored or collapsed ({folded:.0f} % folded)"
+    mean, diagonal = measures["displacement_mean_voxels"], math.hypot(*size_of(flow))
+    if mean > diagonal:
+        return f"the scan is thrown out of the volume ({mean:.0f} voxels on average, its diagonal is {diagonal:.0f})"
+    return ""
 
 
 def with_stages(method: Cascade | Method) -> Cascade:

@@ -30,6 +30,7 @@ from regcascade.evaluation_tables import (
     read_pairs,
 )
 from regcascade.files import git_state, written_whole
+from regcascade.inverse_consistency import inverse_consistency_measures
 from regcascade.learn2reg_measures import learn2reg_measures
 from regcascade.methods import Method
 from regcascade.metrics import pair_measures
@@ -37,7 +38,7 @@ from regcascade.registry import check_choice
 from regcascade.sharing import ALONE, Share
 from regcascade.spatial import warp_labels
 from regcascade.stages import stage_names, stage_rows
-from regcascade.types import Batch, Flow, Image
+from regcascade.types import Batch, Flow, Image, swapped
 from regcascade.version import __version__
 
 BEFORE = "_before"
@@ -54,6 +55,7 @@ class EvaluationOptions:
         labels: how labels are warped, `nearest` or `linear`, see `warp_labels`.
         metrics: `plain`, or `learn2reg` for the measures of Learn2Reg's evaluator beside them.
         stages: whether to measure after every stage too.
+        directions: `one`, or `both` to register each pair the other way too, for the inverse-consistency error.
     """
 
     r: int = 1
@@ -61,10 +63,12 @@ class EvaluationOptions:
     labels: str = "nearest"
     metrics: str = "plain"
     stages: bool = False
+    directions: str = "one"
 
     def __post_init__(self) -> None:
         check_choice("labels", self.labels, ["nearest", "linear"])
         check_choice("metrics", self.metrics, ["plain", "learn2reg"])
+        check_choice("directions", self.directions, ["one", "both"])
 
 
 class Evaluated(NamedTuple):
@@ -99,9 +103,9 @@ def evaluate(
         device: where to run.
 
     Yields:
-        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures`, `seconds`, the time of the
-        registration alone, `peak_memory_mib` where the device is a GPU, `failed`, and the measures before registration
-        with the suffix `_before`, less those of the displacement, which is 0 then.
+        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures` and those of the options, `seconds`,
+        the time of the registration alone, `peak_memory_mib` where the device is a GPU, `failed`, and the measures
+        before registration with the suffix `_before`, less those of the displacement, which is 0 then.
 
     Raises:
         ValueError: if stages are asked for of a method that has none.
@@ -122,6 +126,9 @@ def evaluate(
             if device.type == "cuda":
                 used["peak_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
             after = _measures(batch, registration.moved, registration.flow, label_names, options)
+            if options.directions == "both":
+                back = attempt(method, swapped(batch), options.r, options.repeat, stages=False).registration.flow
+                after |= inverse_consistency_measures(registration.flow, back, batch.get("fixed_spacing"))
             before = _measures(batch, batch["moving"], torch.zeros_like(registration.flow), label_names, options)
             stages = []
             if options.stages:

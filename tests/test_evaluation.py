@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from regcascade import build
+from regcascade.attempts import flaw
 from regcascade.checkpoint import file_hash
 from regcascade.data import build_data
 from regcascade.evaluation import EvaluationOptions, evaluate, evaluate_to_folder, read_pairs, summarise
@@ -284,6 +285,13 @@ def test_failures_are_counted_and_lose_no_other_pair(data, tmp_path, monkeypatch
     assert run.failures == 2 and "failed" not in run.pairs and np.isnan(run.parameters)
     row = shown_table(compare([run, before_registration(run)])).iloc[0]
     assert (row["Failed"], row["Parameters [M]"]) == ("2", "-")
+
+
+def test_a_scan_thrown_out_of_the_volume_is_a_failure_though_nothing_folds():
+    flow = torch.zeros(1, 3, 6, 8, 24)  # a diagonal of 26 voxels
+    flow[:, 2] = 26.5
+    assert "thrown out of the volume" in flaw(flow, {"folding_percent": 0.0, "displacement_mean_voxels": 26.5})
+    assert flaw(flow, {"folding_percent": 0.0, "displacement_mean_voxels": 25.5}) == ""
 
 
 def test_a_method_is_evaluated_again_only_as_the_same(data):

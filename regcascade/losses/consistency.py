@@ -25,7 +25,7 @@ def inverse_consistency_loss(flow: Flow, back: Flow) -> Tensor:
     """
     with full_precision(flow, back) as (flow, back):
         left = compose(flow, back)
-        inside = _stays_inside(back)
+        inside = stays_inside(back)
         core, met = left[:, :, :-1, :-1, :-1], inside[:, :-1, :-1, :-1]
         squares = torch.zeros_like(core[:, 0])
         for axis in range(3):
@@ -36,8 +36,8 @@ def inverse_consistency_loss(flow: Flow, back: Flow) -> Tensor:
         return ((squares * met).flatten(1).sum(1) / voxels).mean()
 
 
-def _stays_inside(flow: Flow) -> Tensor:
-    """Where `p + flow(p)` lies on the grid, `(B, X, Y, Z)`."""
+def stays_inside(flow: Flow) -> Tensor:
+    """Where `p + flow(p)` lies on the grid, booleans `(B, X, Y, Z)`."""
     inside = torch.ones_like(flow[:, 0], dtype=torch.bool)
     for axis, side in enumerate(size_of(flow)):
         shape = [1, 1, 1, 1]

@@ -36,6 +36,8 @@ MEASURES = (
     Measure("displacement_max_voxels", "Largest displacement [voxels]", "Max. displ. [voxels]", 2, 0),
     Measure("displacement_mean_mm", "Displacement [mm]", "Displacement [mm]", 2, 0),
     Measure("displacement_max_mm", "Largest displacement [mm]", "Max. displ. [mm]", 2, 0),
+    Measure("inverse_consistency_voxels", "Inverse consistency [voxels]", "Inv. cons. [voxels]", 3, -1),
+    Measure("inverse_consistency_mm", "Inverse consistency [mm]", "Inv. cons. [mm]", 3, -1),
     Measure("learn2reg_dice", "Learn2Reg: Dice", "L2R Dice", 3, +1),
     Measure("learn2reg_hd95_voxels", "Learn2Reg: HD95 [voxels]", "L2R HD95 [voxels]", 2, -1),
     Measure("learn2reg_tre_mm", "Learn2Reg: TRE [mm]", "L2R TRE [mm]", 2, -1),
