@@ -12,6 +12,18 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 SmoothVolume = Callable[..., Tensor]
+RANK = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def no_rank_left() -> Iterator[None]:
+    """No test leaves behind what a launcher says to a rank: a later training would wait for the others for ever."""
+    before = {name: os.environ[name] for name in RANK if name in os.environ}
+    yield
+    left = {name: os.environ[name] for name in RANK if name in os.environ}
+    for name in left.keys() - before.keys():
+        del os.environ[name]
+    assert left == before
 
 
 @pytest.fixture(autouse=True, scope="session")
