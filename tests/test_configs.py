@@ -45,6 +45,8 @@ def defaults(cls: type, leave_out: Collection[str] = SET_BY_THE_PROGRAM) -> dict
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_its_model_builds(choice):
+    if choice == "sweep=optuna":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra sweep")
     config = composed(choice, "data=phantom") if not choice.startswith("data=") else composed(choice)
     affine = {key: value for key, value in config["affine"].items() if key != "checkpoint"}
     if config["model"]["name"] == "voxelmorph":  # the others are built in tests/nets

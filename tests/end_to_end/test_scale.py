@@ -92,6 +92,7 @@ def only_run(folder: Path) -> Path:
     return run
 
 
+@pytest.mark.long
 def test_a_training_killed_at_random_ends_as_one_that_was_not(tmp_path):
     (tmp_path / "noisy.py").write_text(NOISY)
     options = [
@@ -135,6 +136,7 @@ def one_rank_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int
     return folder, done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_killed_rank_ends_the_training_with_a_word(one_rank_killed):
     folder, status, output = one_rank_killed
     assert status != 0
@@ -143,6 +145,7 @@ def test_a_killed_rank_ends_the_training_with_a_word(one_rank_killed):
     assert read(only_run(folder) / "checkpoints/last.ckpt").step == 2
 
 
+@pytest.mark.long
 def test_all_ranks_share_one_folder_and_one_writes_it(one_rank_killed):
     folder, *_ = one_rank_killed
     run = only_run(folder)
@@ -151,6 +154,7 @@ def test_all_ranks_share_one_folder_and_one_writes_it(one_rank_killed):
     assert pd.read_csv(run / "metrics.csv").dropna(subset=["train/loss"])["step"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.long
 def test_it_goes_on_with_other_devices_and_says_what_is_not_as_before(one_rank_killed, monkeypatch):
     folder, *_ = one_rank_killed
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -161,6 +165,7 @@ def test_it_goes_on_with_other_devices_and_says_what_is_not_as_before(one_rank_k
     assert read(only_run(folder) / "checkpoints/last.ckpt").step == 5
 
 
+@pytest.mark.long
 def test_submitit_starts_the_ranks_of_a_job(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
     done = subprocess.run(
@@ -198,6 +203,7 @@ def test_options_that_cannot_be_met_are_refused_before_any_work(arguments, tmp_p
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.long
 def test_what_the_checkpoint_holds_is_not_changed_by_an_option(one_rank_killed, monkeypatch, in_process_train):
     folder, *_ = one_rank_killed
     monkeypatch.syspath_prepend(str(folder))

@@ -65,6 +65,7 @@ def rows_in(folder: Path) -> int:
     return sum(max(0, len(path.read_text().splitlines()) - 1) for path in folder.glob("pairs.csv*"))
 
 
+@pytest.mark.long
 def test_a_killed_evaluation_of_two_processes_is_ended_by_one(start, tmp_path):
     out = tmp_path / "out"
     first = start("devices=2", SECONDS_A_PAIR="0.7")
@@ -90,6 +91,7 @@ def test_a_killed_evaluation_of_two_processes_is_ended_by_one(start, tmp_path):
     assert not list(out.glob("*.part"))
 
 
+@pytest.mark.long
 def test_two_processes_of_torchrun_write_one_result(start, tmp_path):
     run = start("devices=2", by=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"))
     output = run.communicate(timeout=PATIENCE)[0]
@@ -101,6 +103,7 @@ def test_two_processes_of_torchrun_write_one_result(start, tmp_path):
     assert len(asked) == len(set(asked)) == 12
 
 
+@pytest.mark.long
 def test_a_process_that_fails_ends_all_with_its_message(start, tmp_path):
     run = start("devices=2", BREAKS="1", SECONDS_A_PAIR="5")
     output = run.communicate(timeout=PATIENCE)[0]

@@ -195,6 +195,7 @@ def train(in_process):
     return lambda arguments, folder: in_process("train", [*arguments, *TINY], folder)
 
 
+@pytest.mark.long
 def test_failed_jobs_do_not_stop_a_grid_which_is_gone_on_with_where_it_was(tmp_path, train):
     grid = ["-m", "cascade=cr,mcr", "loss.alpha=0.25", "hydra.sweep.dir=grid"]
     status, said = train(grid, tmp_path)
@@ -219,6 +220,7 @@ OPTUNA = importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(
 
 
 @pytest.mark.skipif(not OPTUNA, reason="hydra-optuna-sweeper is not installed (the extra sweep)")
+@pytest.mark.long
 def test_optuna_searches_for_the_highest_dice(tmp_path, train):
     status, said = train(["sweep=optuna", "n=1", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=search"], tmp_path)
     assert status == 0 and "2 finished." in said, said

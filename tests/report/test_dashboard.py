@@ -88,6 +88,7 @@ def _tensorboard(run: Path) -> dict[str, list[str]]:
     return {kind: events.Tags()[kind] for kind in ("scalars", "images")}
 
 
+@pytest.mark.long
 def test_every_scalar_is_in_the_csv_in_wandb_and_in_tensorboard(logged):
     table = pd.read_csv(logged.folder / "metrics.csv")
     known = {name for name in table if table[name].notna().any()}
@@ -101,6 +102,7 @@ def test_every_scalar_is_in_the_csv_in_wandb_and_in_tensorboard(logged):
     assert all(STEP in row for row in logged.history if any(name in SCALARS for name in row))
 
 
+@pytest.mark.long
 def test_pictures_of_stages_and_the_table_of_pairs_are_there(logged):
     in_wandb = {name: row[name] for row in logged.history for name in row}
     assert PICTURES - set(in_wandb) == set()
@@ -112,6 +114,7 @@ def test_pictures_of_stages_and_the_table_of_pairs_are_there(logged):
     assert '"fixed"' in text and '"dice_mean"' in text
 
 
+@pytest.mark.long
 def test_the_run_has_its_config_name_group_and_tags(logged):
     assert logged.config["loss"]["lambda2"] == 0.25
     assert (logged.config["stages"], logged.config["model"]["name"]) == (1, "voxelmorph")
@@ -121,6 +124,7 @@ def test_the_run_has_its_config_name_group_and_tags(logged):
     assert {"voxelmorph", "mcr", "n=1"} <= {tag for record in logged.records for tag in record.run.tags}
 
 
+@pytest.mark.long
 def test_every_measure_has_its_step_and_its_best(logged):
     defined = {record.metric.name: record.metric for record in logged.records if record.HasField("metric")}
     for name, best in BEST.items():
