@@ -139,7 +139,6 @@ def build_trainer(options: dict[str, Any], data: RegistrationData) -> L.Trainer:
     """Lightning's Trainer with the loggers and callbacks of a config."""
     folder = Path(options["paths"]["run"])
     _, lightning = split_trainer(options["trainer"])
-    check_options("trainer", lightning, L.Trainer, reserved=SET_HERE)
     loggers = built(options["logger"], options["imports"])
     callbacks = [*built(options["callbacks"], options["imports"]), *checkpoint_callbacks(data.has_labels, folder)]
     try:
@@ -157,6 +156,7 @@ def build_trainer(options: dict[str, Any], data: RegistrationData) -> L.Trainer:
 
 def _placed(trainer: dict[str, Any]) -> dict[str, Any]:
     """The trainer's options with the devices there are, before any work is done on them."""
+    check_options("trainer", split_trainer(trainer)[1], L.Trainer, reserved=SET_HERE)
     options = placed(trainer)
     check_devices(devices_in_all(options))
     if str(trainer.get("strategy")).startswith("ddp") and options["strategy"] == "auto":

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from regcascade.clock import read_clock
 from regcascade.files import written_whole
 from regcascade.version import __version__
 
@@ -64,13 +64,14 @@ def interleaved(candidates: Mapping[str, Callable[[], float]], repeats: int) -> 
     return {name: statistics.median(values) for name, values in measured.items()}
 
 
-def timed(task: Callable[[], Any]) -> Callable[[], float]:
-    """A function that runs a task and tells how long it took."""
+def timed(task: Callable[[], Any], device: torch.device | str = "cpu") -> Callable[[], float]:
+    """A function that runs a task and tells how long the device took for it."""
+    on = torch.device(device)
 
     def run() -> float:
-        start = time.perf_counter()
+        start = read_clock(on)
         task()
-        return time.perf_counter() - start
+        return read_clock(on) - start
 
     return run
 

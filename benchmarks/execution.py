@@ -60,10 +60,8 @@ def _step(model: str, execution: Execution, bf16: bool, given: argparse.Namespac
             loss = objective(cascade(moving, fixed), fixed)["loss"]
         loss.backward()
         optimizer.step()
-        if given.device == "cuda":
-            torch.cuda.synchronize()
 
-    return timed(run)
+    return timed(run, given.device)
 
 
 if __name__ == "__main__":

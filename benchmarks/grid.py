@@ -92,23 +92,16 @@ def _step(network: nn.Module, loss: Callable[[], Tensor], device: torch.device) 
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
-        _wait(device)
 
-    return timed(run)
+    return timed(run, device)
 
 
 def _registration(network: nn.Module, moving: Tensor, fixed: Tensor, device: torch.device) -> Callable[[], float]:
     def run() -> None:
         with torch.inference_mode():
             network(moving, fixed)
-        _wait(device)
 
-    return timed(run)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    return timed(run, device)
 
 
 if __name__ == "__main__":

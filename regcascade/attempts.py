@@ -1,7 +1,6 @@
 """One registration of a pair: its result, its time, and whether it failed."""
 
 import math
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -9,9 +8,10 @@ from typing import NamedTuple
 import torch
 
 from regcascade.cascades import Cascade
+from regcascade.clock import read_clock
 from regcascade.methods import Method, RegistrationFailed
 from regcascade.registration import Registration, Stage
-from regcascade.stages import network_starts, wait_for
+from regcascade.stages import network_starts
 from regcascade.types import Batch, Flow, size_of
 
 MIRRORED = 50.0  # percent of folded voxels beyond which a map has turned the scan inside out
@@ -46,14 +46,12 @@ def attempt(method: Cascade | Method, batch: Batch, r: int, repeat: str, stages:
     watched: AbstractContextManager[list[float]]
     watched = network_starts(with_stages(method), device) if stages else nullcontext([])
     with watched as starts:
-        wait_for(device)
-        start = time.perf_counter()
+        start = read_clock(device)
         try:
             registration = method.register(batch, r, repeat)
         except RegistrationFailed as failure:
             return Attempt(_no_result(batch), math.nan, [], str(failure))
-        wait_for(device)
-        seconds = time.perf_counter() - start
+        seconds = read_clock(device) - start
     return Attempt(registration, seconds, [each - start for each in starts])
 
 

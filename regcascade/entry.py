@@ -42,10 +42,10 @@ INSTANTIABLE = (
     "regcascade.report.loggers.",
 )
 _PLUGINS = {
-    "sweeper/optuna": "'regcascade[sweep]'",
+    "sweeper/optuna": "-c constraints.txt -e '.[sweep]'",
     "launcher/joblib": "hydra-joblib-launcher",
-    "launcher/submitit_slurm": "hydra-submitit-launcher",
-    "launcher/submitit_local": "hydra-submitit-launcher",
+    "launcher/submitit_slurm": "-c constraints.txt -e '.[slurm]'",
+    "launcher/submitit_local": "-c constraints.txt -e '.[slurm]'",
 }
 USER_ERRORS = (ValueError, FileNotFoundError, NonFiniteLossError, MisconfigurationException)
 

@@ -1,17 +1,17 @@
 """Finding a learning rate before a training (`optimizer.lr=auto`), by Lightning's range test."""
 
-import csv
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas as pd
 from lightning.pytorch.tuner import Tuner
 from matplotlib.figure import Figure
 
 from regcascade.data import RegistrationData
+from regcascade.files import written_whole
 from regcascade.module import NonFiniteLossError, RegistrationModule
 
 AUTO = "auto"
@@ -30,7 +30,7 @@ def find_learning_rate(
     Args:
         module: what is to be trained.
         data: its pairs.
-        trainer: the options of the trainer.
+        trainer: the options of Lightning's trainer.
         folder: the run folder.
 
     Returns:
@@ -45,9 +45,7 @@ def find_learning_rate(
         "enable_checkpointing": False, "enable_model_summary": False,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    known = inspect.signature(L.Trainer).parameters
-    options = {key: value for key, value in trainer.items() if key in known}
-    tuner = Tuner(L.Trainer(**{**options, **short}, default_root_dir=folder))
+    tuner = Tuner(L.Trainer(**{**trainer, **short}, default_root_dir=folder))
     try:
         finder = tuner.lr_find(
             module, datamodule=data, min_lr=LOWEST, max_lr=HIGHEST, num_training=STEPS, update_attr=False
@@ -57,10 +55,9 @@ def find_learning_rate(
     found = None if finder is None else finder.suggestion()
     if finder is None or found is None:
         raise ValueError("optimizer.lr=auto found no learning rate at which the loss falls: give one.")
-    with (folder / "lr_find.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["lr", "loss"])
-        writer.writerows(zip(finder.results["lr"], finder.results["loss"], strict=False))
+    losses = pd.DataFrame(zip(finder.results["lr"], finder.results["loss"], strict=False), columns=["lr", "loss"])
+    with written_whole(folder / "lr_find.csv") as path:
+        losses.to_csv(path, index=False)
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     finder.plot(suggest=True, ax=figure.subplots())
     figure.savefig(folder / "lr_find.png")

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
+from regcascade.clock import read_clock
 from regcascade.types import Batch
 
 try:
@@ -57,9 +58,7 @@ class Throughput(Callback):
         self._pairs += len(batch["fixed"]) * trainer.world_size
         if not _is_logged(trainer, trainer.global_step):
             return
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
-        now = time.perf_counter()
+        now = read_clock(pl_module.device)
         rate = self._pairs / max(now - self._since, 1e-9)
         pl_module.log("train/pairs_per_second", rate, on_step=True, on_epoch=False, batch_size=1)
         self._since, self._pairs = now, 0

@@ -1,6 +1,5 @@
 """Where the time of a training step goes, measured on random images."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regcascade.cascades import Cascade
+from regcascade.clock import read_clock
 from regcascade.footprint import AUTOCAST
 from regcascade.losses import Objective
 from regcascade.registration import Registration
@@ -51,15 +51,9 @@ class Stopwatch:
     @contextmanager
     def on(self, name: str) -> Iterator[None]:
         """Time what is done inside."""
-        start = self.now()
+        start = read_clock(self.device)
         yield
-        self.add(name, self.now() - start)
-
-    def now(self) -> float:
-        """Seconds by a clock, once the device has done what it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        self.add(name, read_clock(self.device) - start)
 
     def add(self, name: str, seconds: float) -> None:
         """Add seconds to a name's."""
@@ -144,10 +138,10 @@ def _registered(cascade: Cascade, moving: Tensor, fixed: Tensor) -> Registration
 def _timed_networks(cascade: Cascade, watch: Stopwatch) -> Iterator[None]:
     """Add the time of every network, the affine one too, as they run."""
     started: list[float] = []
-    handles = []
+    handles, device = [], watch.device
     for net in [*cascade.nets, *([cascade.affine] if cascade.affine is not None else [])]:
-        handles.append(net.register_forward_pre_hook(lambda *_: started.append(watch.now())))
-        handles.append(net.register_forward_hook(lambda *_: watch.add("networks", watch.now() - started.pop())))
+        handles.append(net.register_forward_pre_hook(lambda *_: started.append(read_clock(device))))
+        handles.append(net.register_forward_hook(lambda *_: watch.add("networks", read_clock(device) - started.pop())))
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,8 +11,8 @@ import torch.distributed
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 
-# Variables that torchrun and srun set, and those in which they then say how many processes they have started.
-LAUNCHERS = {"TORCHELASTIC_RUN_ID": "WORLD_SIZE", "SLURM_STEP_ID": "SLURM_STEP_NUM_TASKS"}
+from regcascade.launch import launched
+
 _LONG = timedelta(days=30)  # that a process waits for the last pair of the others
 
 
@@ -67,19 +67,13 @@ def devices_of(accelerator: str, devices: Any, num_nodes: int) -> Fabric:
     Raises:
         ValueError: if there are no such devices, or another number of processes was launched.
     """
-    several = devices != 1 or num_nodes != 1 or launched(os.environ) > 1
+    several = devices != 1 or num_nodes != 1 or launched() is not None
     # Processes exchange no tensors, so that gloo will do on GPUs too and leaves their memory alone.
     strategy = DDPStrategy(process_group_backend="gloo") if several else "auto"
     try:
         return Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"accelerator={accelerator}, devices={devices}, num_nodes={num_nodes}: {error}") from error
-
-
-def launched(environment: Mapping[str, str]) -> int:
-    """How many processes torchrun or srun says it has started; 1 where neither has."""
-    said = [environment.get(count, "1") for mark, count in LAUNCHERS.items() if mark in environment]
-    return max([1, *(int(count) for count in said if count.isdigit())])
 
 
 @contextlib.contextmanager

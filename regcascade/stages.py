@@ -1,7 +1,6 @@
 """How a registration grows stage by stage: measures and time after each."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from regcascade.cascades import Cascade
+from regcascade.clock import read_clock
 from regcascade.losses import correlation_coefficient
 from regcascade.metrics import folding_percent, mean_dice
 from regcascade.registration import Registration
@@ -16,20 +16,13 @@ from regcascade.spatial import warp_labels
 from regcascade.types import Batch, Flow, Image
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all it was given, so that the clock may be read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 @contextmanager
 def network_starts(cascade: Cascade, device: torch.device) -> Iterator[list[float]]:
-    """Note within the block when each call of a network of the cascade begins, on the clock `time.perf_counter`."""
+    """Note within the block when each call of a network of the cascade begins, by `read_clock`."""
     starts: list[float] = []
 
     def note(*_: Any) -> None:
-        wait_for(device)
-        starts.append(time.perf_counter())
+        starts.append(read_clock(device))
 
     hooks = [net.register_forward_pre_hook(note) for net in cascade.nets]
     try:

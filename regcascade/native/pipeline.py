@@ -1,6 +1,5 @@
 """Register two scans with a trained cascade, in native space."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from lightning.fabric.utilities import move_data_to_device
 
 from regcascade.cascades import Cascade
 from regcascade.checkpoint import Checkpoint
+from regcascade.clock import read_clock
 from regcascade.native.initial import INITIALS, LITTLE_OVERLAP, Prepared, labels_on, prepare_pair
 from regcascade.native.measures import afterthoughts, check_landmarks, measure
 from regcascade.native.refine import LOSSES, WHATS, refine, refinement_objective, without_graph
@@ -25,6 +25,7 @@ from regcascade.registry import Spec, check_choice
 from regcascade.transform import Inverse, Transform
 from regcascade.types import Batch
 
+CPU = torch.device("cpu")
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
 
@@ -102,10 +103,10 @@ class _Clock:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def part(self, name: str, device: torch.device = CPU) -> Iterator[None]:
+        start = read_clock(device)
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.seconds[name] = round(read_clock(device) - start, 3)
 
 
 def register(
@@ -204,7 +205,7 @@ def _run(
             f"The memory of {device} did not do, and the CPU took over. To stay on it: --precision bf16, no --refine, "
             "--refine-of flow in place of weights, or a model of fewer or smaller networks."
         )
-        return _run_on(torch.device("cpu"), trained, batch, options, clock)
+        return _run_on(CPU, trained, batch, options, clock)
 
 
 def _run_on(
@@ -216,10 +217,8 @@ def _run_on(
         there["alignment"] = torch.eye(4, device=device)[None]
     reduced = PRECISIONS[options.precision]
     with torch.autocast(device.type, dtype=reduced, enabled=reduced is not None):
-        with clock.part("networks"), torch.no_grad():
+        with clock.part("networks", device), torch.no_grad():
             registration = cascade.register(there, options.r, options.repeat)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
         if not registration.flow.isfinite().all():
             advice = "their training diverged; take an earlier checkpoint" if reduced is None else "take --precision 32"
             raise ValueError(f"The networks gave a flow that is not finite: {advice}.")

@@ -173,7 +173,7 @@ def wandb_logger(
     try:
         import wandb  # noqa: F401  (an extra, so not imported with the module)
     except ImportError as error:
-        raise ValueError("logger=wandb needs the package wandb: pip install 'regcascade[wandb]'.") from error
+        raise ValueError("logger=wandb needs wandb: pip install -c constraints.txt -e '.[wandb]'.") from error
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
     previous = _previous_wandb_id(folder)
