@@ -101,20 +101,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> list[Any]:
-    """The loggers or callbacks of a config group.
+    """The loggers or callbacks of a config group, less those that are null.
 
     Only Lightning's loggers and callbacks, ours, and those of the modules the user imports are made: a config of
     somebody else's, such as the one in the folder of a run to resume, cannot name any other code to run.
     """
     allowed = (*INSTANTIABLE, *(f"{module}." for module in imports))
-    for name, config in (configs or {}).items():
+    given = {name: config for name, config in (configs or {}).items() if config is not None}
+    for name, config in given.items():
         target, *nested = list(_targets(config)) or [None]
         if nested or not str(target).startswith(allowed) or not _is_harmless(get_object(str(target))):
             raise ValueError(
                 f"{name}: its _target_ is {', '.join(map(str, [target, *nested]))}, and it must be one logger or "
                 f"callback of {', '.join(allowed)}."
             )
-    return [instantiate(config) for config in (configs or {}).values()]
+    return [instantiate(config) for config in given.values()]
 
 
 def record_run(folder: Path, config: DictConfig) -> None:

@@ -72,6 +72,11 @@ def test_a_config_can_make_loggers_and_callbacks_only(config, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_callback_that_is_null_is_left_out():
+    stop = {"_target_": "regcascade.callbacks.StopReason"}
+    assert [type(one).__name__ for one in built({"pictures": None, "stop_reason": stop})] == ["StopReason"]
+
+
 def test_callbacks_of_the_modules_a_user_imports_can_be_made(tmp_path, monkeypatch):
     (tmp_path / "my_callbacks.py").write_text("import lightning as L\n\n\nclass Mine(L.Callback):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from regcascade.registry import did_you_mean
 from regcascade.report.compare import columns_of, values_of
-from regcascade.report.evaluated import NotComparableError, Run, aligned, read_run, row_names
+from regcascade.report.evaluated import NotComparableError, Run, aligned, read_run
+from regcascade.report.finding import row_names
 from regcascade.report.measures import KNOWN
 from regcascade.report.sweeps import FAILED, Job, described, short_names, shown_value, varied
 
@@ -113,7 +116,7 @@ def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> st
 
 def _mean(run: Run, measure: str) -> float:
     values = values_of(run, measure)
-    known = values[~(values != values)]
+    known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 
 
