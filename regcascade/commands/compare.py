@@ -8,7 +8,8 @@ from rich.console import Console
 
 from regcascade.commands.arguments import Commands
 from regcascade.report.compare import compare, print_comparison, untested, write_comparison
-from regcascade.report.evaluated import before_registration, check_names, find_runs, read_runs
+from regcascade.report.evaluated import before_registration, check_names, read_runs
+from regcascade.report.finding import find_runs
 from regcascade.report.ranking import left_out, rank
 from regcascade.report.sweeps import FINISHED, is_job, read_job, read_sweep
 

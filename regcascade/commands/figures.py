@@ -7,8 +7,9 @@ from rich.console import Console
 
 from regcascade.commands.arguments import Commands
 from regcascade.registry import import_user_modules
-from regcascade.report.evaluated import find_runs, read_runs
+from regcascade.report.evaluated import read_runs
 from regcascade.report.figures import file_name, run_pages, set_figures, settings_of
+from regcascade.report.finding import find_runs
 from regcascade.report.stage_charts import stages_of
 from regcascade.report.style import write_figures
 

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from regcascade.commands.arguments import Commands
 from regcascade.registry import import_user_modules
-from regcascade.report.evaluated import find_runs, read_runs
+from regcascade.report.evaluated import read_runs
+from regcascade.report.finding import find_runs
 from regcascade.report.page import WORST, write_report
 
 

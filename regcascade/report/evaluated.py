@@ -1,9 +1,7 @@
-"""Evaluated runs: finding their folders, reading what an evaluation wrote there, and whether they may be compared."""
+"""Evaluated runs: reading what an evaluation wrote to their folders, and whether they may be compared."""
 
-import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,14 +11,10 @@ import numpy as np
 import pandas as pd
 
 from regcascade.evaluation import BEFORE, FAILED, SET
-from regcascade.report.sweeps import read_job, read_sweep, sweeps_within
+from regcascade.report.finding import AGAIN, PAIRS, SUMMARY, check_finished, first_few, row_names
 
-PAIRS, SUMMARY = "pairs.csv", "summary.json"
 KEY = ["fixed", "moving"]
 INITIAL = "Before registration"
-_AGAIN = "Evaluate it (again): python evaluate.py checkpoint=FILE."
-_REPEATED = re.compile(r"r(\d+)")  # what evaluate.py calls the folder of each r of several
-_SHOWN = 3  # so many names in a message
 
 
 class NotComparableError(ValueError):
@@ -49,44 +43,6 @@ class Run(NamedTuple):
     about: Mapping[str, str] = MappingProxyType({})
 
 
-def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The run folders that paths name: each itself, or all those within it (a multirun folder), in order.
-
-    A path with `*`, `?` or `[` that is no folder stands for the folders that match it.
-
-    Returns:
-        The folders that hold both `pairs.csv` and `summary.json`, and those within a multirun folder that lack one:
-        jobs that failed or still run.
-
-    Raises:
-        ValueError: if a path is no folder, is or holds no evaluated run, or if a run is named twice.
-    """
-    runs: list[Path] = []
-    unfinished: list[Path] = []
-    for path in itertools.chain.from_iterable(map(_matches, paths)):
-        if not path.is_dir():
-            wrong = f"{path} is a file" if path.exists() else f"There is no {path}"
-            raise ValueError(f"{wrong}. Give folders of runs, or one that holds them: multirun/<date>/<time>.")
-        within = _folders_within(path)
-        if path in within or not within:
-            _check_started(path)
-            _check_finished(path)
-            runs.append(path)
-            continue
-        finished = [folder for folder in within if not _missing(folder)]
-        if not finished:
-            raise ValueError(
-                f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}.{_why(within)} {_AGAIN}"
-            )
-        runs += finished
-        unfinished += [folder for folder in within if folder not in finished]
-    places = [run.resolve() for run in runs]
-    twice = [str(run) for number, run in enumerate(runs) if places[number] in places[:number]]
-    if twice:
-        raise ValueError(f"{_listed(twice)} is named twice. Name every run once.")
-    return runs, unfinished
-
-
 def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
     """Read runs, under given names or `row_names`, and check that they may be compared.
 
@@ -105,7 +61,7 @@ def check_names(names: Sequence[str], folders: Sequence[Path]) -> None:
         raise ValueError(f"--names gives {len(names)} names for {len(folders)} runs: {listed}. Give one for each.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or INITIAL in names or not all(name.strip() for name in names):
-        wrong = f"{_listed(twice)} would name several rows" if twice else f"A row cannot be called {INITIAL!r} or ''"
+        wrong = f"{first_few(twice)} would name several rows" if twice else f"A row cannot be called {INITIAL!r} or ''"
         raise ValueError(f"{wrong}. Name each of the {len(names)} runs with --names.")
 
 
@@ -122,41 +78,23 @@ def aligned(runs: Sequence[Run]) -> list[Run]:
     return [run._replace(pairs=run.pairs.loc[runs[0].pairs.index]) for run in runs]
 
 
-def row_names(folders: Sequence[Path]) -> list[str]:
-    """What runs are called unless told: as their folders, with so many of those above as it takes to tell them apart.
-
-    The folders `r1`, `r2`, ... of an evaluation with several r are `r=1`, `r=2`, ..., if need be after the name of
-    the folder they are in.
-    """
-    parts = [folder.resolve().parts for folder in folders]
-    names = [""] * len(parts)
-    for number, own in enumerate(parts):
-        others = [other for place, other in enumerate(parts) if place != number]
-        length = next((k for k in range(1, len(own)) if all(own[-k:] != other[-k:] for other in others)), 1)
-        above, last = "/".join(own[-length:-1]), own[-1]
-        repeated = _REPEATED.fullmatch(last)
-        words = [above, f"r={repeated[1]}"] if repeated else [f"{above}/{last}".lstrip("/")]
-        names[number] = ", ".join(word for word in words if word)
-    return names
-
-
 def read_run(folder: Path, name: str) -> Run:
     """Read `pairs.csv` and `summary.json` of a run folder.
 
     Raises:
         ValueError: if one is missing or damaged, lists a pair twice, or if they are not of the same evaluation.
     """
-    _check_finished(folder)
+    check_finished(folder)
     pairs, summary = _read_pairs(folder / PAIRS), _read_summary(folder / SUMMARY)
     if summary.get("pairs") != len(pairs):
-        raise ValueError(f"{folder}: {PAIRS} has {len(pairs)} pairs and {SUMMARY} {summary.get('pairs')}. {_AGAIN}")
+        raise ValueError(f"{folder}: {PAIRS} has {len(pairs)} pairs and {SUMMARY} {summary.get('pairs')}. {AGAIN}")
     for column, of_measure in summary["measures"].items():
         mean = of_measure.get("mean") if isinstance(of_measure, dict) else None
         read = pairs[column].mean() if column in pairs else math.nan
         if isinstance(mean, int | float) and not np.isclose(mean, read, rtol=1e-6, atol=1e-9):
             raise ValueError(
                 f"{folder}: {PAIRS} and {SUMMARY} are not of the same evaluation, as the mean of {column} is "
-                f"{read:.6g} in one and {mean:.6g} in the other. {_AGAIN}"
+                f"{read:.6g} in one and {mean:.6g} in the other. {AGAIN}"
             )
     sizes = [summary.get(key) for key in ("parameters", "paper_size_mib")]
     parameters, paper_size = (float(size) if isinstance(size, int | float) else math.nan for size in sizes)
@@ -182,55 +120,15 @@ def label_columns(run: Run) -> list[str]:
     return [c for c in run.pairs if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
 
 
-def _matches(path: Path) -> list[Path]:
-    """A path itself, or the folders that match it where it is a pattern that no shell has expanded."""
-    if path.exists() or not any(character in str(path) for character in "*?["):
-        return [path]
-    found = sorted(match for match in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if match.is_dir())
-    if not found:
-        raise ValueError(f"No folder matches {path}.")
-    return found
-
-
-def _folders_within(path: Path) -> list[Path]:
-    """The folder and those below that an evaluation, a training run or a job of a sweep wrote to."""
-    found = {file.parent for name in (PAIRS, SUMMARY, "config.yaml") for file in path.rglob(name)}
-    found |= {job.folder for sweep in sweeps_within(path) for job in read_sweep(sweep).jobs}
-    return sorted(folder for folder in found if folder.name != ".hydra")
-
-
-def _check_started(path: Path) -> None:
-    if path in sweeps_within(path) and not read_sweep(path).jobs:
-        raise ValueError(f"{path} is a sweep of which no job has started. Look at what its command printed.")
-
-
-def _why(folders: Sequence[Path]) -> str:
-    """Why jobs of sweeps have no results, of the first few."""
-    jobs = [read_job(folder) for folder in folders]
-    reasons = [f"{job.folder.name}: {job.reason.rstrip('.')}" for job in jobs if job.reason and job.overrides]
-    return f" {_listed(reasons)}." if reasons else ""
-
-
-def _missing(folder: Path) -> list[str]:
-    return [name for name in (PAIRS, SUMMARY) if not (folder / name).is_file()]
-
-
-def _check_finished(folder: Path) -> None:
-    missing = _missing(folder)
-    if missing:
-        state = "is an evaluation that did not end" if missing == [SUMMARY] else "is no evaluated run"
-        raise ValueError(f"{folder} {state}: it has no {' and no '.join(missing)}. {_AGAIN}")
-
-
 def _read_pairs(path: Path) -> pd.DataFrame:
     try:  # as text, so that a scan called NA keeps its name
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:  # those of pandas, and of the encoding, are ValueErrors
-        raise ValueError(f"{path} cannot be read as a table: {str(error).strip()}. {_AGAIN}") from error
+        raise ValueError(f"{path} cannot be read as a table: {str(error).strip()}. {AGAIN}") from error
     if missing := [column for column in KEY if column not in table]:
-        raise ValueError(f"{path} has no column {' and no '.join(missing)}. {_AGAIN}")
+        raise ValueError(f"{path} has no column {' and no '.join(missing)}. {AGAIN}")
     if table.empty:
-        raise ValueError(f"{path} has no pairs. {_AGAIN}")
+        raise ValueError(f"{path} has no pairs. {AGAIN}")
     index = pd.MultiIndex.from_frame(table[KEY])
     twice = index[index.duplicated()].unique()
     if len(twice):
@@ -252,7 +150,7 @@ def _numbers(cells: pd.Series, path: Path) -> pd.Series | None:
         return None
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"{path}: {cells.name} of pair {row + 1} is {cells[row]!r}, no finite number. {_AGAIN}")
+        raise ValueError(f"{path}: {cells.name} of pair {row + 1} is {cells[row]!r}, no finite number. {AGAIN}")
     return numbers
 
 
@@ -260,9 +158,9 @@ def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}. {_AGAIN}") from error
+        raise ValueError(f"{path} cannot be read as JSON: {error}. {AGAIN}") from error
     if not (isinstance(summary, dict) and isinstance(summary.get("measures"), dict)):
-        raise ValueError(f"{path} is no summary of an evaluation, as it holds no measures. {_AGAIN}")
+        raise ValueError(f"{path} is no summary of an evaluation, as it holds no measures. {AGAIN}")
     return summary
 
 
@@ -285,7 +183,7 @@ def _check_same_pairs(first: Run, other: Run) -> None:
 def _check_same_labels(first: Run, other: Run) -> None:
     ours, theirs = label_columns(first), label_columns(other)
     parts = [
-        f"{len(only)} only in {run.name} ({_listed([column.removeprefix('dice_') for column in only])})"
+        f"{len(only)} only in {run.name} ({first_few([column.removeprefix('dice_') for column in only])})"
         for run, only in (
             (first, [column for column in ours if column not in theirs]),
             (other, [column for column in theirs if column not in ours]),
@@ -321,9 +219,4 @@ def _check_same_scans(first: Run, other: Run) -> None:
 
 
 def _pairs_listed(pairs: Sequence[tuple[str, str]] | pd.Index) -> str:
-    return _listed([f"{fixed} <- {moving}" for fixed, moving in pairs[:_SHOWN]], len(pairs))
-
-
-def _listed(names: Sequence[str], count: int | None = None) -> str:
-    more = (len(names) if count is None else count) - min(len(names), _SHOWN)
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more else "")
+    return first_few([f"{fixed} <- {moving}" for fixed, moving in pairs])

@@ -13,7 +13,7 @@ import yaml
 
 from regcascade.checkpoint import CheckpointError, file_hash, read
 from regcascade.files import git_state
-from regcascade.report.evaluated import PAIRS, SUMMARY
+from regcascade.report.finding import PAIRS, SUMMARY
 from regcascade.version import __version__
 
 PACKAGES = ("torch", "lightning", "monai", "SimpleITK", "numpy", "scipy", "pandas", "matplotlib", "hydra-core")

@@ -14,8 +14,8 @@ import pandas as pd
 import yaml
 
 from regcascade.checkpoint import file_hash
-from regcascade.report.evaluated import SUMMARY
 from regcascade.report.experiments import COST, Row
+from regcascade.report.finding import SUMMARY
 from regcascade.report.provenance import CONFIG
 
 PAPER_SCALE = "paper"

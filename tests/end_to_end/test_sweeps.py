@@ -12,7 +12,7 @@ from rich.console import Console
 from regcascade import sweeps
 from regcascade.cli import main as cli
 from regcascade.report.dashboard import group_of, run_name
-from regcascade.report.evaluated import find_runs
+from regcascade.report.finding import find_runs
 from regcascade.report.ranking import rank
 from regcascade.report.sweeps import FAILED, FINISHED, OPEN, read_job, read_sweep, write_job, write_sweep
 

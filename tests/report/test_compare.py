@@ -15,7 +15,8 @@ from scipy import stats
 from regcascade.cli import main
 from regcascade.evaluation import summarise
 from regcascade.report.compare import compare, numbers, print_comparison, shown_table, shown_tests, write_comparison
-from regcascade.report.evaluated import INITIAL, before_registration, find_runs, read_run, read_runs, row_names
+from regcascade.report.evaluated import INITIAL, before_registration, read_run, read_runs
+from regcascade.report.finding import find_runs, row_names
 from regcascade.report.markup import latex, markdown, terminal_tables
 from regcascade.report.statistics import bootstrap_intervals
 
