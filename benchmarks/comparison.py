@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,13 +85,17 @@ def report(name: str, rows: list[Row], given: argparse.Namespace, machine: str =
         times = [f"{1000 * seconds:.1f} ms" for seconds in row.seconds.values()]
         limit = "" if row.limit is None else f"<= {row.limit}"
         table.add_row(row.name, *times, f"{ours / theirs:.2f}", limit)
-        results.append({"name": row.name, "seconds": row.seconds, "ratio": ours / theirs, "limit": row.limit})
+        measured = {"name": row.name, "seconds": row.seconds, "ratio": ours / theirs, "limit": row.limit}
+        results.append(measured | {"threads": given.threads, "repeats": given.repeats})
     Console().print(table)
-    write(name, {"threads": given.threads, "repeats": given.repeats, "rows": results}, given.out, machine)
+    write(name, results, given.out, machine)
 
 
-def write(name: str, content: Mapping[str, Any], folder: Path, machine: str = "") -> None:
-    """Write results as `<name>-<version>-<machine>.json`, with the versions they belong to."""
+def write(name: str, rows: Sequence[Mapping[str, Any]], folder: Path, machine: str = "") -> None:
+    """Write rows into `<name>-<version>-<machine>.json`, with the versions they belong to.
+
+    Rows that the file has under other names stay, if they are of the same versions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     cores = os.cpu_count()
     versions = {
@@ -99,5 +103,9 @@ def write(name: str, content: Mapping[str, Any], folder: Path, machine: str = ""
         "python": platform.python_version(), "machine": platform.machine(), "cores": cores,
     }  # fmt: skip
     path = folder / f"{name}-{__version__}-{machine or f'{cores}cores'}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    same = all(before.get(key) == value for key, value in versions.items())
+    new = {row["name"] for row in rows}
+    kept = [row for row in before["rows"] if row["name"] not in new] if same else []
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(versions | dict(content), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(versions | {"rows": [*kept, *rows]}, indent=2) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ a CPU, is not counted.
 
 import argparse
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from comparison import Row, interleaved, parsed, parser, report, timed
@@ -36,16 +37,14 @@ def main() -> None:
     device = torch.device(given.device)
     if any(OPTIONS[name].compile for name in given.options):
         check_compiles(device)
-    rows = []
-    for model in given.models:
-        for name in given.options:
-            steps = {
-                "option": _step(model, OPTIONS[name], name.startswith("bf16"), given),
-                "plain": _step(model, Execution(), False, given),
-            }
-            rows.append(Row(f"{model}, cr, n={given.n}, {given.side}^3: {name}", interleaved(steps, given.repeats)))
     machine = torch.cuda.get_device_name().replace(" ", "_") if given.device == "cuda" else ""
-    report("execution", rows, given, machine)
+    for model, name in product(given.models, given.options):
+        steps = {
+            "option": _step(model, OPTIONS[name], name.startswith("bf16"), given),
+            "plain": _step(model, Execution(), False, given),
+        }
+        row = Row(f"{model}, cr, n={given.n}, {given.side}^3: {name}", interleaved(steps, given.repeats))
+        report("execution", [row], given, machine)
 
 
 def _step(model: str, execution: Execution, bf16: bool, given: argparse.Namespace) -> Callable[[], float]:

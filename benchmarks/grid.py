@@ -7,6 +7,7 @@ only mcr's coarser scales have a share of their own in it. A row that would not 
 
 import argparse
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from comparison import Row, interleaved, parsed, parser, report, timed
@@ -34,20 +35,14 @@ def main() -> None:
     asked.add_argument("--recompute", choices=("none", "stage"), default="none", help="of the cascades")
     given = parsed(asked)
     side = given.side or SIDES[given.device]
-    rows: dict[str, list[Row]] = {"training": [], "inference": []}
-    for model in given.models:
-        for strategy in given.cascades:
-            for n in given.n:
-                name = f"{model}, {strategy}, n={n}, {side}^3, batch 1"
-                if shortage := _shortage(given, model, strategy, n, side):
-                    print(f"{name}: left out, {shortage}")
-                    continue
-                seconds = _seconds(given, model, strategy, n, side)
-                for task, of_task in rows.items():
-                    of_task.append(Row(f"{task}: {name}", seconds[task]))
     machine = torch.cuda.get_device_name().replace(" ", "_") if given.device == "cuda" else ""
-    if any(rows.values()):
-        report("grid", [*rows["training"], *rows["inference"]], given, machine)
+    for model, strategy, n in product(given.models, given.cascades, given.n):
+        name = f"{model}, {strategy}, n={n}, {side}^3, batch 1"
+        if shortage := _shortage(given, model, strategy, n, side):
+            print(f"{name}: left out, {shortage}")
+            continue
+        seconds = _seconds(given, model, strategy, n, side)
+        report("grid", [Row(f"{task}: {name}", of_task) for task, of_task in seconds.items()], given, machine)
 
 
 def _objective(strategy: str) -> Objective:

@@ -7,6 +7,7 @@ one stage takes; `limit` bounds it with recomputation: `python benchmarks/memory
 """
 
 import argparse
+from itertools import product
 
 import torch
 from comparison import RESULTS, write
@@ -35,25 +36,18 @@ def main() -> None:
     given = asked.parse_args()
     numbers = sorted({1, *given.n})
     table = Table("", "recompute", *(f"n={n}" for n in numbers), "a stage", "limit", title=f"MiB at {given.side}^3")
-    rows = []
-    for model in given.models:
-        for strategy in given.cascades:
-            for recompute in ("none", "stage"):
-                step = _step(model, strategy, given, recompute)
-                taken = [
-                    _measured(step, n) if given.device == "cuda" else step.footprint(n).activations for n in numbers
-                ]
-                share = (taken[-1] - taken[0]) / (numbers[-1] - 1) / taken[0] if len(numbers) > 1 else 0.0
-                limit = LIMIT if (model, recompute) == ("voxelmorph", "stage") else None
-                values = [f"{value / MIB:,.0f}" for value in taken]
-                table.add_row(f"{model}, {strategy}", recompute, *values, f"{share:.3f}", str(limit or ""))
-                rows.append(
-                    {"model": model, "cascade": strategy, "recompute": recompute, "n": numbers, "bytes": taken,
-                     "share": share, "limit": limit}
-                )  # fmt: skip
-    Console().print(table)
     machine = torch.cuda.get_device_name().replace(" ", "_") if given.device == "cuda" else "counted"
-    write("memory", {"side": given.side, "precision": given.precision, "rows": rows}, given.out, machine)
+    for model, strategy, recompute in product(given.models, given.cascades, ("none", "stage")):
+        step = _step(model, strategy, given, recompute)
+        taken = [_measured(step, n) if given.device == "cuda" else step.footprint(n).activations for n in numbers]
+        share = (taken[-1] - taken[0]) / (numbers[-1] - 1) / taken[0] if len(numbers) > 1 else 0.0
+        limit = LIMIT if (model, recompute) == ("voxelmorph", "stage") else None
+        values = [f"{value / MIB:,.0f}" for value in taken]
+        table.add_row(f"{model}, {strategy}", recompute, *values, f"{share:.3f}", str(limit or ""))
+        name = f"{model}, {strategy}, {given.side}^3, {given.precision}, recompute={recompute}"
+        row = {"name": name, "n": numbers, "bytes": taken, "share": share, "limit": limit}
+        write("memory", [row], given.out, machine)
+    Console().print(table)
 
 
 def _step(model: str, strategy: str, given: argparse.Namespace, recompute: str) -> Step:
