@@ -1,17 +1,18 @@
 """`regcascade compare`: evaluated runs in one table, with tests."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from regcascade.commands.arguments import Commands
+from regcascade.report.averaged import averaged
 from regcascade.report.compare import compare, print_comparison, untested, write_comparison
-from regcascade.report.evaluated import before_registration, check_names, read_runs
+from regcascade.report.evaluated import Run, before_registration, check_names, read_runs
 from regcascade.report.finding import find_runs
 from regcascade.report.ranking import left_out, rank
-from regcascade.report.sweeps import FINISHED, is_job, read_job, read_sweep
+from regcascade.report.sweeps import FINISHED, is_job, overrides_of, read_job, read_sweep
 
 
 def add(commands: Commands) -> None:
@@ -24,7 +25,7 @@ def add(commands: Commands) -> None:
         "resample scans. The runs must be of the same pairs, labels and scans. Prints, and writes Markdown, LaTeX and "
         "CSV. Jobs of a sweep come best first, with what the sweep varies beside their measures.",
         epilog="Examples: regcascade compare evaluations/2026-01-31/*; regcascade compare A B --names VM 'VM, r=2' "
-        "--initial --out tables/liver; regcascade compare multirun/2026-01-31/12-00-00 --per-label.",
+        "--initial --out tables/liver; regcascade compare multirun/2026-01-31/12-00-00 --over seed.",
     )
     compare.add_argument(
         "runs",
@@ -43,6 +44,14 @@ def add(commands: Commands) -> None:
         help="order the rows by this column of pairs.csv, best first, or by loss, where nothing is labelled; jobs of "
         "sweeps by the mean Dice unless told",
     )
+    compare.add_argument(
+        "--over",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="options, such as seed, over whose values to average: runs that were given the same but for them are one "
+        "row, and the measures of a pair their means",
+    )
     compare.add_argument("--out", type=Path, default=Path("comparison"), help="the folder to write")
     compare.set_defaults(run=_compare)
 
@@ -51,9 +60,11 @@ def _compare(options: argparse.Namespace) -> None:
     console = Console()
     folders, unfinished = find_runs(options.runs)
     jobs = {folder: read_job(folder) for folder in [*folders, *unfinished] if is_job(folder)}
-    if options.names:
+    if options.names and not options.over:
         check_names(options.names, folders)
-    if jobs or options.rank_by:
+    if options.over:
+        runs, apart, said = _averaged(folders, options), "", [f"Averaged over {', '.join(options.over)}."]
+    elif jobs or options.rank_by:
         ranking = rank(folders, jobs, options.rank_by, options.names)
         runs, apart = ranking.runs, ranking.apart
         said = [f"Ordered by {ranking.by}, best first.", *([f"No tests: {apart}"] if apart else [])]
@@ -61,7 +72,7 @@ def _compare(options: argparse.Namespace) -> None:
         runs, apart, said = read_runs(folders, options.names), "", []
     if options.initial and not apart:
         runs.insert(0, before_registration(runs[0]))
-    best = int(options.initial) if jobs or options.rank_by else None
+    best = int(options.initial) if (jobs or options.rank_by) and not options.over else None
     comparison = untested(runs, options.per_label) if apart else compare(runs, options.per_label, best)
     print_comparison(comparison, console)
     said += left_out([jobs[folder] for folder in unfinished if folder in jobs], list(jobs.values()))
@@ -71,6 +82,18 @@ def _compare(options: argparse.Namespace) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     files = write_comparison(comparison, options.out, said)
     console.print(f"Written: {', '.join(map(str, files))}.", markup=False, soft_wrap=True)
+
+
+def _averaged(folders: Sequence[Path], options: argparse.Namespace) -> list[Run]:
+    if options.rank_by:
+        raise ValueError("--rank-by orders single runs, and --over averages them: give one of the two.")
+    runs = averaged(read_runs(folders), [overrides_of(folder) for folder in folders], options.over)
+    if not options.names:
+        return runs
+    if len(options.names) != len(runs):
+        listed = ", ".join(run.name for run in runs)
+        raise ValueError(f"--names gives {len(options.names)} names for {len(runs)} rows: {listed}. Give one for each.")
+    return [run._replace(name=name) for run, name in zip(runs, options.names, strict=True)]
 
 
 def _open_sweeps(folders: Iterable[Path]) -> Iterator[str]:

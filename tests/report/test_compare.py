@@ -380,3 +380,55 @@ def test_markup_escapes_what_a_name_may_hold():
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(shown)
     assert "[a_b] & 5 % | <x>-2" in console.export_text()
+
+
+def seeded(folder, cascade, seed, gain):
+    """A run that says what it was given, as Hydra does."""
+    write(folder, table(gain, seed=seed))
+    (folder / ".hydra").mkdir()
+    given = [f"cascade={cascade}", f"seed={seed}", f"paths.run={folder}"]
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {one}\n" for one in given))
+    return folder
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    gains = {("cr", 0): 0.1, ("mcr", 0): 0.2, ("mcr", 1): 0.3, ("cr", 1): 0.1, ("cr", 2): 0.4}
+    return {key: seeded(tmp_path / "runs" / "-".join(map(str, key)), *key, gain) for key, gain in gains.items()}
+
+
+def test_runs_are_averaged_over_seeds(seeds, tmp_path, capsys):
+    main(["compare", *map(str, seeds.values()), "--over", "seed", "--out", str(tmp_path / "out")])
+    rows = pd.read_csv(tmp_path / "out" / "table.csv").set_index("name")
+    assert rows["Runs"].to_dict() == {"cascade=cr": 3, "cascade=mcr": 2}
+    single = {key: pd.read_csv(folder / "pairs.csv")["dice_mean"] for key, folder in seeds.items()}
+    for cascade, count in (("cr", 3), ("mcr", 2)):
+        values = np.stack([single[cascade, seed] for seed in range(count)])
+        row = rows.loc[f"cascade={cascade}"]
+        assert row["dice_mean_mean"] == pytest.approx(values.mean())
+        assert row["dice_mean_std"] == pytest.approx(values.mean(0).std(ddof=1))  # over pairs
+        assert row["Dice, SD over runs"] == pytest.approx(values.mean(1).std(ddof=1), abs=5e-4)
+    tests = pd.read_csv(tmp_path / "out" / "tests.csv").set_index("measure")
+    means = [np.mean([single[c, s] for s in range(k)], axis=0) for c, k in (("cr", 3), ("mcr", 2))]
+    assert tests.loc["dice_mean", "difference"] == pytest.approx((means[0] - means[1]).mean())
+    assert tests.loc["dice_mean", "t_test"] == pytest.approx(stats.ttest_rel(*means).pvalue)
+    assert "Averaged over seed." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--over", "sead"], "no run was given it. Given: cascade, seed, paths.run. Did you mean 'seed'"),
+        (["--over", "cascade"], ""),
+        (["--over", "seed", "--names", "a"], "1 names for 2 rows: cascade=cr, cascade=mcr"),
+        (["--over", "seed", "--rank-by", "cc"], "give one of the two"),
+    ],
+)
+def test_what_cannot_be_averaged_is_told(seeds, tmp_path, capsys, arguments, said):
+    if not said:
+        seeded(tmp_path / "again", "cr", 0, 0.2)
+        arguments, said = [str(tmp_path / "again"), *arguments], "are the same but for cascade=cr"
+    with pytest.raises(SystemExit):
+        main(["compare", *map(str, seeds.values()), *arguments, "--out", str(tmp_path / "out")])
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
