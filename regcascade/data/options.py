@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import Any
 
 from regcascade.types import Size
 
@@ -16,7 +17,7 @@ def check_count(option: str, value: object, minimum: int) -> int:
 
 def check_size(option: str, value: object) -> Size:
     """Three sides in voxels."""
-    sides = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    sides = _listed(value)
     if len(sides) != 3 or any(isinstance(s, bool) or not isinstance(s, Integral) or s < 1 for s in sides):
         raise ValueError(f"{option}={value} is not valid: give three sides in voxels, such as [128,128,128].")
     x, y, z = (int(side) for side in sides)
@@ -25,7 +26,7 @@ def check_size(option: str, value: object) -> Size:
 
 def check_two_numbers(option: str, value: object, meaning: str) -> tuple[float, float]:
     """Two real numbers; `meaning` tells the user which."""
-    numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    numbers = _listed(value)
     if len(numbers) != 2 or any(isinstance(n, bool) or not isinstance(n, Real) for n in numbers):
         raise ValueError(f"{option}={value} is not valid: give two numbers, [{meaning}].")
     first, second = (float(number) for number in numbers)
@@ -34,11 +35,35 @@ def check_two_numbers(option: str, value: object, meaning: str) -> tuple[float, 
 
 def check_spacing(option: str, value: object) -> tuple[float, float, float]:
     """Mm per voxel along three axes."""
-    steps = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    steps = _listed(value)
     if len(steps) != 3 or any(isinstance(s, bool) or not isinstance(s, Real) or not 0 < s < math.inf for s in steps):
         raise ValueError(f"{option}={value} is not valid: give three numbers above 0, in mm, such as [1,1,1].")
     x, y, z = (float(step) for step in steps)
     return x, y, z
+
+
+def check_number(option: str, value: object) -> float:
+    """A number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+        raise ValueError(f"{option}={value} is not valid: give a number, 0 or more.")
+    return float(value)
+
+
+def check_values(option: str, values: object) -> tuple[int, ...]:
+    """Label values above 0."""
+    listed = _listed(values)
+    if not listed:
+        raise ValueError(f"{option}={values} is not valid: give a list of label values, such as [1,2].")
+    return tuple(check_count(option, value, 1) for value in listed)
+
+
+def check_relabel(given: object) -> dict[int, int]:
+    """What each label value becomes; keys may be the texts that JSON makes of them."""
+    try:
+        pairs = {int(old): check_count("relabel", new, 0) for old, new in given.items()}  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"relabel={given} is not valid: give label values and what each becomes: {{2: 1}}.") from error
+    return {old: new for old, new in sorted(pairs.items()) if old != new}
 
 
 def check_axes(option: str, value: str) -> str:
@@ -54,3 +79,8 @@ def check_axes(option: str, value: str) -> str:
 def _world_axis(letter: str) -> int:
     """Which axis of the world a letter of an orientation belongs to; -1 for none."""
     return next((axis for axis, ends in enumerate(("LR", "PA", "IS")) if letter in ends), -1)
+
+
+def _listed(value: object) -> list[Any]:
+    """The elements of a list or of what is like one; nothing of any other value."""
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []

@@ -1,4 +1,4 @@
-"""From a file to a case: reading, intensities to 0..1, and one size for all scans."""
+"""From a file to a case: reading, spacing, intensities to 0..1, and one size for all scans."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.croppad.array import ResizeWithPadOrCrop
 from monai.transforms.intensity.array import ScaleIntensityRange
-from monai.transforms.spatial.array import Resize
+from monai.transforms.spatial.array import Resize, Spacing
 from nibabel.affines import voxel_sizes
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from regcascade.registry import check_choice
 FITS = ("crop_pad", "resample")
 INTENSITIES = ("percentiles", "window")
 EDGE = "edge"
+_ROUNDING = 1e-5  # of the directions in headers
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,16 @@ def as_integers(labels: MetaTensor) -> MetaTensor:
     return labels.to(smallest).contiguous()
 
 
+def respaced(volume: MetaTensor, spacing: Sequence[float | int] | None, mode: str) -> MetaTensor:
+    """Resampled to a spacing, the centre of the first voxel where it was; beyond the last, the border goes on."""
+    if spacing is None:
+        return volume
+    # MONAI begins where the scan does only if the axes are at right angles to 1e-8, and headers are rounded.
+    volume = MetaTensor(volume.as_tensor(), affine=torch.from_numpy(_squared(np.asarray(volume.affine, dtype=float))))
+    # float32 places a sample to 0.0001 voxels, in half the memory and a quarter of the time of MONAI's float64.
+    return Spacing(pixdim=spacing, mode=mode, padding_mode="border", align_corners=False, dtype=torch.float32)(volume)
+
+
 def check_same_shape(image: Header, label: Header, image_path: Path, label_path: Path) -> None:
     """Raise ValueError naming both files if a label map does not have the shape of its image."""
     if image.shape != label.shape:
@@ -176,3 +187,12 @@ def check_intensities(scan: MetaTensor, path: Path) -> None:
         raise ValueError(f"{path} has voxels that are NaN or infinite. Mend the file, or leave the scan out.")
     if scan.min() == scan.max():
         raise ValueError(f"{path} is constant: every voxel is {float(scan.min()):g}. Leave the scan out.")
+
+
+def _squared(affine: np.ndarray) -> np.ndarray:
+    """An affine with its axes at right angles, if it lacks that by no more than headers are rounded."""
+    steps = voxel_sizes(affine)
+    left, _, right = np.linalg.svd(affine[:3, :3] / steps)
+    squared = affine.copy()
+    squared[:3, :3] = left @ right * steps
+    return squared if np.abs(squared[:3, :3] - affine[:3, :3]).max() <= _ROUNDING * steps.max() else affine
