@@ -24,7 +24,13 @@ COMMANDS = (model, profile, prepare, register, apply, invert, import_, compare, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error of the user's ends it with one line and status 1."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    overrides = getattr(options, "overrides", None)
+    if rest and (overrides is None or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if overrides is not None:
+        overrides.extend(rest)  # argparse takes KEY=VALUE in one place only, before or after the flags
     with clear_errors():
         options.run(options)
 

@@ -26,3 +26,11 @@ def test_help_names_the_commands(capsys):
         main(["--help"])
     assert end.value.code == 0
     assert "model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["model", "vtn", "n=2"], ["profile", "n=2", "--no-ran"]])
+def test_arguments_that_mean_nothing_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert f"unrecognized arguments: {arguments[-1]}" in capsys.readouterr().err

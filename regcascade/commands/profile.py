@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
         "model=vtn n=10 trainer.recompute=stage trainer.precision=bf16-mixed --memory 12 --no-run.",
     )
     parser.add_argument(
-        "options",
+        "overrides",
         nargs="*",
         metavar="KEY=VALUE",
         help="as train.py takes them; size=[X,Y,Z] is data.size. Training data is not read.",
@@ -60,7 +60,7 @@ def _profile(arguments: argparse.Namespace) -> None:
     if arguments.memory is not None and arguments.memory <= 0:
         raise ValueError(f"--memory {arguments.memory}: GiB, above 0.")
     import_user_modules(arguments.imports)
-    options = composed(CONF, "train", [_as_of_train(option) for option in arguments.options])
+    options = composed(CONF, "train", [_as_of_train(option) for option in arguments.overrides])
     x, y, z = options["data"]["size"]
     size = (x, y, z)
     execution, _ = split_trainer(options["trainer"])
