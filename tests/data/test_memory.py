@@ -37,27 +37,26 @@ def test_without_limits_it_is_the_machines(tmp_path):
     assert gib(system(tmp_path, unlimited)) == 64
 
 
-@pytest.mark.parametrize("where", ["", "slice/", "slice/job/"])
-def test_version_2_limits_of_the_group_and_those_around_it(where, tmp_path):
+VERSIONS = {  # the group of the process, where its files lie, and what they hold
+    1: (
+        "9:name=systemd:/\n4:memory:/docker/abc\n",
+        "sys/fs/cgroup/memory",
+        {"limit_in_bytes": 8 * GIB, "usage_in_bytes": 3 * GIB, "stat": f"inactive_file 1\ntotal_inactive_file {GIB}"},
+    ),
+    2: (
+        "0::/slice/job\n",
+        "sys/fs/cgroup",
+        {"max": 8 * GIB, "current": 3 * GIB, "stat": f"anon 7\ninactive_file {GIB}\nactive_file 9"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("version", "where"), [(1, ""), (1, "docker/abc/"), (2, ""), (2, "slice/"), (2, "slice/job/")])
+def test_limits_of_the_group_and_those_around_it(version, where, tmp_path):
     """Also as in a container, where the group is mounted on top."""
-    files = {
-        "proc/self/cgroup": "0::/slice/job\n",
-        f"sys/fs/cgroup/{where}memory.max": f"{8 * GIB}\n",
-        f"sys/fs/cgroup/{where}memory.current": f"{3 * GIB}\n",
-        f"sys/fs/cgroup/{where}memory.stat": f"anon 7\ninactive_file {GIB}\nactive_file 9\n",
-    }
-    assert gib(system(tmp_path, files)) == 8 - 3 + 1
-
-
-@pytest.mark.parametrize("where", ["", "docker/abc/"])
-def test_version_1_limits(where, tmp_path):
-    files = {
-        "proc/self/cgroup": "9:name=systemd:/\n4:memory:/docker/abc\n",
-        f"sys/fs/cgroup/memory/{where}memory.limit_in_bytes": f"{6 * GIB}\n",
-        f"sys/fs/cgroup/memory/{where}memory.usage_in_bytes": f"{4 * GIB}\n",
-        f"sys/fs/cgroup/memory/{where}memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB}\n",
-    }
-    assert gib(system(tmp_path, files)) == 6 - 4 + 1
+    group, mount, held = VERSIONS[version]
+    files = {f"{mount}/{where}memory.{name}": f"{content}\n" for name, content in held.items()}
+    assert gib(system(tmp_path, {"proc/self/cgroup": group, **files})) == 8 - 3 + 1
 
 
 def test_the_least_of_all_counts_and_none_is_below_zero(tmp_path):

@@ -37,6 +37,19 @@ def in_process(monkeypatch) -> Callable[[str, list[str], Path], tuple[int, str]]
 
 
 @pytest.fixture
+def refusal(in_process) -> Callable[[str, list[str], Path], str]:
+    """`in_process` of what cannot be done: a function to all output, which has no traceback."""
+
+    def refuse(script: str, arguments: list[str], folder: Path) -> str:
+        status, output = in_process(script, arguments, folder)
+        assert status != 0, output
+        assert "Traceback" not in output, output
+        return output
+
+    return refuse
+
+
+@pytest.fixture
 def in_process_train(in_process) -> Callable[[list[str], Path], tuple[int, str]]:
     """`in_process` of `train`."""
     return lambda arguments, folder: in_process("train", arguments, folder)

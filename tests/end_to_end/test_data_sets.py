@@ -9,16 +9,13 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from short_runs import ON_ONE_CORE, steps
 
 from regcascade.data.case import Case
 from regcascade.data.phantom import Phantom
 
 SIZE = (16, 18, 16)
-TINY = [
-    "data.validation_pairs=2", "data.pairs_per_epoch=2", "data.num_workers=0",
-    "trainer.max_steps=1", "trainer.max_time=null", "trainer.val_check_interval=1", "trainer.log_every_n_steps=1",
-    "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "n=1",
-]  # fmt: skip
+TINY = ["data.validation_pairs=2", "data.pairs_per_epoch=2", "data.num_workers=0", *ON_ONE_CORE, *steps(1), "n=1"]
 
 
 def write(case: Case, folder: Path, name: str) -> None:

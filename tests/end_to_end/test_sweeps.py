@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
+from short_runs import ON_ONE_CORE, steps
 
 from regcascade import sweeps
 from regcascade.cli import main as cli
@@ -184,8 +185,7 @@ def test_damaged_records_are_named(sweep):
 
 TINY = [
     "data.size=[16,16,16]", "data.train=2", "data.validation=2", "data.validation_pairs=1", "data.pairs_per_epoch=1",
-    "trainer.max_steps=1", "trainer.max_time=null", "trainer.val_check_interval=1", "trainer.log_every_n_steps=1",
-    "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "~callbacks.pictures",
+    *ON_ONE_CORE, *steps(1), "~callbacks.pictures",
 ]  # fmt: skip
 
 
