@@ -16,6 +16,8 @@ from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import aff2axcodes
 from scipy.ndimage import find_objects, gaussian_filter, label, uniform_filter
 
+from regcascade.data.volumes import as_meta
+
 # The papers': Hounsfield units from and to, in their order, and lengths in pixels.
 WINDOWS_HU = (
     (80, 140), (110, 160), (70, 90), (60, 80), (50, 70), (40, 60), (30, 50), (20, 40), (10, 30), (140, 180), (160, 200),
@@ -57,7 +59,7 @@ def find_liver(scan: MetaTensor) -> Box:
             "search a liver by; crop=none and window=[255,127.5] suit a scan that is cropped and windowed already."
         )
     # Means of blocks, rather than every third voxel, because a scan's noise is as wide as a window.
-    coarse = Resize(_search_shape(scan), mode="area")(scan)
+    coarse = as_meta(Resize(_search_shape(scan), mode="area")(scan))
     spacing = voxel_sizes(np.asarray(coarse.affine))
     smooth = gaussian_filter(coarse.numpy()[0], SMOOTHING_MM / spacing)
     sides = _filter_sides(coarse, spacing)
@@ -109,7 +111,7 @@ def pad_box(box: Box, scan: MetaTensor, margin: float = MARGIN) -> Box:
 
 def crop_to_box(volume: MetaTensor, box: Box) -> MetaTensor:
     """What lies in a box, its affine with it."""
-    return SpatialCrop(roi_start=box.start, roi_end=box.stop)(volume)
+    return as_meta(SpatialCrop(roi_start=box.start, roi_end=box.stop)(volume))
 
 
 def world_bounds(box: Box, affine: Float[np.ndarray, "4 4"]) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:

@@ -36,15 +36,16 @@ def check_two_numbers(option: str, value: object, meaning: str) -> tuple[float, 
 def check_spacing(option: str, value: object) -> tuple[float, float, float]:
     """Mm per voxel along three axes."""
     steps = _listed(value)
-    if len(steps) != 3 or any(isinstance(s, bool) or not isinstance(s, Real) or not 0 < s < math.inf for s in steps):
+    known = [float(step) for step in steps if isinstance(step, Real) and not isinstance(step, bool)]
+    if len(steps) != 3 or len(known) != 3 or not all(0 < step < math.inf for step in known):
         raise ValueError(f"{option}={value} is not valid: give three numbers above 0, in mm, such as [1,1,1].")
-    x, y, z = (float(step) for step in steps)
+    x, y, z = known
     return x, y, z
 
 
 def check_number(option: str, value: object) -> float:
     """A number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
         raise ValueError(f"{option}={value} is not valid: give a number, 0 or more.")
     return float(value)
 
@@ -59,7 +60,7 @@ def check_values(option: str, values: object) -> tuple[int, ...]:
 
 def check_relabel(given: object) -> dict[int, int]:
     """What each label value becomes; keys may be the texts that JSON makes of them."""
-    try:
+    try:  # what has no items is caught below
         pairs = {int(old): check_count("relabel", new, 0) for old, new in given.items()}  # type: ignore[attr-defined]
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"relabel={given} is not valid: give label values and what each becomes: {{2: 1}}.") from error

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from regcascade.data.case import Case
 from regcascade.data.options import check_size, check_two_numbers
-from regcascade.data.volumes import Header, read_header, read_volume, scan_name
+from regcascade.data.volumes import Header, as_meta, read_header, read_volume, scan_name
 from regcascade.registry import check_choice
 
 FITS = ("crop_pad", "resample")
@@ -91,7 +91,7 @@ class Preprocessing:
         check_intensities(scan, image)
         scan = self._named(scan, image)
         if mask is not None:
-            scan = scan * _inside(mask, image, header)
+            scan = as_meta(scan * _inside(mask, image, header))
         scan = self.fitted(scan, is_label=False)
         labels = None if label is None else self._read_labels(label, image, header)
         x, y, z = (float(step) for step in voxel_sizes(np.asarray(scan.affine)))
@@ -126,17 +126,18 @@ class Preprocessing:
                     f"{low:g}, so that nearly all of it is one value; widen {self.PREFIX}percentiles, or use "
                     f"{self.PREFIX}intensity=window."
                 )
-        return ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan)
+        return as_meta(ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan))
 
     def fitted(self, volume: MetaTensor, is_label: bool) -> MetaTensor:
         """A volume brought to `size`, its affine with it."""
         if self.fit == "crop_pad":
             if self.pad == EDGE:
-                return ResizeWithPadOrCrop(self.size, mode="edge")(volume)
-            return ResizeWithPadOrCrop(self.size, mode="constant", value=0.0 if is_label else self.pad)(volume)
+                return as_meta(ResizeWithPadOrCrop(self.size, mode="edge")(volume))
+            value = 0.0 if is_label else self.pad
+            return as_meta(ResizeWithPadOrCrop(self.size, mode="constant", value=value)(volume))
         # Plain "nearest" would sit half a voxel off the image's half-pixel grid.
         mode = "nearest-exact" if is_label else "trilinear"
-        return Resize(self.size, mode=mode, align_corners=None if is_label else False)(volume)
+        return as_meta(Resize(self.size, mode=mode, align_corners=None if is_label else False)(volume))
 
     def _read_labels(self, path: Path, image: Path, header: Header) -> Tensor:
         return as_integers(self.fitted(_whole_numbers(path, image, header), is_label=True)).as_tensor()
@@ -145,7 +146,7 @@ class Preprocessing:
 def as_integers(labels: MetaTensor) -> MetaTensor:
     """Whole numbers as int16, or int32 where they need it."""
     smallest = torch.int16 if labels.max() <= torch.iinfo(torch.int16).max else torch.int32
-    return labels.to(smallest).contiguous()
+    return as_meta(labels.to(smallest).contiguous())
 
 
 def respaced(volume: MetaTensor, spacing: Sequence[float | int] | None, mode: str) -> MetaTensor:
@@ -155,7 +156,8 @@ def respaced(volume: MetaTensor, spacing: Sequence[float | int] | None, mode: st
     # MONAI begins where the scan does only if the axes are at right angles to 1e-8, and headers are rounded.
     volume = MetaTensor(volume.as_tensor(), affine=torch.from_numpy(_squared(np.asarray(volume.affine, dtype=float))))
     # float32 places a sample to 0.0001 voxels, in half the memory and a quarter of the time of MONAI's float64.
-    return Spacing(pixdim=spacing, mode=mode, padding_mode="border", align_corners=False, dtype=torch.float32)(volume)
+    resample = Spacing(spacing, mode=mode, padding_mode="border", align_corners=False, dtype=np.float32)
+    return as_meta(resample(volume))
 
 
 def check_same_shape(image: Header, label: Header, image_path: Path, label_path: Path) -> None:

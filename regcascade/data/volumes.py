@@ -20,14 +20,14 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from regcascade.data.dicom import series_files, series_header
 from regcascade.data.frames import LPS_TO_RAS, VolumeError, itk_affine
 
 __all__ = [
-    "LPS_TO_RAS", "NIBABEL_SUFFIXES", "UNREADABLE", "Header", "VolumeError", "check_no_h5", "first_line", "kept_locale",
-    "read_header", "read_volume", "scan_name",
+    "LPS_TO_RAS", "NIBABEL_SUFFIXES", "UNREADABLE", "Header", "VolumeError", "as_meta", "check_no_h5", "first_line",
+    "kept_locale", "read_header", "read_volume", "scan_name",
 ]  # fmt: skip
 
 # File names that nibabel reads; everything else goes to ITK.
@@ -91,6 +91,8 @@ def read_header(path: Path, series: str | None = None) -> Header:
             shape, affine = series_header(path, series)
         elif _is_nibabel(path):
             image = nibabel.load(path)
+            if not isinstance(image, SpatialImage):  # such as CIFTI-2, which is called .nii too
+                raise VolumeError(f"{path} holds no grid of voxels ({type(image).__name__}): give a 3D image.")
             shape, affine = tuple(int(side) for side in image.shape), np.asarray(image.affine, dtype=float)
         else:
             reader = sitk.ImageFileReader()
@@ -131,6 +133,13 @@ def read_volume(path: Path, series: str | None = None) -> MetaTensor:
         ) from error
     voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T)
     return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(header.affine))
+
+
+def as_meta(volume: object) -> MetaTensor:
+    """A volume that MONAI or torch made of a `MetaTensor`, which is one too, though their annotations promise less."""
+    if not isinstance(volume, MetaTensor):
+        raise TypeError(f"A volume has lost its affine: it is a {type(volume).__name__}.")
+    return volume
 
 
 def scan_name(path: Path) -> str:

@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from regcascade.data.landmarks import read_points
 from regcascade.data.preprocessing import check_intensities
-from regcascade.data.volumes import scan_name
+from regcascade.data.volumes import as_meta, scan_name
 from regcascade.geometry import Geometry, read_scan
 
 SMALLEST_MM, LARGEST_MM = 2.0, 4000.0  # of a field of view; beyond, its numbers are no millimetres
@@ -87,7 +87,7 @@ def open_scan(files: ScanFiles) -> Scan:
     points = None if files.points is None else read_points(files.points, geometry.shape).double().numpy()
     mask = None
     if files.mask is not None:
-        mask = (as_volume(_beside(files.mask, geometry, files.image), geometry) > 0).float()
+        mask = as_meta((as_volume(_beside(files.mask, geometry, files.image), geometry) > 0).float())
         if not mask.any():
             raise ValueError(f"{files.mask} is an empty mask: it leaves nothing of {files.image}.")
     labels = None if files.labels is None else _beside(files.labels, geometry, files.image)

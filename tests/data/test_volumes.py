@@ -155,3 +155,12 @@ def test_every_second_file_of_a_series_is_not_enough(tmp_path):
 def test_a_whole_series_is_read_however_it_is_numbered(numbers, stated, tmp_path):
     write_dicom(tmp_path / "series", VOXELS, AFFINE, numbers=numbers, stated=stated)
     np.testing.assert_array_equal(read_volume(tmp_path / "series")[0].numpy(), VOXELS)
+
+
+def test_a_file_of_surfaces_and_voxels_that_is_called_nifti_is_refused(tmp_path):
+    path = tmp_path / "x.dscalar.nii"
+    places = nibabel.cifti2.BrainModelAxis.from_mask(np.ones((2, 3, 4), bool), "thalamus_left", np.eye(4))
+    axes = nibabel.cifti2.ScalarAxis(["thickness"]), places
+    nibabel.save(nibabel.Cifti2Image(np.zeros((1, 24), np.float32), axes), path)
+    with pytest.raises(ValueError, match=r"x\.dscalar\.nii holds no grid of voxels \(Cifti2Image\)"):
+        read_volume(path)

@@ -13,6 +13,7 @@ from monai.transforms.utility.array import MapLabelValue
 
 from regcascade.data.options import check_axes, check_relabel, check_size
 from regcascade.data.preprocessing import Preprocessing, as_integers
+from regcascade.data.volumes import as_meta
 from regcascade.registry import Registry
 
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
@@ -77,14 +78,14 @@ class Recipe(ABC):
                     f"its {what} has the shape {tuple(volume.shape[1:])}, but the image has {tuple(scan.shape[1:])}."
                 )
         if labels is not None and self.relabel:
-            labels = MapLabelValue(list(self.relabel), list(self.relabel.values()), dtype=torch.float32)(labels)
+            labels = _relabelled(labels, self.relabel)
         turned = Orientation(axcodes=self.orientation, labels=AXES)
-        beside = [None if volume is None else turned(volume) for volume in (labels, mask)]
-        image, fitted = self.apply(turned(scan), *beside)
+        beside = [None if volume is None else as_meta(turned(volume)) for volume in (labels, mask)]
+        image, fitted = self.apply(as_meta(turned(scan)), *beside)
         if fitted is not None and (not torch.equal(fitted, fitted.round()) or fitted.min() < 0):
             raise ValueError("its labels must be whole numbers from 0 up; is the label map an image?")
         # Interpolating within 0..1 may round to just beyond.
-        return image.float().clamp(0, 1).contiguous(), None if fitted is None else as_integers(fitted)
+        return as_meta(image.float().clamp(0, 1).contiguous()), None if fitted is None else as_integers(fitted)
 
     @abstractmethod
     def apply(
@@ -94,3 +95,9 @@ class Recipe(ABC):
 
 
 RECIPES: Registry[Recipe] = Registry("recipe")
+
+
+def _relabelled(labels: MetaTensor, replaced: Mapping[int | str, int]) -> MetaTensor:
+    # MONAI works in torch where it is given torch's type, for which its annotation has no room.
+    change = MapLabelValue(list(replaced), list(replaced.values()), dtype=torch.float32)  # type: ignore[arg-type]
+    return as_meta(change(labels))

@@ -12,6 +12,7 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from regcascade.data.options import check_spacing
 from regcascade.data.preprocessing import respaced
 from regcascade.data.recipes.base import RECIPES, Recipe, Steps
+from regcascade.data.volumes import as_meta
 from regcascade.registry import check_choice
 
 MASKS = ("none", "file", "labels")
@@ -66,16 +67,17 @@ class Brain(Recipe):
             start, stop = (np.array(corner) for corner in generate_spatial_bounding_box(inside))
         start = (start + stop) // 2 - np.array(self.size) // 2
         around = CropForeground(mode="constant", value=0.0)
-        image = around.crop_pad(image, start, start + self.size)
+        image = as_meta(around.crop_pad(as_meta(image), start, start + self.size))
         if labels is not None:
-            labels = around.crop_pad(respaced(labels, self.spacing, "nearest"), start, start + self.size)
+            labels = respaced(labels, self.spacing, "nearest")
+            labels = as_meta(around.crop_pad(labels, start, start + self.size))
         return image, labels
 
     def _inside(self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None) -> MetaTensor:
         """1 where the brain is, on the grid of the scan."""
         if self.mask == "none":
-            return (scan > scan.min()).float()
+            return as_meta((scan > scan.min()).float())
         given, what = (mask, "mask") if self.mask == "file" else (labels, "label map")
         if given is None:
             raise ValueError(f"mask={self.mask} needs a {what} of every scan. Known: {', '.join(MASKS)}.")
-        return (given > 0).float()
+        return as_meta((given > 0).float())

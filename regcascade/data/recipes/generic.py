@@ -9,6 +9,7 @@ from monai.transforms.intensity.array import MaskIntensity
 from regcascade.data.options import check_spacing
 from regcascade.data.preprocessing import respaced
 from regcascade.data.recipes.base import RECIPES, Recipe, Steps
+from regcascade.data.volumes import as_meta
 
 
 @RECIPES.register("generic")
@@ -48,7 +49,8 @@ class Generic(Recipe):
         steps = self._steps()
         image = steps.in_unit_range(respaced(scan, self.spacing, "bilinear"))
         if mask is not None:
-            image = MaskIntensity(respaced((mask > 0).float(), self.spacing, "nearest"))(image)
+            inside = respaced(as_meta((mask > 0).float()), self.spacing, "nearest")
+            image = as_meta(MaskIntensity(inside)(image))
         image = steps.fitted(image, is_label=False)
         if labels is not None:
             labels = steps.fitted(respaced(labels, self.spacing, "nearest"), is_label=True)
