@@ -199,6 +199,8 @@ def evaluate_to_folder(
             gather_rows(folder, tables, data.validation_pairs)
         if len(done) < len(data.validation_pairs) or not (folder / SUMMARY).is_file():
             table = read_pairs(folder)
+            if len(table) != len(data.validation_pairs):
+                raise RuntimeError(f"{len(table)} of {len(data.validation_pairs)} pairs were evaluated: {folder}.")
             _write_summary(folder, table, method, checkpoint, options, torch.device(device), first, share.of)
     share.wait()
     return read_pairs(folder)

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -150,6 +151,15 @@ def test_a_finished_evaluation_is_left_as_it_is(data, cascade, tmp_path, monkeyp
     stopped_after(0, monkeypatch)  # any pair would raise
     evaluate_to_folder(cascade, data, tmp_path, None, resume=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_one_rank_of_a_training_evaluates_all_pairs(cascade, tmp_path):
+    data = build_data(DATA)  # as its trainer leaves it on rank 0 of two
+    data.trainer = SimpleNamespace(world_size=2, global_rank=0, training=False, is_global_zero=True)
+    assert len(data.val_dataloader()) == 2  # which validation shares out
+    table = evaluate_to_folder(cascade, data, tmp_path, None)
+    assert list(zip(table["fixed"], table["moving"], strict=True)) == data.validation_pairs
+    assert len(table) == json.loads((tmp_path / "summary.json").read_text())["pairs"] == 4
 
 
 def test_without_resuming_a_folder_is_written_anew(data, cascade, tmp_path):

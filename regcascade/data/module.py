@@ -170,17 +170,13 @@ class RegistrationData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[CasePair]:
         """The validation pairs, one by one; rank r of w has every w-th, the last ones twice where shares differ."""
-        names = [name for pair in self.validation_pairs for name in pair]
-        pairs = ListedPairs(self.cases, self.validation_pairs)
         ranks, rank = self._ranks()
-        sampler: DistributedSampler[CasePair] | None = None
-        if ranks > 1:
-            sampler = DistributedSampler(pairs, ranks, rank, shuffle=False)
-        return DataLoader(pairs, 1, sampler=sampler, **self._loading(names))
+        pairs = ListedPairs(self.cases, self.validation_pairs)
+        return self._one_by_one(DistributedSampler(pairs, ranks, rank, shuffle=False) if ranks > 1 else None)
 
     def test_dataloader(self) -> DataLoader[CasePair]:
-        """The same pairs as in validation."""
-        return self.val_dataloader()
+        """The same pairs as in validation, all of them whatever the rank: who evaluates shares them out itself."""
+        return self._one_by_one(None)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count and augment a training batch, on the device it is on; leave any other alone."""
@@ -256,6 +252,10 @@ class RegistrationData(LightningDataModule):
 
     def _all_labelled(self, names: set[str]) -> bool:
         return all(self.cases.labelled(self._position[name]) for name in names)
+
+    def _one_by_one(self, sampler: DistributedSampler[CasePair] | None) -> DataLoader[CasePair]:
+        names = [name for pair in self.validation_pairs for name in pair]
+        return DataLoader(ListedPairs(self.cases, self.validation_pairs), 1, sampler=sampler, **self._loading(names))
 
     def _loading(self, names: Sequence[str]) -> dict[str, Any]:
         return {

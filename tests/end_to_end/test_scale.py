@@ -122,6 +122,26 @@ def test_a_training_killed_at_random_ends_as_one_that_was_not(tmp_path):
         read(only_run(stopped) / f"checkpoints/{name}.ckpt")
 
 
+def test_nobody_resumes_a_run_that_is_still_training_and_anybody_does_after_a_kill(tmp_path, refusal):
+    process = forked(train, [*TINY, "trainer.max_steps=99999", "trainer.val_check_interval=2"], tmp_path)
+    while process.is_alive() and not [*tmp_path.rglob("last.ckpt")]:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        last = only_run(tmp_path) / "checkpoints/last.ckpt"
+        before = rows_logged(tmp_path), last.read_bytes()
+        assert f"Another process trains in {only_run(tmp_path)}" in refusal(
+            "train", ["ckpt_path=last", f"paths.runs={tmp_path / 'runs'}", "trainer.max_steps=1"], tmp_path
+        ).replace("\n", "")
+        assert (rows_logged(tmp_path), last.read_bytes()) == before
+    finally:
+        process.kill()
+        process.join()
+    assert (only_run(tmp_path) / ".training.lock").exists()
+    finished(["ckpt_path=last", f"trainer.max_steps={read(last).step + 1}"], tmp_path)
+    assert not (only_run(tmp_path) / ".training.lock").exists()
+
+
 @pytest.fixture(scope="module")
 def one_rank_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     """A training on two ranks, of which one was killed at step 3: its folder, status and output."""
@@ -178,6 +198,7 @@ def test_submitit_starts_the_ranks_of_a_job(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (path.parent for path in tmp_path.glob("multirun/*/*/*/config.yaml"))
     assert read(run / "checkpoints/last.ckpt").step == 1
+    assert len(pd.read_csv(run / "pairs.csv")) == 2  # all pairs, not one rank's share of them
     assert (run / "summary.json").is_file()
 
 
