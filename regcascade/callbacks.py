@@ -72,7 +72,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if not trainer.fast_dev_run and trainer.global_step > self._saved_step:
+        if not _fast_dev_run(trainer) and trainer.global_step > self._saved_step:
             self._saved_step = trainer.global_step
             trainer.save_checkpoint(self.path)
 
@@ -108,7 +108,7 @@ class PictureCallback(Callback):
         """Draw the first pair of the first batch."""
         if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING:
             return
-        if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:
+        if trainer.sanity_checking or _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
         due = self._validations % self.every_n_validations == 0
         self._validations += 1
@@ -163,12 +163,12 @@ class StopReason(Callback):
 
 def limit_reached(trainer: L.Trainer) -> str:
     """Which limit ended a training that ended by itself, with its value."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare them
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             return f"early stopping ({callback.stopping_reason_message.strip().rstrip('.')})"
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"max_steps={trainer.max_steps} reached"
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare them
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             return f"max_time={_clock(callback.time_elapsed() + left)} reached"
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
@@ -181,3 +181,7 @@ _INTERRUPTIONS = (KeyboardInterrupt, SIGTERMException)
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def _fast_dev_run(trainer: L.Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it without declaring it

@@ -181,7 +181,7 @@ def load_affine(cascade: Cascade, path: str | Path) -> None:
     checkpoint = read(path)
     prefix = "affine."
     weights = {key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)}
-    if cascade.size is None or not weights:
+    if cascade.affine is None or cascade.size is None or not weights:
         raise CheckpointError(f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine.")
     if tuple(checkpoint.description["size"]) != cascade.size:
         raise CheckpointError(

@@ -97,7 +97,7 @@ def reason(error: Exception) -> str | None:
 def plain(config: DictConfig) -> dict[str, Any]:
     """A config as plain values, everything resolved."""
     options = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return {str(key): value for key, value in options.items()}  # type: ignore[union-attr]
+    return {str(key): value for key, value in options.items()}  # type: ignore[union-attr]  # a mapping
 
 
 def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> list[Any]:

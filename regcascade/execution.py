@@ -35,7 +35,7 @@ class Execution:
         if self.channels_last:
             for module in cascade.modules():
                 if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-                    module.to(memory_format=torch.channels_last_3d)
+                    module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch forgets it
         if self.compile:
             for net in cascade.nets:
                 net.compile()  # in place, unlike torch.compile(net), so that weights keep their names

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -235,5 +235,5 @@ def _estimate(step: Step, n: int, enough: float, alike: bool) -> Footprint:
     return step.footprint(n) if n <= 2 else step.prediction().at(n)
 
 
-def _bytes(tensors: list[Tensor]) -> float:
+def _bytes(tensors: Sequence[Tensor]) -> float:
     return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))

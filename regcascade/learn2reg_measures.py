@@ -70,11 +70,11 @@ def _robust_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
     )
     percentiles = []
     for edge, distance, area in zip(edges, distances, areas, strict=True):
-        distance, area = distance.double().numpy(), area[edge].double().numpy()
-        order = np.lexsort((area, distance))
-        reached = np.cumsum(area[order]) / area.sum()
-        index = np.searchsorted(reached, PERCENT / 100)
-        percentiles.append(distance[order][min(index, len(order) - 1)])
+        lengths, sizes = distance.double().numpy(), area[edge].double().numpy()
+        order = np.lexsort((sizes, lengths))
+        reached = np.cumsum(sizes[order]) / sizes.sum()
+        index = int(np.searchsorted(reached, PERCENT / 100))
+        percentiles.append(lengths[order][min(index, len(order) - 1)])
     return float(max(percentiles))
 
 
@@ -93,7 +93,8 @@ def _landmark_error(pair: Batch, field: np.ndarray) -> float:
 def _sdlogj(field: np.ndarray) -> float:
     """Deviation of the logarithm of the determinant, by central differences, less the border."""
     jacobian = np.stack([np.stack(np.gradient(part)) for part in field])
-    jacobian = jacobian[(..., *[slice(BORDER, -BORDER)] * 3)]
+    inner = slice(BORDER, -BORDER)
+    jacobian = jacobian[..., inner, inner, inner]
     jacobian = np.moveaxis(jacobian, (0, 1), (-2, -1)) + np.eye(3)
     determinant = np.linalg.det(jacobian)
     return float(np.log((determinant + ADDED).clip(LOWEST, HIGHEST)).std())

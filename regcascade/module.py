@@ -109,7 +109,7 @@ class RegistrationModule(L.LightningModule):
         self._raise_validation_failures()
         rows, self._validation_rows = _in_order(ranks.gathered(self._validation_rows)), []
         if ranks.count() > 1:  # whose shares were made even by pairs that come twice
-            rows = rows[: len(self.trainer.val_dataloaders.dataset)]  # type: ignore[union-attr]
+            rows = rows[: len(self.trainer.val_dataloaders.dataset)]  # type: ignore[union-attr]  # there is one
         for name in dict.fromkeys(name for row in rows for name in row):
             known = [row[name] for row in rows if name in row and not math.isnan(row[name])]
             if known:
@@ -118,7 +118,7 @@ class RegistrationModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser over what is not frozen, its learning rate set at every step."""
-        heads = [p for net in self.cascade.nets for p in net.heads.parameters()]
+        heads = [p for net in self.cascade.nets for p in net.get_submodule("heads").parameters()]
         optimizer = self.optimization.optimizer((p for p in self.cascade.parameters() if p.requires_grad), heads)
         factor = self.optimization.factor
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.phase_done))
@@ -143,7 +143,7 @@ class RegistrationModule(L.LightningModule):
 
     def _share_of_time(self) -> float:
         """The share of a time limit that is behind, by the clock of rank 0: the learning rate must be one."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set undeclared
             if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
                 elapsed = callback.time_elapsed()
                 return ranks.of_first(elapsed / max(elapsed + left, 1e-9))

@@ -15,7 +15,7 @@ from regcascade.types import Batch
 try:
     import resource
 except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # in a module's place
 
 _MIB = 2**20
 
@@ -99,5 +99,5 @@ class PeakMemory(Callback):
 
 def _is_logged(trainer: L.Trainer, step: int) -> bool:
     """Whether the step that ends at this count is one that Lightning logs."""
-    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
     return every > 0 and step % every == 0

@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 T = TypeVar("T")
@@ -11,6 +12,11 @@ T = TypeVar("T")
 def count() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is rank 0, also before the processes can talk to each other."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it without declaring it
 
 
 def gathered(value: T) -> list[T]:

@@ -3,16 +3,19 @@
 import datetime
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from regcascade.launch import from_first_rank, launched
+from regcascade import ranks
+from regcascade.files import claimed
+from regcascade.launch import from_first_rank, is_first, launched
 from regcascade.report.sweeps import shown_value, swept_by
 
 LONGEST_FOLDER_NAME = 150
@@ -33,7 +36,7 @@ def run_folder(runs: str, ckpt_path: str | None) -> str:
 
 
 def _for_first_rank(own: str, other: str | None) -> str | None:
-    return own if rank_zero_only.rank == 0 else other  # type: ignore[attr-defined]
+    return own if ranks.is_first() else other
 
 
 def _run_folder(runs: str, ckpt_path: str | None) -> str:
@@ -47,6 +50,26 @@ def _run_folder(runs: str, ckpt_path: str | None) -> str:
         folder = folder.with_name(f"{now:%H-%M-%S}-{taken}")
         taken += 1
     return str(folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder, which is made if there is none; rank 0 does for all its ranks.
+
+    Raises:
+        ValueError: if another one trains there.
+    """
+    if not is_first():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder / "training") as mine:
+        if not mine:
+            raise ValueError(
+                f"Another process trains in {folder}: wait until it has ended, or stop it; then ckpt_path=last goes on "
+                "from its last checkpoint."
+            )
+        yield
 
 
 def job_folder(number: int, overrides: str, sweep: str = "") -> str:
@@ -80,7 +103,7 @@ def composed(conf: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
     register_resolvers()
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         config = OmegaConf.to_container(compose(name, list(overrides)))
-    return {str(key): value for key, value in config.items()}  # type: ignore[union-attr]
+    return {str(key): value for key, value in config.items()}  # type: ignore[union-attr]  # a mapping
 
 
 def in_sweep() -> bool:

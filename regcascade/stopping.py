@@ -27,7 +27,8 @@ class StopWithoutGain(EarlyStopping):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Go by what the best checkpoint goes by."""
-        best = next((each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)), None)  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare them
+        best = next((each for each in callbacks if isinstance(each, ModelCheckpoint)), None)
         if stage == "fit" and best is not None and best.monitor is not None and best.monitor != self.monitor:
             super().__init__(best.monitor, self._least, self.patience, mode=best.mode, check_on_train_epoch_end=False)
         super().setup(trainer, pl_module, stage)

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from regcascade import ranks
 from regcascade.report.compare import print_comparison, untested, write_comparison
 from regcascade.report.ranking import left_out, rank
 from regcascade.report.sweeps import (
@@ -151,7 +152,7 @@ def _before(folder: Path, config: DictConfig) -> Job | None:
         _check_same(OmegaConf.to_container(OmegaConf.load(file)), OmegaConf.to_container(config, resolve=True), folder)
     job = read_job(folder)
     done = job.state == FINISHED and (folder / JOB).is_file()
-    if not done and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+    if not done and ranks.is_first():
         (folder / JOB).unlink(missing_ok=True)
     return job if done else None
 

@@ -1,6 +1,7 @@
 """The multi-scale cooperative cascade (the second paper, Section 2.3)."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ class MCR(Cascade):
         coarsest = self.levels[-1]
         fields = {coarsest: predicted[coarsest]}
         for level in reversed(self.levels[:-1]):
-            larger = self.enlarge[k][level](fields[level + 1], size_of(predicted[level]))
+            larger = cast(nn.ModuleList, self.enlarge[k])[level](fields[level + 1], size_of(predicted[level]))
             fields[level] = self._accumulated(larger, predicted[level])
         return continued(moving, before, fields, self.integrate)
 

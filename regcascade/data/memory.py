@@ -44,9 +44,9 @@ def _control_groups(root: Path) -> float:
         number, _, rest = line.partition(":")
         controllers, _, own = rest.partition(":")
         if number == "0":
-            mounts, version = (root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"), 2
+            mounts, version = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"], 2
         elif "memory" in controllers.split(","):
-            mounts, version = (root / "sys/fs/cgroup/memory",), 1
+            mounts, version = [root / "sys/fs/cgroup/memory"], 1
         else:
             continue
         inside = Path(own.lstrip("/"))

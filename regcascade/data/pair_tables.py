@@ -116,7 +116,11 @@ def read_pair_tables(paths: Sequence[Path]) -> tuple[list[Source], list[list[Nam
     scans: dict[Path, dict[str, Path]] = {}
     tables = [_read(path, scans) for path in paths]
     names = _names(list(scans))
-    sources = check_names([Source(names[image], image, **beside) for image, beside in scans.items()], paths[0])
+    listed = [
+        Source(names[image], image, beside.get("labels"), beside.get("mask"), beside.get("points"))
+        for image, beside in scans.items()
+    ]
+    sources = check_names(listed, paths[0])
     return sources, [[(names[fixed], names[moving]) for fixed, moving in table] for table in tables]
 
 

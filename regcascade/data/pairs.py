@@ -152,7 +152,7 @@ class Progress:
     steps: int = 0
 
 
-class PairSampler(DistributedSampler[CasePair]):
+class PairSampler(DistributedSampler[int]):
     """Consecutive draws from where training stands; rank r of w takes every w-th.
 
     Being a `DistributedSampler` keeps Lightning from putting its own in its place, which would start at 0
@@ -259,8 +259,10 @@ def collate(pairs: Sequence[CasePair]) -> Batch:
     if all(case.labels is not None for case in cases):
         batch["fixed_labels"] = _stack(fixed, lambda case: case.labels, "sizes").long()
         batch["moving_labels"] = _stack(moving, lambda case: case.labels, "sizes").long()
-    if all(case.alignment is not None for case in cases):
-        batch["alignment"] = torch.stack([between_voxels(*(case.alignment for case in pair)) for pair in pairs])
+    alignments = [(fix.alignment, move.alignment) for fix, move in pairs]
+    aligned = [between_voxels(fix, move) for fix, move in alignments if fix is not None and move is not None]
+    if len(aligned) == len(pairs):
+        batch["alignment"] = torch.stack(aligned)
     if all(case.points is not None for case in cases):
         most = max(len(case.points) for case in cases if case.points is not None)
         points = [_stack(pair, lambda case: case.points, "numbers of points") for pair in pairs]

@@ -136,7 +136,7 @@ class Phantom(CaseSet):
         """How real scans would lie that look like these."""
         return {"orientation": "LPS", "spacing": list(self.spacing)}
 
-    def __getitem__(self, index: int) -> Case:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Case:
         """The case at a position of this set. Finished cases are kept and shared: do not write to them."""
         member = self._member(index)
         case = self._cases.get(member)

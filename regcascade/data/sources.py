@@ -55,10 +55,9 @@ def find(
         if key not in found
     }
     sources = [Source(_named(key, path), path, problem=problem) for key, (path, problem) in sorted(lonely.items())]
-    sources += [
-        Source(_named(key, path), path, **{kind: files[key] for kind, files in beside.items() if key in files})
-        for key, path in sorted(found.items())
-    ]
+    for key, path in sorted(found.items()):
+        label, mask, landmarks = (beside.get(kind, {}).get(key) for kind in ("labels", "mask", "points"))
+        sources.append(Source(_named(key, path), path, label, mask, landmarks))
     return told_apart(sources, root)
 
 
@@ -115,9 +114,12 @@ def _source(row: Mapping[str, object], number: int, path: Path) -> Source:
     files = {key: path.parent / given[key] for key in ("image", "labels", "mask", "points") if key in given}
     return Source(
         name=given.get("name") or scan_name(files["image"]),
+        image=files["image"],
+        labels=files.get("labels"),
+        mask=files.get("mask"),
+        points=files.get("points"),
         series=given.get("series"),
         group=given.get("group"),
-        **files,
     )
 
 

@@ -32,10 +32,10 @@ class AffineNetwork(nn.Module):
         super().__init__()
         check_choice("affine.head_init", head_init, ["near_zero", "paper"])
         self.size = size
-        last = tuple(-(-side // 64) for side in size)
+        x, y, z = (-(-side // 64) for side in size)
         self.encoder = VTNEncoder()
-        self.matrix = nn.Conv3d(self.encoder.widths[-1], 9, last, bias=False)
-        self.offset = nn.Conv3d(self.encoder.widths[-1], 3, last, bias=False)
+        self.matrix = nn.Conv3d(self.encoder.widths[-1], 9, (x, y, z), bias=False)
+        self.offset = nn.Conv3d(self.encoder.widths[-1], 3, (x, y, z), bias=False)
         self.apply(init_like_the_first_paper)
         if head_init == "near_zero":
             shrink_head(self.matrix)

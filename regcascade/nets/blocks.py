@@ -44,7 +44,7 @@ class UpConv3d(nn.ConvTranspose3d):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=False)
 
-    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Double the sides, then cut at the end to `size` (all of it where None)."""
         large = super().forward(x)
         if size is None:

@@ -25,7 +25,7 @@ def write_contact_sheets(cases: Iterable[Case], folder: Path) -> list[Path]:
     """
     for old in folder.glob("contact_sheet_*.png"):
         old.unlink()
-    files = []
+    files: list[Path] = []
     remaining: Iterator[Case] = iter(cases)
     while page := list(islice(remaining, COLUMNS * ROWS)):
         path = folder / f"contact_sheet_{len(files) + 1:03d}.png"

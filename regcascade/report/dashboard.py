@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
+from regcascade import ranks
 from regcascade.report.sweeps import SWEEP, described, overrides_of, swept_by
 
 STEP = "trainer/global_step"  # Lightning's name
@@ -51,7 +51,7 @@ def begin_logging(loggers: Sequence[Logger], options: Mapping[str, Any], n: int,
     """
     for logger in loggers:
         logger.log_hyperparams({**options, "stages": n, "parameters": parameters})
-        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if isinstance(logger, WandbLogger) and ranks.is_first():
             _define(logger, [str(options["model"]["name"]), str(options["cascade"]["name"]), f"n={n}"])
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from regcascade import ranks
 from regcascade.files import written_whole
 from regcascade.report.dashboard import JOB_TYPE, group_of, run_name
 
@@ -196,9 +197,9 @@ def close_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
     W&B would otherwise log the next job of the same process into this one's run.
     """
     for logger in loggers:
-        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:
+        if isinstance(logger, WandbLogger) and ranks.is_first():
             logger.experiment.finish(exit_code=int(failed))
-        elif isinstance(logger, TensorBoardLogger) and rank_zero_only.rank == 0:
+        elif isinstance(logger, TensorBoardLogger) and ranks.is_first():
             logger.experiment.close()
 
 
@@ -218,7 +219,7 @@ def _has_wandb_key() -> bool:
 
 
 def _in_netrc(host: str) -> bool:
-    default = next((path for name in (".netrc", "_netrc") if (path := Path.home() / name).is_file()), None)
+    default = next((file for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file()), None)
     path = os.environ.get("NETRC") or default
     try:
         found = netrc.netrc(path).authenticators(host) if path else None

@@ -1,6 +1,6 @@
 """Which slices of a volume a page shows, and how a slice lies on it."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -9,7 +9,8 @@ from torch import Tensor
 AXES = "xyz"
 
 
-class Plane(NamedTuple):
+@dataclass(frozen=True)
+class Plane:
     """A slice: all voxels whose index along the axis `normal` is `index`."""
 
     normal: int

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,7 +39,7 @@ in_print_style = matplotlib.rc_context(
 )
 
 
-def empty_figure(height: float, layout: str | None = None) -> Figure:
+def empty_figure(height: float, layout: Literal["constrained"] | None = None) -> Figure:
     """A figure of the width of a page and a height in inches, which belongs to no window."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)

@@ -58,12 +58,13 @@ def build_augmentation(spec: AugmentationSpec) -> Augmentation | None:
 def each_by_its_own(augmentation: Augmentation, batch: Batch, generators: Sequence[torch.Generator]) -> Batch:
     """A changed copy in which every pair has random numbers of its own, so that it does not matter with which others
     it shares a batch."""
-    parts = [
+    parts = [  # every value of a batch can be cut, which a TypedDict cannot say
         augmentation(cast(Batch, {key: value[k : k + 1] for key, value in batch.items()}), generator)  # type: ignore[index]
         for k, generator in enumerate(generators)
     ]
     if len(parts) == 1:
         return parts[0]
+    # The keys of a batch are those of a Batch.
     columns = {key: [part[key] for part in parts] for key in parts[0]}  # type: ignore[literal-required]
     return cast(Batch, {key: _joined(values) for key, values in columns.items()})
 
