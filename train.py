@@ -31,7 +31,15 @@ from regcascade.report.dashboard import begin_logging
 from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import close_loggers
 from regcascade.report.tables import measure_tables, model_table
-from regcascade.runs import check_devices, config_of_resumed, differences, owner, register_resolvers, to_resume
+from regcascade.runs import (
+    alone_in,
+    check_devices,
+    config_of_resumed,
+    differences,
+    owner,
+    register_resolvers,
+    to_resume,
+)
 from regcascade.saving import WholeCheckpoints
 from regcascade.sweeps import check_direction, run_job
 
@@ -44,7 +52,8 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
 def main(config: DictConfig) -> float | None:
     """Train, and give a sweeper the mean validation Dice (the loss where nothing is labelled)."""
-    return run_job(config, lambda config: train(config)["objective"], reason)
+    with alone_in(Path(config.paths.run)):
+        return run_job(config, lambda config: train(config)["objective"], reason)
 
 
 def train(config: DictConfig) -> dict[str, Any]:

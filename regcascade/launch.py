@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from torch.distributed import TCPStore
 
+from regcascade import ranks
+
 PATIENCE = timedelta(minutes=10)
 DDP = "ddp_find_unused_parameters_true"  # stages that are fixed, and heads whose weight is 0, get no gradient
 
@@ -72,6 +74,12 @@ def from_first_rank(name: str, value: Callable[[], str]) -> str:
             f"Rank {rank} got no answer from rank 0 at {where} within {PATIENCE.seconds // 60} minutes: see whether it "
             "ended, or set MASTER_ADDR and MASTER_PORT to what all machines can reach."
         ) from error
+
+
+def is_first() -> bool:
+    """Whether this is rank 0, also before Lightning tells; by machine where Lightning starts the processes on each."""
+    rank = _rank_among_starters()
+    return ranks.is_first() if rank is None else rank == 0
 
 
 def placed(trainer: Mapping[str, Any]) -> dict[str, Any]:

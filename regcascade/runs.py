@@ -3,6 +3,7 @@
 import datetime
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from regcascade import ranks
-from regcascade.launch import from_first_rank, launched
+from regcascade.files import claimed
+from regcascade.launch import from_first_rank, is_first, launched
 from regcascade.report.sweeps import shown_value, swept_by
 
 LONGEST_FOLDER_NAME = 150
@@ -48,6 +50,26 @@ def _run_folder(runs: str, ckpt_path: str | None) -> str:
         folder = folder.with_name(f"{now:%H-%M-%S}-{taken}")
         taken += 1
     return str(folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder, which is made if there is none; rank 0 does for all its ranks.
+
+    Raises:
+        ValueError: if another one trains there.
+    """
+    if not is_first():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder / "training") as mine:
+        if not mine:
+            raise ValueError(
+                f"Another process trains in {folder}: wait until it has ended, or stop it; then ckpt_path=last goes on "
+                "from its last checkpoint."
+            )
+        yield
 
 
 def job_folder(number: int, overrides: str, sweep: str = "") -> str:

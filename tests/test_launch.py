@@ -10,7 +10,7 @@ from forked import forked, free_port
 
 from regcascade import launch, ranks
 from regcascade.failures import explained
-from regcascade.launch import DDP, Launch, devices_in_all, from_first_rank, launched, placed
+from regcascade.launch import DDP, Launch, devices_in_all, from_first_rank, is_first, launched, placed
 from regcascade.runs import run_folder
 
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SUBMITIT_LOCAL_NTASKS", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT")
@@ -29,6 +29,23 @@ def no_launcher(monkeypatch):
 def environment(monkeypatch, variables: dict[str, str]) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, True),
+        ({**TORCHRUN, "RANK": "0"}, True),
+        (TORCHRUN, False),
+        (SLURM, False),
+        (SUBMITIT, False),
+        ({"NODE_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, True),
+        ({"NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, False),
+    ],
+)
+def test_one_process_of_all_is_the_first_before_they_can_talk(variables, expected, monkeypatch):
+    environment(monkeypatch, variables)
+    assert is_first() is expected
 
 
 @pytest.mark.parametrize(
