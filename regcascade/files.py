@@ -6,9 +6,45 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
+
+
+class NotWritten(ValueError):
+    """A file that could not be written, such as for a disk that is full."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file it was that could not be written, for blocks that leave what was in it before as it is.
+
+    Raises:
+        NotWritten: for any error of the system.
+    """
+    try:
+        yield
+    except OSError as error:
+        kept = "What was in it before is kept. " if path.is_file() and path.stat().st_size else ""
+        raise NotWritten(f"{path} could not be written ({error.strerror or error}). {kept}Make room.") from error
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[TextIO]:
+    """Open a text file to add lines to: all that the block writes, or nothing.
+
+    Raises:
+        NotWritten: if it cannot be written.
+    """
+    before = path.stat().st_size if path.is_file() else 0
+    with writing(path):
+        try:
+            with path.open("a", encoding="utf-8", newline="") as file:
+                yield file
+        except OSError:
+            if path.is_file():
+                os.truncate(path, before)  # else a part of a line would become one with the next
+            raise
 
 
 @contextmanager

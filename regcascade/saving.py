@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from regcascade.files import written_whole
+from regcascade.files import writing, written_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -20,18 +20,22 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            ValueError: if it cannot be written, naming the file and why.
+            NotWritten: if it cannot be written, naming the file and why.
         """
         path = Path(path)
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                _save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            kept = "The one of before is kept. " if path.is_file() else ""
-            raise ValueError(
-                f"{path} could not be written ({error.strerror or error}). {kept}Make room, then go on with "
-                "ckpt_path=last."
-            ) from error
+
+
+def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    """Save with torch, of whose writer an error of the system comes out as the RuntimeError that followed it."""
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(cause := error.__context__, OSError):
+            raise OSError(cause.errno, cause.strerror) from error
+        raise
