@@ -14,11 +14,11 @@ from rich.console import Console
 from regcascade.callbacks import CHECKPOINTS, checkpoint_callbacks
 from regcascade.cascades import Cascade, build
 from regcascade.cascades.base import SMALLEST_SIDE
-from regcascade.checkpoint import Checkpoint, CheckpointError, describe, load_affine, read
+from regcascade.checkpoint import describe, load_affine, read
 from regcascade.data import RegistrationData, build_data
 from regcascade.entry import built, command, plain, reason, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
-from regcascade.execution import check_compiles, check_precision, likely_device, split_trainer
+from regcascade.execution import check_compiles, check_numbers, check_precision, likely_device, split_trainer
 from regcascade.failures import explained
 from regcascade.footprint import Step, shortage
 from regcascade.launch import devices_in_all, follow_parent, outlive_parent, placed
@@ -31,19 +31,11 @@ from regcascade.report.dashboard import begin_logging
 from regcascade.report.logged import log_evaluation
 from regcascade.report.loggers import close_loggers
 from regcascade.report.tables import measure_tables, model_table
-from regcascade.runs import (
-    alone_in,
-    check_devices,
-    config_of_resumed,
-    differences,
-    owner,
-    register_resolvers,
-    to_resume,
-)
+from regcascade.resumed import check_resumed, check_state, rate_of
+from regcascade.runs import alone_in, check_devices, config_of_resumed, owner, register_resolvers, to_resume
 from regcascade.saving import WholeCheckpoints
 from regcascade.sweeps import check_direction, run_job
 
-DESCRIBED = ("model", "cascade", "n", "affine", "size", "preprocessing", "data", "loss")  # what is told on resuming
 SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # of the Trainer
 
 register_resolvers()
@@ -66,9 +58,13 @@ def train(config: DictConfig) -> dict[str, Any]:
     import_user_modules(config.imports)
     if _is_started_by_rank_0():
         follow_parent()
-    resumed = to_resume(config)
+    resumed, checkpoint, changes = to_resume(config), None, list[str]()
     if resumed is not None:
-        config = config_of_resumed(config, resumed)
+        config, changes = config_of_resumed(config, resumed)
+        checkpoint = read(resumed)
+        check_state(checkpoint)
+        if config.optimizer.lr == AUTO:
+            config.optimizer.lr = rate_of(checkpoint)
     options = plain(config)
     options["trainer"] = _placed(options["trainer"])
     _check_trains(options.get("reproduces") or {})
@@ -77,14 +73,16 @@ def train(config: DictConfig) -> dict[str, Any]:
     data = build_data(options["data"])
     check_direction(data.has_labels)
     module = build_module(options, data, fresh=resumed is None)
-    checkpoint = None if resumed is None else read(resumed)
     if checkpoint is not None:
-        _check_resumed(checkpoint, module)
+        otherwise = check_resumed(checkpoint, module)
+        changes += otherwise if owner(checkpoint.path) is None else ()
     _prepare(module, data, options)
     if options["optimizer"]["lr"] == AUTO:
         config.optimizer.lr = options["optimizer"]["lr"] = _found_learning_rate(module, data, options)
     trainer = build_trainer(options, data)
     console = Console(quiet=not trainer.is_global_zero)
+    for change in changes:
+        rank_zero_info(f"Resumed with another {change}.")
     if checkpoint is not None:
         console.print(f"Resuming {checkpoint.path} at step {checkpoint.step}.")
     if trainer.is_global_zero:
@@ -148,8 +146,8 @@ def build_trainer(options: dict[str, Any], data: RegistrationData) -> L.Trainer:
     """Lightning's Trainer with the loggers and callbacks of a config."""
     folder = Path(options["paths"]["run"])
     _, lightning = split_trainer(options["trainer"])
-    loggers = built(options["logger"], options["imports"])
-    callbacks = [*built(options["callbacks"], options["imports"]), *checkpoint_callbacks(data.has_labels, folder)]
+    loggers = built(options.get("logger"), options["imports"])
+    callbacks = [*built(options.get("callbacks"), options["imports"]), *checkpoint_callbacks(data.has_labels, folder)]
     try:
         trainer = L.Trainer(
             **lightning,
@@ -166,23 +164,12 @@ def build_trainer(options: dict[str, Any], data: RegistrationData) -> L.Trainer:
 def _placed(trainer: dict[str, Any]) -> dict[str, Any]:
     """The trainer's options with the devices there are, before any work is done on them."""
     check_options("trainer", split_trainer(trainer)[1], L.Trainer, reserved=SET_HERE)
+    check_numbers(trainer)
     options = placed(trainer)
     check_devices(devices_in_all(options))
     if str(trainer.get("strategy")).startswith("ddp") and options["strategy"] == "auto":
         rank_zero_info(f"trainer.strategy={trainer['strategy']} with one device: training in one process.")
     return options
-
-
-def _check_resumed(checkpoint: Checkpoint, module: RegistrationModule) -> None:
-    """Refuse to resume another model, and say what else is not as it was where no config tells."""
-    then, now = ({key: of.get(key) for key in DESCRIBED} for of in (checkpoint.description, module.description))
-    changes = list(differences(then, now))
-    try:
-        checkpoint.check_fits(module.cascade)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} What differs: {'; '.join(changes)}.") from error
-    for change in changes if owner(checkpoint.path) is None else ():
-        rank_zero_info(f"Resumed with another {change}.")
 
 
 def _prepare(module: RegistrationModule, data: RegistrationData, options: dict[str, Any]) -> None:

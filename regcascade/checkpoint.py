@@ -1,7 +1,7 @@
 """Self-describing checkpoints: written with plain values, loaded through the registries, running no code."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,14 @@ class Checkpoint:
         description: what it says of itself (see `describe`).
         weights: the cascade's state dict.
         step: optimiser steps behind it.
+        param_groups: of the state of its optimiser; None where it holds no training that can go on.
     """
 
     path: Path
     description: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     step: int
+    param_groups: Sequence[Mapping[str, Any]] | None = None
 
     def build(self) -> Cascade:
         """The cascade it describes, with its weights, ready to register."""
@@ -153,7 +155,14 @@ def read(path: str | Path) -> Checkpoint:
             f"{FORMAT}: update regcascade."
         )
     weights = {key[len(PREFIX) :]: value for key, value in content["state_dict"].items() if key.startswith(PREFIX)}
-    return Checkpoint(path, description, weights, content.get("global_step", 0))
+    return Checkpoint(path, description, weights, content.get("global_step", 0), _param_groups(content))
+
+
+def _param_groups(content: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    match content:
+        case {"pytorch-lightning_version": str(), "optimizer_states": [{"param_groups": [{}, *_] as groups}, *_]}:
+            return groups
+    return None
 
 
 def _is_whole(content: Mapping[str, Any], description: Mapping[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """How a training runs without changing what it learns: what is recomputed, compiled, laid out otherwise."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -10,6 +11,17 @@ from torch import Tensor, nn
 from regcascade.cascades import Cascade
 from regcascade.cascades.base import RECOMPUTE
 from regcascade.registry import check_choice, check_options
+
+_NUMBERS: Mapping[str, tuple[Callable[[float], bool], str]] = {  # of Lightning's Trainer
+    "max_steps": (lambda value: value == -1 or value >= 1, "counts training steps, 1 or more, or is -1 for no limit"),
+    "max_epochs": (lambda value: value == -1 or value >= 1, "counts epochs, 1 or more, or is -1 for no limit"),
+    "val_check_interval": (
+        lambda value: 0 < value <= 1 or (isinstance(value, int) and value > 1),
+        "counts batches between validations, 1 or more, or is a part of an epoch, above 0.0 and up to 1.0",
+    ),
+    "accumulate_grad_batches": (lambda value: value >= 1, "counts the batches of a training step, 1 or more"),
+    "gradient_clip_val": (lambda value: value >= 0, "is the largest norm of a gradient, above 0, or null for any"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,14 @@ def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]
     return Execution(**ours), {key: value for key, value in options.items() if key not in names}
 
 
+def check_numbers(trainer: Mapping[str, Any]) -> None:
+    """Raise ValueError for a number of Lightning's Trainer by which nothing can be trained, and which it takes."""
+    for key, (fits, wanted) in _NUMBERS.items():
+        value = trainer.get(key)
+        if isinstance(value, int | float) and not fits(value):
+            raise ValueError(f"trainer.{key}={value}: it {wanted}.")
+
+
 def likely_device(accelerator: Any) -> torch.device:
     """The kind of device that Lightning will choose for `trainer.accelerator`."""
     on_gpu = str(accelerator) in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -83,11 +103,12 @@ def check_compiles(device: torch.device) -> None:
     """Raise ValueError unless PyTorch can compile for a device here, by compiling one line."""
     try:
         # Without its caches, which would answer for a compiler that has gone since.
-        torch.compile(_one_line, options={"force_disable_caches": True})(torch.zeros(2, device=device))
+        with torch.compiler.config.patch(force_disable_caches=True):
+            torch.compile(_one_line)(torch.zeros(2, device=device))
     except Exception as error:  # a missing compiler, missing headers and a missing Triton each raise their own
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise ValueError(
-            f"trainer.compile=true: PyTorch cannot compile for {device.type} here ({lines[0]}). It needs a C++ "
+            f"trainer.compile=true: PyTorch cannot compile for {device.type} here ({shorten(lines[0], 200)}). It needs a C++ "
             "compiler on a CPU (g++, or the one that CXX names) and Triton on a GPU: install it, or set "
             "trainer.compile=false."
         ) from error

@@ -10,7 +10,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from regcascade import ranks
@@ -151,14 +150,17 @@ def to_resume(config: DictConfig) -> Path | None:
     return resumed
 
 
-def config_of_resumed(config: DictConfig, resumed: Path) -> DictConfig:
+def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, list[str]]:
     """The config a run was started with, and the single values given on this command line on top of it.
 
     Its own `imports` are not taken over, so that resuming somebody else's run imports nothing unasked.
+
+    Returns:
+        The config, and what is not as it was, in words.
     """
     folder = owner(resumed)
     if folder is None or in_sweep():  # a job that goes on has been told the same again
-        return config
+        return config, []
     stored = OmegaConf.load(folder / "config.yaml")
     if isinstance(stored, ListConfig) or "paths" not in stored:
         raise ValueError(f"{folder / 'config.yaml'} is not the config of a run.")
@@ -176,9 +178,7 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> DictConfig:
                 f"{next(change for change in changes if change.startswith(option))}: a resumed run has {option} from "
                 "its checkpoint. To change it, start a new run from the weights: init=FILE."
             )
-    for change in changes:
-        rank_zero_info(f"Resumed with another {change}.")
-    return stored
+    return stored, changes
 
 
 def differences(then: Any, now: Any, name: str = "") -> Iterator[str]:

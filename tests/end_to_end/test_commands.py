@@ -203,6 +203,13 @@ MISTAKES = {
     "loss.smoothness=-1.0": "smoothness",
     "loss.lambda1=much": "lambda1",
     "trainer.max_steps=many": "max_steps",
+    "trainer.max_steps=0": "trainer.max_steps=0",
+    "trainer.max_steps=-2": "trainer.max_steps=-2",
+    "trainer.max_epochs=0": "trainer.max_epochs=0",
+    "trainer.val_check_interval=0": "trainer.val_check_interval=0",
+    "trainer.val_check_interval=1.5": "trainer.val_check_interval=1.5",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0",
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val=-1",
     "+trainer.max_stepps=3": "max_steps",
     "trainer.accelerator=abacus": "abacus",
     "optimizer.schedule=cosin": "cosine",
@@ -253,11 +260,31 @@ def test_a_resume_that_cannot_go_on_leaves_the_run_as_it_was(trained, tmp_path, 
         ("model=vtn",): "model=vtn",
         ("experiment=affine",): "experiment=affine",
         ("cascade.stages=[vtn]",): "another model",
+        ("cascade.integrate=3", "trainer.max_steps=4"): "cascade.integrate: then 0, now 3",
+        ("optimizer.lr=0.5",): "optimizer.lr: then 0.001, now 0.5",
+        ("trainer.accumulate_grad_batches=0",): "trainer.accumulate_grad_batches=0",
     }.items():
-        assert word in refusal("train", ["ckpt_path=last", *arguments], tmp_path)
+        output = refusal("train", ["ckpt_path=last", *arguments], tmp_path)
+        assert word in output
+        assert "Resumed with another" not in output
         assert (run / "config.yaml").read_text() == config
     last.write_bytes(last.read_bytes()[:1000])
     assert "truncated" in refusal("train", ["ckpt_path=last"], tmp_path)
+
+
+def test_a_copied_checkpoint_goes_on_as_what_it_is_and_as_nothing_else(trained, tmp_path, refusal, in_process_train):
+    shutil.copy(only_run(trained) / "checkpoints/last.ckpt", tmp_path / "copied.ckpt")
+    same = [*TINY, "n=1", "affine=learned", "ckpt_path=copied.ckpt", "trainer.max_steps=3"]
+    output = refusal("train", [*same, "optimizer.lr=0.5", "optimizer.head_lr=3.0"], tmp_path)
+    assert "optimizer.lr: then 0.001, now 0.5; optimizer.head_lr: then 10.0, now 3.0" in output
+    assert "cascade.integrate: then 0, now 3" in refusal("train", [*same, "cascade.integrate=3"], tmp_path)
+    weights = regcascade.checkpoint.PRETRAINED / "hippocampus.ckpt"
+    output = refusal("train", [*TINY, f"ckpt_path={weights}"], tmp_path)
+    assert f"init={weights}" in output and "Resumed with another" not in output
+    assert not [*tmp_path.rglob("git.json")]  # which is written with the config
+    status, output = in_process_train([*same, "data.seed=5"], tmp_path)
+    assert status == 0, output
+    assert "Resumed with another data.seed: then 0, now 5" in output
 
 
 class _Hostile:
