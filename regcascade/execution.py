@@ -108,8 +108,8 @@ def check_compiles(device: torch.device) -> None:
     except Exception as error:  # a missing compiler, missing headers and a missing Triton each raise their own
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise ValueError(
-            f"trainer.compile=true: PyTorch cannot compile for {device.type} here ({shorten(lines[0], 200)}). It needs a C++ "
-            "compiler on a CPU (g++, or the one that CXX names) and Triton on a GPU: install it, or set "
+            f"trainer.compile=true: PyTorch cannot compile for {device.type} here ({shorten(lines[0], 200)}). It needs "
+            "a C++ compiler on a CPU (g++, or the one that CXX names) and Triton on a GPU: install it, or set "
             "trainer.compile=false."
         ) from error
 

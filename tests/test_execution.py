@@ -1,7 +1,10 @@
 """Options of a training that change none of its results: compiled, channels last, half precision; bad values."""
 
+import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -147,6 +150,21 @@ for recompute in ("none", "stage"):
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-5)
 assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
 """
+
+
+def test_a_compiler_is_asked_for_in_words_that_pytorch_knows(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # which needs none
+    check_compiles(CPU)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
+def test_a_compiled_cascade_learns_as_the_plain_one():
+    really = COMPILED.replace('torch.compile = partial(torch.compile, backend="aot_eager")', "check_compiles(CPU)")
+    assert really != COMPILED
+    head = "from regcascade.execution import check_compiles\nimport torch\nCPU = torch.device('cpu')\n"
+    done = subprocess.run([sys.executable, "-c", head + really], capture_output=True, encoding="utf-8", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_compiled_cascade_gives_the_same_under_the_same_names():
