@@ -21,7 +21,7 @@ from rich.console import Console
 
 from regcascade.files import git_state, written_whole
 from regcascade.module import NonFiniteLossError
-from regcascade.registry import did_you_mean
+from regcascade.registry import did_you_mean, user_file_module
 from regcascade.report.loggers import wandb_logger
 from regcascade.sweeps import finish_sweep
 
@@ -106,8 +106,9 @@ def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> lis
     Only Lightning's loggers and callbacks, ours, and those of the modules the user imports are made: a config of
     somebody else's, such as the one in the folder of a run to resume, cannot name any other code to run.
     """
-    allowed = (*INSTANTIABLE, *(f"{module}." for module in imports))
-    given = {name: config for name, config in (configs or {}).items() if config is not None}
+    files = {Path(module).stem: user_file_module(module) for module in imports if module.endswith(".py")}
+    allowed = (*INSTANTIABLE, *(f"{module}." for module in [*files.values(), *imports] if not module.endswith(".py")))
+    given = {name: _of_file(config, files) for name, config in (configs or {}).items() if config is not None}
     for name, config in given.items():
         target, *nested = list(_targets(config)) or [None]
         if nested or not str(target).startswith(allowed) or not _is_harmless(get_object(str(target))):
@@ -151,6 +152,12 @@ def _config_error(error: ConfigCompositionException) -> str:
     for plugin, package in _PLUGINS.items():
         if f"Could not find 'hydra/{plugin}'" in str(error):
             return f"hydra/{plugin.replace('/', '=')} needs a plugin of Hydra's: pip install {package}."
+def _of_file(config: Any, files: Mapping[str, str]) -> Any:
+    """A config whose `_target_` names a Python file by its stem, with the module it was loaded as."""
+    stem, _, rest = str(config.get("_target_", "")).partition(".") if isinstance(config, Mapping) else ("", "", "")
+    return {**config, "_target_": f"{files[stem]}.{rest}"} if stem in files else config
+
+
     cause = error.__cause__
     if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
         return str(error)

@@ -141,10 +141,15 @@ def import_user_modules(modules: Iterable[str]) -> None:
             ) from error
 
 
+def user_file_module(path: str | Path) -> str:
+    """The name of the module that a Python file of `imports` is loaded as; two files may share a stem."""
+    return f"regcascade_user_{Path(path).stem}_{zlib.crc32(bytes(Path(path).resolve())):08x}"
+
+
 def _import_file(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"imports: there is no file {path}.")
-    name = f"regcascade_user_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"  # two files may share a stem
+    name = user_file_module(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"imports: {path} is not a Python file.")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from regcascade.entry import built
+from regcascade.registry import import_user_modules
 from regcascade.runs import job_folder, owner, resumed_checkpoint, run_folder
 
 
@@ -85,3 +86,17 @@ def test_callbacks_of_the_modules_a_user_imports_can_be_made(tmp_path, monkeypat
         built(config)
     (made,) = built(config, imports=["my_callbacks"])
     assert type(made).__name__ == "Mine"
+
+
+def test_callbacks_of_the_files_a_user_imports_can_be_made(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    mine, other = tmp_path / "a/mine.py", tmp_path / "b/mine.py"
+    mine.write_text("import os\nimport lightning as L\n\n\nclass Mine(L.Callback):\n    pass\n")
+    other.write_text("import lightning as L\n\n\nclass Mine(L.Callback):\n    other = True\n")
+    import_user_modules([str(other), str(mine)])
+    (made,) = built({"mine": {"_target_": "mine.Mine"}}, imports=[str(mine)])
+    assert type(made).__name__ == "Mine" and not hasattr(made, "other")
+    for target in ("mine.os.getcwd", "other.Mine", f"{mine}.Mine"):
+        with pytest.raises(ValueError, match="must be one logger or callback"):
+            built({"mine": {"_target_": target}}, imports=[str(mine)])
