@@ -10,10 +10,10 @@ from regcascade.report.reproduced import PAPER_SCALE, Evaluation, Training
 Compose = Callable[[str, Sequence[str]], Mapping[str, Any]]
 _GROUPS = ("n", "model", "cascade", "affine", "loss", "optimizer")
 _OF_AFFINE = ("checkpoint",)  # says where the weights are, not what they are
-_OF_DATA = ("name", "size", "fit", "intensity", "batch_size", "augmentation", "weights", "pairing", "atlas")
+_LOADING = ("root", "pairs", "num_workers", "cache", "validate", "seed")  # of the data: where it is, how it is read
 _OF_TRAINER = (
-    "max_steps", "max_time", "gradient_clip_val", "accumulate_grad_batches", "devices", "num_nodes", "precision",
-    "limit_train_batches", "overfit_batches", "fast_dev_run",
+    "max_steps", "max_epochs", "max_time", "gradient_clip_val", "accumulate_grad_batches", "devices", "num_nodes",
+    "precision", "limit_train_batches", "overfit_batches", "fast_dev_run",
 )  # fmt: skip
 _NEARLY = 0.99  # of the steps; the last of them may not be logged
 
@@ -28,9 +28,11 @@ def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
     meant = compose("train", [f"experiment={training.experiment}", f"scale={training.scale}"])
     for group in _GROUPS:
         yield from differences(group, config.get(group), meant.get(group), leave_out=_OF_AFFINE)
-    for group, keys in (("data", _OF_DATA), ("trainer", _OF_TRAINER)):
-        ours, theirs = ({key: of[group].get(key) for key in keys} for of in (config, meant))
-        yield from differences(group, ours, theirs)
+    yield from differences("data", config["data"], meant["data"], leave_out=_LOADING)
+    yield from differences("trainer", *({key: of["trainer"].get(key) for key in _OF_TRAINER} for of in (config, meant)))
+    if init := config.get("init"):
+        yield f"init={Path(str(init)).name}"
+    yield from _callbacks(config.get("callbacks") or {}, meant.get("callbacks") or {})
     trained, wanted_sets = (_sets(of["data"].get("root")) for of in (config, meant))
     if wanted_sets and trained != wanted_sets:
         yield f"trained on {', '.join(trained) or config['data'].get('root')}"
@@ -59,6 +61,16 @@ def differences(name: str, ours: Any, theirs: Any, leave_out: Sequence[str] = ()
     elif ours != theirs:
         shown = "null" if ours is None else str(ours).lower() if isinstance(ours, bool) else ours
         yield f"{name}={shown}"
+
+
+def _callbacks(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """The callbacks that were added, with their options, and those whose options differ; none that was left out."""
+    for name, options in ours.items():
+        if name in theirs:
+            yield from differences(f"callbacks.{name}", options, theirs[name])
+        elif isinstance(options, Mapping):
+            given = [f"callbacks.{name}.{key}={value}" for key, value in options.items() if key != "_target_"]
+            yield from given or [f"callbacks.{name}"]
 
 
 def _sets(root: Any) -> list[str]:

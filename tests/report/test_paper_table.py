@@ -132,6 +132,18 @@ def test_what_a_run_has_otherwise_than_the_paper_stands_beside_it(runs):
     assert runs.lines("rcn/2", 16)["Settings"].tolist() == [f"{said}, labels=nearest, best.ckpt, 2 pairs failed"]
 
 
+def test_other_weights_to_start_from_callbacks_and_scans_stand_beside_it_too(runs):
+    added = {"ema": {"_target_": "regcascade.averaging.AveragedWeights", "decay": 0.9}, "gone": None}
+    run = runs.training("a")
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    more = {"init": "some/where/weights.ckpt", "callbacks": added, "logger": {"wandb": {}}, "seed": 3}
+    config = {**config, **more, "data": {**config["data"], "train": 10, "num_workers": 9, "seed": 3}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    runs.evaluation("one", run, ["sliver"])
+    said = "data.train=10, init=weights.ckpt, callbacks.ema.decay=0.9"
+    assert runs.lines("rcn/2", 16)["Settings"].tolist() == [said]
+
+
 def test_a_run_in_miniature_is_marked_and_in_columns_of_its_own_data(runs):
     small = {"name": "phantom", "size": [32, 32, 32], "batch_size": 4, "pairing": "group", "root": None}
     run = runs.training("a", scale="small", data=small)
