@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from regcascade.files import written_whole
+from regcascade.files import appended, written_whole
 
 _PART = ".part"
 
@@ -29,7 +29,7 @@ class GrowingTable:
         if fresh:
             path.write_bytes(b"")
         elif path.is_file():
-            _drop_torn_line(path)
+            drop_torn_line(path)
         with path.open("a", encoding="utf-8", newline="") as file:  # makes it where there is none
             empty = file.tell() == 0
         self._columns = [] if empty else pd.read_csv(path, nrows=0).columns.tolist()
@@ -39,16 +39,18 @@ class GrowingTable:
 
         Raises:
             ValueError: if its columns are not those of the file.
+            NotWritten: if the disk is full; the rows before are kept.
         """
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        columns = self._columns or list(row)
+        if list(row) != columns:
+            differ = ", ".join(sorted(set(row) ^ set(columns))) or "their order"
+            raise ValueError(f"{self.path} has other columns than this evaluation ({differ}): write elsewhere.")
+        with appended(self.path) as file:
             writer = csv.writer(file, lineterminator="\n")
             if not self._columns:
-                self._columns = list(row)
-                writer.writerow(self._columns)
-            if list(row) != self._columns:
-                differ = ", ".join(sorted(set(row) ^ set(self._columns))) or "their order"
-                raise ValueError(f"{self.path} has other columns than this evaluation ({differ}): write elsewhere.")
+                writer.writerow(columns)
             writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in row.values()])
+        self._columns = columns
 
 
 def part_of(path: Path, rank: int) -> Path:
@@ -80,7 +82,7 @@ def gather(path: Path, place: Callable[[Mapping[str, str]], tuple[int, ...] | No
     for file in (path, *parts):
         if not file.is_file():
             continue
-        _drop_torn_line(file)
+        drop_torn_line(file)
         with file.open(encoding="utf-8", newline="") as rows:
             first = next(rows, "")
             if header and first and first != header:
@@ -108,8 +110,8 @@ def read_table(path: Path, text: Collection[str]) -> pd.DataFrame:
     return table
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut the file after its last line that ends."""
+def drop_torn_line(path: Path) -> None:
+    """Cut a file after its last line that ends: a kill while it was written may have left a part of another."""
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)

@@ -1,6 +1,9 @@
 import math
+import resource
+import signal
 
 import pytest
+from forked import forked
 
 from regcascade.growing import GrowingTable, gather, part_of, parts_of, read_table
 
@@ -48,6 +51,35 @@ def test_a_torn_header_leaves_an_empty_table(path):
 def test_a_fresh_table_forgets_what_was_there(path):
     GrowingTable(path, fresh=True)
     assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_a_disk_that_fills_keeps_whole_rows_and_names_the_file(path, room):
+    before = path.read_bytes()
+    table = GrowingTable(path, fresh=False)
+
+    def append() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, len(before) + room))
+        with pytest.raises(ValueError, match=r"rows\.csv could not be written \(File too large\)\. What.*Make room"):
+            table.append(ROWS[0])
+
+    process = forked(append)
+    process.join()
+    assert process.exitcode == 0
+    assert path.read_bytes() == before
+
+
+def test_a_header_for_which_there_was_no_room_is_written_with_the_next_row(tmp_path):
+    path = tmp_path / "rows.csv"
+    table = GrowingTable(path, fresh=True)
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with pytest.raises(ValueError, match="No space left"):
+        table.append(ROWS[0])
+    path.unlink()
+    table.append(ROWS[0])
+    assert len(read_table(path, ["fixed", "moving"])) == 1
 
 
 def test_rows_of_other_columns_are_refused(path):

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from regcascade import ranks
-from regcascade.files import written_whole
+from regcascade.files import NotWritten, appended, writing, written_whole
+from regcascade.growing import drop_torn_line
 from regcascade.report.dashboard import JOB_TYPE, group_of, run_name
 
 METRICS_FILE = "metrics.csv"
@@ -80,7 +81,11 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Append the rows noted since the last time; Lightning calls it after each logging."""
+        """Append the rows noted since the last time; Lightning calls it after each logging.
+
+        Raises:
+            NotWritten: if the disk is full; the rows before are kept.
+        """
         if not self._waiting:
             return
         if self._columns is None:
@@ -88,39 +93,46 @@ class MetricsFile(Logger):
         missing = [name for name in _names(self._waiting) if name not in self._columns]
         if missing:
             self._widen(missing)
-        with self.path.open("a", newline="") as file:
+        with appended(self.path) as file:
             csv.DictWriter(file, self._columns).writerows(self._waiting)
         self._waiting = []
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
-        self.save()
+        try:
+            self.save()
+        except NotWritten:
+            if status != "failed":  # else another error has ended the training, and it is the one to tell
+                raise
 
     def _existing_columns(self) -> list[str]:
-        """The header of a file that is already there, whose last line is closed if a kill cut it short."""
+        """The header of a file that is already there, less a last line that a kill cut short."""
         if not self.path.is_file():
             return []
-        text = self.path.read_text(encoding="utf-8")
-        if text and not text.endswith("\n"):
-            with self.path.open("a") as file:
-                file.write("\n")
-        return next(csv.reader(text.splitlines()), [])
+        drop_torn_line(self.path)
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
 
     def _widen(self, missing: list[str]) -> None:
         """Write the file anew with more columns, aside and then in place of the old one."""
         rows: list[dict[str, Any]] = []
         if self.path.is_file():
-            with self.path.open(newline="") as file:
+            with self.path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file, restkey="", restval=""))
         known = [*(self._columns or []), *missing]
         first = [name for name in FIRST_COLUMNS if name in known]
-        self._columns = first + [name for name in known if name not in first]
+        columns = first + [name for name in known if name not in first]
         self._folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+        with (
+            writing(self.path),
+            written_whole(self.path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+        self._columns = columns
 
 
 def wandb_mode() -> str:

@@ -3,6 +3,8 @@ import inspect
 import json
 import math
 import os
+import resource
+import signal
 import struct
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from forked import forked
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
@@ -61,7 +64,46 @@ def test_a_resumed_run_adds_to_its_metrics(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("old", ["", "step,a\n1,2", "step,a\n1", "step,a\n1,2\n3,4,5\n"])
+WHOLE = "step,a,b\n1,0.25,7.5\n2,0.125,8.5\n"
+
+
+@pytest.mark.parametrize("length", range(len(WHOLE) + 1))
+def test_a_line_cut_anywhere_is_dropped_and_no_number_made_of_it(tmp_path, length):
+    (tmp_path / "metrics.csv").write_text(WHOLE[:length])
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"a": 0.5, "b": 9.5}, step=3)
+    logger.save()
+    kept = list(csv.DictReader(WHOLE[: WHOLE.rfind("\n", 0, length) + 1].splitlines()))
+    assert rows(tmp_path) == [*kept, {"step": "3", "a": "0.5", "b": "9.5"}]
+
+
+@pytest.mark.parametrize("wider", [False, True])
+def test_a_disk_that_fills_keeps_the_rows_of_before_and_names_the_file(tmp_path, wider):
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"a": 0.5}, step=1)
+    logger.save()
+    before = (tmp_path / "metrics.csv").read_bytes()
+
+    def log() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 3, len(before) + 3))
+        logger.log_metrics({"another" if wider else "a": 0.25}, step=2)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"metrics\.csv could not be written \(File too large\)\. What.*room"):
+                logger.save()
+            assert (tmp_path / "metrics.csv").read_bytes() == before
+        logger.finalize("failed")  # as Lightning does after any error, which must stay the one that is told
+        with pytest.raises(ValueError, match="could not be written"):
+            logger.finalize("success")
+
+    process = forked(log)
+    process.join()
+    assert process.exitcode == 0
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize("old", ["", "step,a\n1,2\n3", "step,a\n1,2\n3,4,5\n"])
 def test_a_file_cut_short_is_gone_on_with(tmp_path, old):
     (tmp_path / "metrics.csv").write_text(old)
     for column in ("a", "b"):
