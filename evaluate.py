@@ -1,6 +1,7 @@
 """Evaluate a checkpoint, or another method, over pairs of scans: `python evaluate.py checkpoint=FILE data=... r=2`."""
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from regcascade.checkpoint import Checkpoint, CheckpointError, read
 from regcascade.data import build_data
 from regcascade.entry import command, plain, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder
+from regcascade.failures import explained, resuming_evaluation
 from regcascade.methods import Method, build_method
 from regcascade.registry import check_options, import_user_modules
 from regcascade.report.tables import measure_tables
@@ -60,6 +62,7 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
     whose = [identity(method, data, data_options, file, one, fabric.device.type) for one in each]
     console, rows = Console(quiet=not fabric.is_global_zero), {}
     with ExitStack() as stack:
+        stack.enter_context(explained(data.num_workers, partial(resuming_evaluation, folder)))
         if fabric.is_global_zero:  # before there are others, that what is wrong is said once
             stack.enter_context(alone_in(folders))
             resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]

@@ -1,6 +1,7 @@
 """Train a cascade: `python train.py model=drnet cascade=mcr n=3`; `--help` lists every option."""
 
 import atexit
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from regcascade.data import RegistrationData, build_data
 from regcascade.entry import built, command, plain, reason, record_run
 from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
 from regcascade.execution import check_compiles, check_numbers, check_precision, likely_device, split_trainer
-from regcascade.failures import explained
+from regcascade.failures import evaluating_again, explained, resuming_training
 from regcascade.footprint import Step, shortage
 from regcascade.launch import devices_in_all, follow_parent, outlive_parent, placed
 from regcascade.learning_rate import AUTO, find_learning_rate
@@ -91,7 +92,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     failed = True
     try:
         begin_logging(trainer.loggers, options, module.cascade.n, sum(of for _, of in parts(module.cascade)))
-        with explained(data.num_workers):
+        with explained(data.num_workers, partial(resuming_training, Path(options["paths"]["run"]) / CHECKPOINTS)):
             trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
         results = {"module": module, "trainer": trainer, "data": data, "rows": None, "objective": None}
         if trainer.is_global_zero:
@@ -229,8 +230,9 @@ def _evaluated(
         read(chosen).load_into(module.cascade)
     device = trainer.strategy.root_device
     measured = EvaluationOptions(options["r"], options["repeat"])
-    rows = evaluate_to_folder(module.cascade, data, folder, chosen, measured, device)
-    log_evaluation(trainer.loggers, folder, rows, data, chosen, measured, trainer.global_step)
+    with explained(data.num_workers, partial(evaluating_again, folder, chosen)):
+        rows = evaluate_to_folder(module.cascade, data, folder, chosen, measured, device)
+        log_evaluation(trainer.loggers, folder, rows, data, chosen, measured, trainer.global_step)
     console.print(*measure_tables(rows), sep="\n")
     console.print(f"Run folder: {folder}")
     loss = float(trainer.callback_metrics.get("val/loss", float("nan")))

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +16,17 @@ from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
+from regcascade import ranks
+from regcascade.failures import TERMINATED, LostProcessError
 from regcascade.files import git_state, written_whole
 from regcascade.module import NonFiniteLossError
 from regcascade.registry import did_you_mean, user_file_module
+from regcascade.report.experiments import CONF
 from regcascade.report.loggers import wandb_logger
 from regcascade.sweeps import finish_sweep
 
@@ -48,27 +53,39 @@ _PLUGINS = {
     "launcher/submitit_local": "-c constraints.txt -e '.[slurm]'",
 }
 USER_ERRORS = (ValueError, FileNotFoundError, NonFiniteLossError, MisconfigurationException)
+ON_ALL_RANKS = (NonFiniteLossError, LostProcessError, MisconfigurationException)  # rank 0 says them for all
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_OURS = "REGCASCADE_SET_FULL_ERROR"  # marks that we have set the former, for processes that inherit it
 
 
 def command(main: Callable[[], Any]) -> None:
     """Run a Hydra command; an error of the user's ends it with one line on stderr and status 1.
 
-    Anything else shows its traceback, and HYDRA_FULL_ERROR=1 shows it for every error.
+    Anything else shows its traceback, and HYDRA_FULL_ERROR=1 shows it for every error. A training that SIGTERM has
+    ended says so and exits with 143.
     """
-    show = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them itself
+    show = os.environ.get(_FULL_ERROR) == "1" and _OURS not in os.environ
+    before = {name: os.environ.get(name) for name in (_FULL_ERROR, _OURS)}
+    os.environ[_FULL_ERROR] = "1"  # Hydra then hands errors on instead of printing them itself
+    if not show:
+        os.environ[_OURS] = "1"
     try:
         complete = False
         try:
             with contextlib.nullcontext() if show else clear_errors():
                 main()
+        except SIGTERMException as end:
+            _fail(str(end) or "Ended by SIGTERM.", TERMINATED)
         finally:
             complete = finish_sweep(Console())  # of which some job may have ended it all, and others have finished
         if not complete:
             sys.exit(1)
     finally:
-        if not show:
-            del os.environ["HYDRA_FULL_ERROR"]
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -80,6 +97,8 @@ def clear_errors() -> Iterator[None]:
         text = reason(error)
         if text is None:
             raise
+        if isinstance(error, ON_ALL_RANKS) and not ranks.is_first():
+            sys.exit(1)
         _fail(text)
 
 
@@ -89,6 +108,8 @@ def reason(error: Exception) -> str | None:
         return f"{error.full_key} is missing: give it as {error.full_key}=VALUE."
     if isinstance(error, ConfigCompositionException):
         return _config_error(error)
+    if text := _bare(error):
+        return text
     if isinstance(error, InstantiationException):
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     return str(error) if isinstance(error, USER_ERRORS) else None
@@ -135,6 +156,12 @@ def _is_harmless(target: Any) -> bool:
     return target is wandb_logger or (isinstance(target, type) and issubclass(target, Callback | Logger))
 
 
+def _of_file(config: Any, files: Mapping[str, str]) -> Any:
+    """A config whose `_target_` names a Python file by its stem, with the module it was loaded as."""
+    stem, _, rest = str(config.get("_target_", "")).partition(".") if isinstance(config, Mapping) else ("", "", "")
+    return {**config, "_target_": f"{files[stem]}.{rest}"} if stem in files else config
+
+
 def _targets(config: Any) -> Iterator[Any]:
     """Every `_target_` in nested plain values."""
     if isinstance(config, Mapping):
@@ -147,17 +174,23 @@ def _targets(config: Any) -> Iterator[Any]:
             yield from _targets(value)
 
 
+def _bare(error: Exception) -> str | None:
+    """Of an error that names no option, what it is about: a folder that cannot be made, a group that is null."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    if isinstance(error, OSError) and last and last[0].name == "mkdir":
+        return f"The folder {error.filename} cannot be made ({error.strerror}). Give another one (paths.runs=FOLDER)."
+    if "Config group override must be" in str(error):
+        pairs = [word.lstrip("+").partition("=") for word in sys.argv[1:]]
+        given = [f"{key}={value}" for key, _, value in pairs if value == "null" and (CONF / key.split("@")[0]).is_dir()]
+        return f"{', '.join(given) or error}: a group takes the name of a file of it, a list of such names, or [] for none."
+    return None
+
+
 def _config_error(error: ConfigCompositionException) -> str:
     """What Hydra says, and for a key that does not exist the ones that do."""
     for plugin, package in _PLUGINS.items():
         if f"Could not find 'hydra/{plugin}'" in str(error):
             return f"hydra/{plugin.replace('/', '=')} needs a plugin of Hydra's: pip install {package}."
-def _of_file(config: Any, files: Mapping[str, str]) -> Any:
-    """A config whose `_target_` names a Python file by its stem, with the module it was loaded as."""
-    stem, _, rest = str(config.get("_target_", "")).partition(".") if isinstance(config, Mapping) else ("", "", "")
-    return {**config, "_target_": f"{files[stem]}.{rest}"} if stem in files else config
-
-
     cause = error.__cause__
     if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
         return str(error)
@@ -166,7 +199,8 @@ def _of_file(config: Any, files: Mapping[str, str]) -> Any:
     return f"There is no option {cause.full_key}. Known: {', '.join(sorted(known))}.{did_you_mean(key, known)}"
 
 
-def _fail(text: str) -> None:
-    console = Console(stderr=True, soft_wrap=True)
-    console.print("[bold red]Error:[/]", text.replace("[", "\\["), highlight=False)
-    sys.exit(1)
+def _fail(text: str, status: int = 1) -> None:
+    if status == 1 or ranks.is_first():  # a signal goes to all ranks
+        console = Console(stderr=True, soft_wrap=True)
+        console.print("[bold red]Error:[/]", text.replace("[", "\\["), highlight=False)
+    sys.exit(status)

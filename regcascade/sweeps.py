@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -60,7 +61,7 @@ def run_job(
 ) -> float | None:
     """Do the work of a run; in a sweep, an error ends this job only, and its folder tells how it ended.
 
-    A job that has finished before, in a sweep that is gone on with, is not done again.
+    A job that has finished before, in a sweep that is gone on with, is not done again. SIGTERM ends them all.
 
     Args:
         config: of the run.
@@ -79,6 +80,9 @@ def run_job(
             _log.info("%s has finished before and is kept.", name)
             return before.objective
         objective = work(config)
+    except SIGTERMException as end:
+        _record(folder, FAILED, None, str(end) or "Ended by SIGTERM.")
+        raise
     except Exception as error:  # of any kind: it must not end the other jobs
         known = reason(error)
         text = " ".join((known or f"{type(error).__name__}: {error}").split())

@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from regcascade.entry import built
+from regcascade.entry import built, command
+from regcascade.failures import explained, resuming_training
+from regcascade.module import NonFiniteLossError
 from regcascade.registry import import_user_modules
 from regcascade.runs import job_folder, owner, resumed_checkpoint, run_folder
 
@@ -86,6 +91,70 @@ def test_callbacks_of_the_modules_a_user_imports_can_be_made(tmp_path, monkeypat
         built(config)
     (made,) = built(config, imports=["my_callbacks"])
     assert type(made).__name__ == "Mine"
+
+
+def raising(error: BaseException):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_all_ranks_have_rank_0_says_and_no_rank_shows_where_in_the_code(rank, monkeypatch, capsys):
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    inherited = {}
+
+    def main() -> None:
+        inherited.update(os.environ)
+        raise NonFiniteLossError("the loss is nan")
+
+    for _ in range(2):
+        with pytest.raises(SystemExit) as end:
+            command(main)
+        assert end.value.code == 1
+        assert ("Error: the loss is nan" in capsys.readouterr().err) == (rank == 0)
+        assert inherited["HYDRA_FULL_ERROR"] == "1"
+        for name in set(inherited) - set(os.environ):  # as the processes have it that Lightning starts
+            monkeypatch.setenv(name, inherited[name])
+    with pytest.raises(SystemExit):  # an error that one rank alone may have is never kept back
+        command(raising(ValueError("scan_7 is damaged")))
+    assert "Error: scan_7 is damaged" in capsys.readouterr().err
+
+
+def test_a_users_own_wish_to_see_all_errors_holds_on_every_rank(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    for _ in range(2):
+        with pytest.raises(NonFiniteLossError):
+            command(raising(NonFiniteLossError("the loss is nan")))
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+@pytest.mark.parametrize("step", [None, 12])
+def test_sigterm_is_told_with_its_status_and_with_what_there_is_to_go_on_from(step, tmp_path, capsys):
+    if step is not None:
+        torch.save({"global_step": step}, tmp_path / "last.ckpt")
+
+    def main() -> None:
+        with explained(0, lambda: resuming_training(tmp_path)):
+            raise SIGTERMException
+
+    with pytest.raises(SystemExit) as end:
+        command(main)
+    said = capsys.readouterr().err
+    assert end.value.code == 143
+    assert "Ended by SIGTERM." in said
+    assert ("ckpt_path=last goes on from step 12" in said) == (step is not None)
+    assert ("Nothing was saved yet" in said) == (step is None)
+
+
+def test_a_full_disk_without_a_checkpoint_promises_none(tmp_path):
+    message = r"No space left on device.*Nothing was saved yet"
+    with pytest.raises(ValueError, match=message) as told, explained(0, lambda: resuming_training(tmp_path)):
+        Path("/dev/full").write_text("x")
+    assert "ckpt_path" not in str(told.value)
 
 
 def test_callbacks_of_the_files_a_user_imports_can_be_made(tmp_path):

@@ -164,16 +164,16 @@ def test_a_rank_ends_with_the_process_that_started_it(tmp_path):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ("DataLoader worker (pid 12) is killed by signal: Killed. ", r"num_workers=3\) was killed \(Killed\).*memory"),
+        ("DataLoader worker (pid 12) is killed by signal: Killed. ", r"=3\) was killed \(Killed\).*memory.*Go on so\."),
         ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", r"data\.num_workers=3\) was killed\..*memory"),
-        ("[gloo/pair.cc:544] Connection closed by peer [127.0.0.1]:3", "Another process of this training ended"),
+        ("[gloo/pair.cc:544] Connection closed by peer [127.0.0.1]:3", "Another process of this command ended"),
     ],
 )  # fmt: skip
 def test_what_ends_a_training_from_outside_is_said(error, message):
-    with pytest.raises(ValueError, match=message), explained(3):
+    with pytest.raises(ValueError, match=message), explained(3, lambda: "Go on so."):
         raise RuntimeError(error)
 
 
 def test_any_other_error_stays_what_it_is():
-    with pytest.raises(RuntimeError, match="shapes"), explained(3):
+    with pytest.raises(RuntimeError, match="shapes"), explained(3, lambda: "Go on so."):
         raise RuntimeError("shapes differ")

@@ -161,7 +161,7 @@ def test_a_killed_rank_ends_the_training_with_a_word(one_rank_killed):
     folder, status, output = one_rank_killed
     assert status != 0
     assert "Traceback" not in output
-    assert "Another process of this training ended" in output or status == -signal.SIGKILL, output
+    assert "Another process of this command ended" in output or status == -signal.SIGKILL, output
     assert read(only_run(folder) / "checkpoints/last.ckpt").step == 2
 
 
