@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +15,11 @@ from regcascade.cascades import Cascade, build
 from regcascade.cascades.base import RECOMPUTE
 from regcascade.commands.arguments import Commands
 from regcascade.data.cache import GIB
+from regcascade.data.options import check_size
 from regcascade.evaluation import parts
 from regcascade.execution import check_compiles, check_precision, likely_device, split_trainer
 from regcascade.footprint import Footprint, Step, free_memory
+from regcascade.learning_rate import AUTO
 from regcascade.losses import Objective
 from regcascade.optimization import MOMENTS, Optimization
 from regcascade.profiling import Profile, profile
@@ -27,6 +30,8 @@ from regcascade.runs import composed
 from regcascade.types import Size
 
 MIB = 2**20
+SIZE = "size="
+PAPERS_SIZE = (128, 128, 128)
 
 
 def add(commands: Commands) -> None:
@@ -45,7 +50,8 @@ def add(commands: Commands) -> None:
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="as train.py takes them; size=[X,Y,Z] is data.size. Training data is not read.",
+        help="as train.py takes them; size=[X,Y,Z] is the size of the images, data.size by default, and 128 a side "
+        "for data sets that have no such option. Training data is not read.",
     )
     parser.add_argument("--repeats", type=int, default=3, help="of each timing; the median counts (default 3)")
     parser.add_argument("--memory", type=float, metavar="GIB", help="to fit stages into; by default what is free here")
@@ -60,14 +66,14 @@ def _profile(arguments: argparse.Namespace) -> None:
     if arguments.memory is not None and arguments.memory <= 0:
         raise ValueError(f"--memory {arguments.memory}: GiB, above 0.")
     import_user_modules(arguments.imports)
-    options = composed(CONF, "train", [_as_of_train(option) for option in arguments.overrides])
-    x, y, z = options["data"]["size"]
-    size = (x, y, z)
+    options = composed(CONF, "train", [given for given in arguments.overrides if not given.startswith(SIZE)])
+    size = _size(arguments.overrides, options)
     execution, _ = split_trainer(options["trainer"])
     device = likely_device(options["trainer"]["accelerator"])
     precision = str(options["trainer"]["precision"])
     check_precision(precision, device)
-    optimization = Optimization(**options["optimizer"])
+    rated = {key: value for key, value in options["optimizer"].items() if value != AUTO}  # the rate takes no time
+    optimization = Optimization(**rated)
     batch = options["data"].get("batch_size", 1)
     step = Step(
         lambda n: _built(options, n, size),
@@ -97,8 +103,10 @@ def _profile(arguments: argparse.Namespace) -> None:
         console.print(_fitting(step, n, free))
 
 
-def _as_of_train(option: str) -> str:
-    return f"data.{option}" if option.startswith("size=") else option
+def _size(overrides: Sequence[str], options: dict[str, Any]) -> Size:
+    """What size= says, or data.size; of prepared data, whose files say it, that of the papers."""
+    given = [text.removeprefix(SIZE) for text in overrides if text.startswith(SIZE)]
+    return check_size("size", yaml.safe_load(given[-1]) if given else options["data"].get("size", PAPERS_SIZE))
 
 
 def _stages(options: dict[str, Any]) -> int:

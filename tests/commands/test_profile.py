@@ -56,6 +56,8 @@ def test_nothing_is_run_if_only_the_estimate_is_asked_for(capsys, monkeypatch):
         (["model=voxelmorf"], "voxelmorf"),
         (["trainer.recompute=all"], "trainer.recompute=all is not valid. Known: none, stage."),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "a CPU has no fp16 training"),
+        (["size=128"], "size=128 is not valid: give three sides"),
+        (["size=[128,128]"], "size=[128, 128] is not valid: give three sides"),
         (["--repeats", "0"], "--repeats 0: 1 or more."),
         (["--memory", "-1"], "--memory -1.0: GiB, above 0."),
     ],
@@ -65,3 +67,17 @@ def test_bad_input_is_one_line(arguments, message, capsys):
         main(["profile", *arguments])
     assert ended.value.code == 1
     assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["experiment=drnet/vm_mcr2"], "n=2, 128x128x128, batch 1"),  # on prepared scans, which have their own size
+        (["experiment=drnet/vm_mcr2", "size=[32,40,48]"], "n=2, 32x40x48, batch 1"),
+        (["optimizer.lr=auto", "data.size=[32,40,48]"], "32x40x48"),
+    ],
+)
+def test_experiments_are_profiled_by_name(arguments, said, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    main(["profile", *arguments, "--no-run", "--memory", "32"])
+    assert said in capsys.readouterr().out

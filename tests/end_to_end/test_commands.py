@@ -224,6 +224,10 @@ MISTAKES = {
     "ckpt_path=last": "ckpt_path=last",
     "init=nothing.ckpt": "nothing.ckpt",
     "affine=frozen": "affine.checkpoint",
+    "paths.runs=/dev/null": "The folder /dev/null/",
+    "paths.runs=/proc/nowhere": "The folder /proc/nowhere cannot be made",
+    "n=null callbacks=null": "callbacks=null: a group",
+    "logger=null": "logger=null: a group",
     "imports=[no_such_module]": "no_such_module",
     "+callbacks.mine._target_=os.getcwd": "os.getcwd",
 }
