@@ -178,11 +178,11 @@ def _bare(error: Exception) -> str | None:
     """Of an error that names no option, what it is about: a folder that cannot be made, a group that is null."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     if isinstance(error, OSError) and last and last[0].name == "mkdir":
-        return f"The folder {error.filename} cannot be made ({error.strerror}). Give another as paths.runs or paths.run."
+        return f"The folder {error.filename} cannot be made ({error.strerror}). Give another (paths.runs, paths.run)."
     if "Config group override must be" in str(error):
         pairs = [word.lstrip("+").partition("=") for word in sys.argv[1:]]
         given = [f"{key}={value}" for key, _, value in pairs if value == "null" and (CONF / key.split("@")[0]).is_dir()]
-        return f"{', '.join(given) or error}: a group takes the name of one of its files, a list of them, or [] for none."
+        return f"{', '.join(given) or error}: a group takes the name of a file of it, a list of them, or [] for none."
     return None
 
 
