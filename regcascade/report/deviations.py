@@ -29,7 +29,8 @@ def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
     for group in _GROUPS:
         yield from differences(group, config.get(group), meant.get(group), leave_out=_OF_AFFINE)
     yield from differences("data", config["data"], meant["data"], leave_out=_LOADING)
-    yield from differences("trainer", *({key: of["trainer"].get(key) for key in _OF_TRAINER} for of in (config, meant)))
+    ours, theirs = ({key: of["trainer"].get(key) for key in _OF_TRAINER} for of in (config, meant))
+    yield from differences("trainer", ours, theirs)
     if init := config.get("init"):
         yield f"init={Path(str(init)).name}"
     yield from _callbacks(config.get("callbacks") or {}, meant.get("callbacks") or {})
