@@ -103,7 +103,7 @@ def check_compiles(device: torch.device) -> None:
     """Raise ValueError unless PyTorch can compile for a device here, by compiling one line."""
     try:
         # Without its caches, which would answer for a compiler that has gone since.
-        with torch.compiler.config.patch(force_disable_caches=True):
+        with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]  # added at run time
             torch.compile(_one_line)(torch.zeros(2, device=device))
     except Exception as error:  # a missing compiler, missing headers and a missing Triton each raise their own
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
