@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from regcascade.files import NotWritten
+from regcascade.report.sweeps import is_job
 
 
 class LostProcessError(ValueError):
@@ -64,14 +65,15 @@ def explained(workers: int, going_on: Callable[[], str]) -> Iterator[None]:
 
 def resuming_training(checkpoints: Path) -> str:
     """How to go on with a training that keeps its checkpoints in a folder, in a sentence."""
+    way = "The command of the sweep" if is_job(checkpoints.parent) else "ckpt_path=last"
     last = checkpoints / "last.ckpt"
     if not last.is_file():
         return "Nothing was saved yet, so that there is no checkpoint to go on from."
     try:
         step = torch.load(last, map_location="cpu", mmap=True, weights_only=True)["global_step"]
     except (RuntimeError, OSError, ValueError, KeyError):  # the error to tell is another
-        return f"ckpt_path=last goes on from {last}."
-    return f"ckpt_path=last goes on from step {step}, where {last} is."
+        return f"{way} goes on from {last}."
+    return f"{way} goes on from step {step}, where {last} is."
 
 
 def resuming_evaluation(folder: Path) -> str:

@@ -169,3 +169,13 @@ def test_callbacks_of_the_files_a_user_imports_can_be_made(tmp_path):
     for target in ("mine.os.getcwd", "other.Mine", f"{mine}.Mine"):
         with pytest.raises(ValueError, match="must be one logger or callback"):
             built({"mine": {"_target_": target}}, imports=[str(mine)])
+
+
+def test_a_job_of_a_sweep_goes_on_by_the_command_of_the_sweep(tmp_path):
+    job = tmp_path / "0_n-1"
+    for folder in ("checkpoints", ".hydra"):
+        (job / folder).mkdir(parents=True)
+    (tmp_path / "sweep.json").write_text("{}")
+    (job / ".hydra/overrides.yaml").write_text("[]")
+    torch.save({"global_step": 3}, job / "checkpoints/last.ckpt")
+    assert resuming_training(job / "checkpoints").startswith("The command of the sweep goes on from step 3")
