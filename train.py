@@ -164,9 +164,9 @@ def build_trainer(options: dict[str, Any], data: RegistrationData) -> L.Trainer:
 
 def _placed(trainer: dict[str, Any]) -> dict[str, Any]:
     """The trainer's options with the devices there are, before any work is done on them."""
-    check_options("trainer", split_trainer(trainer)[1], L.Trainer, reserved=SET_HERE)
     check_numbers(trainer)
     options = placed(trainer)
+    check_options("trainer", split_trainer(options)[1], L.Trainer, reserved=SET_HERE)
     check_devices(devices_in_all(options))
     if str(trainer.get("strategy")).startswith("ddp") and options["strategy"] == "auto":
         rank_zero_info(f"trainer.strategy={trainer['strategy']} with one device: training in one process.")

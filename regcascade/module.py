@@ -183,7 +183,7 @@ def _not_finite(terms: Mapping[str, Tensor], batch: Batch) -> str:
     names = "; ".join(f"fixed {fixed}, moving {moving}" for fixed, moving in pairs)
     return (
         f"The loss term {', '.join(bad)} is not finite for the pair ({names}). Look at these scans, "
-        "lower optimizer.lr, or set trainer.precision=32. The last checkpoint is from before this step."
+        "lower optimizer.lr, or set trainer.precision=32. A checkpoint, where there is one, is from before this step."
     )
 
 

@@ -1,5 +1,6 @@
 """Every config composes, and lists the keys and defaults of the signature it configures."""
 
+import importlib
 import inspect
 from collections.abc import Collection
 from pathlib import Path
@@ -163,3 +164,11 @@ def test_the_trained_data_set_replaces_nothing_unless_told_to():
     assert listed.pop("name") == "trained"
     assert listed.keys() <= known
     assert set(listed.values()) == {"as_trained"}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "trainer").glob("*.yaml"))])
+def test_every_trainer_can_be_made_on_one_device(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(CONF.parent))
+    given = composed(f"trainer={name}", "trainer.accelerator=cpu")["trainer"]
+    options = split_trainer(importlib.import_module("train")._placed(given))[1]
+    assert L.Trainer(**options, logger=False).num_devices == 1
