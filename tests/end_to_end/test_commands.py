@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +49,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "Dice" in done.stdout
     assert "before" in done.stdout
     return folder
+
+
+@pytest.fixture
+def train(in_process_train) -> Callable[[list[str], Path], None]:
+    """A training that must end well, without a process of its own."""
+
+    def run(arguments: list[str], folder: Path) -> None:
+        status, output = in_process_train(arguments, folder)
+        assert status == 0, output
+
+    return run
 
 
 def test_a_run_folder_holds_what_is_promised(trained):
@@ -119,14 +131,14 @@ def test_evaluating_listed_pairs_with_repeats(trained, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_stopped_run_goes_on_in_its_own_folder_and_ends_where_an_uninterrupted_one_does(tmp_path):
+def test_a_stopped_run_goes_on_in_its_own_folder_and_ends_where_an_uninterrupted_one_does(tmp_path, train):
     stopped, straight = tmp_path / "stopped", tmp_path / "straight"
     same = [*TINY, "cascade=cr", "optimizer.schedule=constant", "data.augmentation=bspline"]
     stopped.mkdir()
     straight.mkdir()
-    command("train.py", *same, cwd=stopped)
-    command("train.py", "ckpt_path=last", "trainer.max_steps=4", cwd=stopped)
-    command("train.py", *same, "trainer.max_steps=4", cwd=straight)
+    train(same, stopped)
+    train(["ckpt_path=last", "trainer.max_steps=4"], stopped)
+    train([*same, "trainer.max_steps=4"], straight)
     resumed, whole = only_run(stopped), only_run(straight)
     assert pd.read_csv(resumed / "metrics.csv")["train/loss"].count() == 4
     ours, theirs = read(resumed / "checkpoints/last.ckpt"), read(whole / "checkpoints/last.ckpt")
@@ -135,22 +147,22 @@ def test_a_stopped_run_goes_on_in_its_own_folder_and_ends_where_an_uninterrupted
         assert torch.equal(weight, theirs.weights[name]), name
 
 
-def test_an_affine_network_trained_alone_is_frozen_under_a_cascade(trained, tmp_path):
+def test_an_affine_network_trained_alone_is_frozen_under_a_cascade(tmp_path, train):
     alone = tmp_path / "alone"
     alone.mkdir()
-    command("train.py", *TINY, "experiment=affine", cwd=alone)
+    train([*TINY, "experiment=affine"], alone)
     checkpoint = only_run(alone) / "checkpoints/last.ckpt"
     assert read(checkpoint).description["n"] == 0
-    command("train.py", *TINY, "affine=frozen", f"affine.checkpoint={checkpoint}", cwd=tmp_path)
+    train([*TINY, "affine=frozen", f"affine.checkpoint={checkpoint}"], tmp_path)
     before, after = read(checkpoint).weights, read(only_run(tmp_path) / "checkpoints/last.ckpt").weights
     affine = [name for name in before if name.startswith("affine.")]
     assert affine
     assert all(torch.equal(before[name], after[name]) for name in affine)
 
 
-def test_init_starts_from_given_weights(trained, tmp_path):
+def test_init_starts_from_given_weights(trained, tmp_path, train):
     best = only_run(trained) / "checkpoints/best.ckpt"
-    command("train.py", *TINY, "n=1", "affine=learned", f"init={best}", "optimizer.lr=1e-12", cwd=tmp_path)
+    train([*TINY, "n=1", "affine=learned", f"init={best}", "optimizer.lr=1e-12"], tmp_path)
     ours, theirs = read(only_run(tmp_path) / "checkpoints/last.ckpt").weights, read(best).weights
     assert all(torch.allclose(weight, theirs[name], atol=1e-9) for name, weight in ours.items())
 
