@@ -76,8 +76,8 @@ def from_first_rank(name: str, value: Callable[[], str]) -> str:
         ) from error
 
 
-def is_first() -> bool:
-    """Whether this is rank 0, also before Lightning tells; by machine where Lightning starts the processes on each."""
+def is_first_starter() -> bool:
+    """`ranks.is_first` before Lightning knows the ranks: by what the launcher says, or by machine where set by hand."""
     rank = _rank_among_starters()
     return ranks.is_first() if rank is None else rank == 0
 

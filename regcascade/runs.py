@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from regcascade import ranks
 from regcascade.files import claimed
-from regcascade.launch import from_first_rank, is_first, launched
+from regcascade.launch import from_first_rank, is_first_starter, launched
 from regcascade.report.sweeps import shown_value, swept_by
 
 LONGEST_FOLDER_NAME = 150
@@ -58,7 +58,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: if another one trains there.
     """
-    if not is_first():
+    if not is_first_starter():
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from forked import forked, free_port
 
 from regcascade import launch, ranks
 from regcascade.failures import explained
-from regcascade.launch import DDP, Launch, devices_in_all, from_first_rank, is_first, launched, placed
+from regcascade.launch import DDP, Launch, devices_in_all, from_first_rank, is_first_starter, launched, placed
 from regcascade.runs import run_folder
 
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SUBMITIT_LOCAL_NTASKS", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT")
@@ -45,7 +45,7 @@ def environment(monkeypatch, variables: dict[str, str]) -> None:
 )
 def test_one_process_of_all_is_the_first_before_they_can_talk(variables, expected, monkeypatch):
     environment(monkeypatch, variables)
-    assert is_first() is expected
+    assert is_first_starter() is expected
 
 
 @pytest.mark.parametrize(
