@@ -12,17 +12,18 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from regcascade.cascades import Cascade
-from regcascade.checkpoint import Checkpoint, CheckpointError, read
+from regcascade.cascades.checkpoint import Checkpoint, CheckpointError, read
+from regcascade.cli.failures import explained, resuming_evaluation
+from regcascade.cli.hydra_app import command, plain, record_run
+from regcascade.cli.run_folder import check_devices, register_resolvers
 from regcascade.data import build_data
-from regcascade.entry import command, plain, record_run
-from regcascade.evaluation import EvaluationOptions, evaluate_to_folder
-from regcascade.failures import explained, resuming_evaluation
-from regcascade.methods import Method, build_method
-from regcascade.registry import check_options, import_user_modules
-from regcascade.report.tables import measure_tables
-from regcascade.resuming import alone_in, can_resume, identity
-from regcascade.runs import check_devices, register_resolvers
-from regcascade.sharing import devices_of, together
+from regcascade.evaluation.baselines import Method, build_method
+from regcascade.evaluation.evaluate import EvaluationOptions
+from regcascade.evaluation.processes import devices_of, together
+from regcascade.evaluation.resume import alone_in, can_resume, identity
+from regcascade.evaluation.run import evaluate_to_folder
+from regcascade.report.tables.terminal import measure_tables
+from regcascade.utils.registry import check_options, import_user_modules
 
 NETWORK = "network"  # the method that is the checkpoint's own model
 register_resolvers()

@@ -12,30 +12,31 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from omegaconf import DictConfig
 from rich.console import Console
 
-from regcascade.callbacks import CHECKPOINTS, checkpoint_callbacks
 from regcascade.cascades import Cascade, build
-from regcascade.cascades.base import SMALLEST_SIDE
-from regcascade.checkpoint import describe, load_affine, read
+from regcascade.cascades.base import SMALLEST_SIDE, parts
+from regcascade.cascades.checkpoint import describe, load_affine, read
+from regcascade.cli.failures import evaluating_again, explained, resuming_training
+from regcascade.cli.hydra_app import built, command, plain, reason, record_run
+from regcascade.cli.run_folder import alone_in, check_devices, config_of_resumed, owner, register_resolvers, to_resume
+from regcascade.cli.sweep import check_direction, run_job
 from regcascade.data import RegistrationData, build_data
-from regcascade.entry import built, command, plain, reason, record_run
-from regcascade.evaluation import EvaluationOptions, evaluate_to_folder, parts
-from regcascade.execution import check_compiles, check_numbers, check_precision, likely_device, split_trainer
-from regcascade.failures import evaluating_again, explained, resuming_training
-from regcascade.footprint import Step, shortage
-from regcascade.launch import devices_in_all, follow_parent, outlive_parent, placed
-from regcascade.learning_rate import AUTO, find_learning_rate
+from regcascade.evaluation.evaluate import EvaluationOptions
+from regcascade.evaluation.run import evaluate_to_folder
 from regcascade.losses import Objective
-from regcascade.module import RegistrationModule
-from regcascade.optimization import MOMENTS, Optimization
-from regcascade.registry import check_options, import_user_modules
-from regcascade.report.dashboard import begin_logging
-from regcascade.report.logged import log_evaluation
-from regcascade.report.loggers import close_loggers
-from regcascade.report.tables import measure_tables, model_table
-from regcascade.resumed import check_resumed, check_state, rate_of
-from regcascade.runs import alone_in, check_devices, config_of_resumed, owner, register_resolvers, to_resume
-from regcascade.saving import WholeCheckpoints
-from regcascade.sweeps import check_direction, run_job
+from regcascade.report.tables.terminal import measure_tables, model_table
+from regcascade.training.callbacks.checkpoints import CHECKPOINTS, checkpoint_callbacks
+from regcascade.training.checkpoint_io import WholeCheckpoints
+from regcascade.training.devices import devices_in_all, placed
+from regcascade.training.execution import check_compiles, check_numbers, check_precision, likely_device, split_trainer
+from regcascade.training.loggers.evaluation import log_evaluation
+from regcascade.training.loggers.wandb_run import begin_logging, close_loggers
+from regcascade.training.lr_finder import AUTO, find_learning_rate
+from regcascade.training.memory_estimate import Step, shortage
+from regcascade.training.module import RegistrationModule
+from regcascade.training.optimizer import MOMENTS, Optimization
+from regcascade.training.resume import check_resumed, check_state, rate_of
+from regcascade.utils.launch import follow_parent, outlive_parent
+from regcascade.utils.registry import check_options, import_user_modules
 
 SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # of the Trainer
 

@@ -14,9 +14,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from regcascade.clock import read_clock
-from regcascade.files import written_whole
-from regcascade.version import __version__
+from regcascade.utils.files import written_whole
+from regcascade.utils.timing import read_clock
+from regcascade.utils.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -12,8 +12,8 @@ import torch
 from comparison import Row, interleaved, parsed, parser, report, timed
 
 from regcascade.cascades import build
-from regcascade.execution import Execution, check_compiles
 from regcascade.losses import Objective
+from regcascade.training.execution import Execution, check_compiles
 
 OPTIONS = {
     "recompute": Execution(recompute="stage"),

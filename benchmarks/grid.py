@@ -15,9 +15,9 @@ from monai.networks.nets import VoxelMorph
 from torch import Tensor, nn
 
 from regcascade.cascades import CASCADES, build
-from regcascade.data.cache import GIB
-from regcascade.footprint import Step, free_memory
 from regcascade.losses import Objective, correlation_coefficient, smoothness
+from regcascade.training.memory_estimate import Step, free_memory
+from regcascade.utils.memory import GIB
 
 MODELS = ("voxelmorph", "vtn", "drnet")
 SIDES = {"cpu": 64, "cuda": 128}

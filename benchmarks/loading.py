@@ -15,7 +15,7 @@ from comparison import Row, options, report
 
 from regcascade.cascades import build
 from regcascade.data import PreparedData
-from regcascade.data.prepared import Record, case_file, write_case, write_manifest
+from regcascade.data.preprocessing.case_files import Record, case_file, write_case, write_manifest
 from regcascade.losses import Objective
 from regcascade.types import Batch
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from regcascade.cascades import CASCADES, build
-from regcascade.footprint import Step
 from regcascade.losses import Objective
+from regcascade.training.memory_estimate import Step
 
 LIMIT = 0.1
 MIB = 2**20

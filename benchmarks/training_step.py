@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader
 from regcascade.cascades import build
 from regcascade.data import PhantomData
 from regcascade.data.pairs import collate
+from regcascade.geometry.warp import warp
 from regcascade.losses import Objective, correlation_coefficient, smoothness
-from regcascade.module import RegistrationModule
-from regcascade.nets import build_net
-from regcascade.optimization import Optimization
-from regcascade.report.loggers import MetricsFile
-from regcascade.spatial import warp
+from regcascade.networks import build_net
+from regcascade.training.loggers.metrics_file import MetricsFile
+from regcascade.training.module import RegistrationModule
+from regcascade.training.optimizer import Optimization
 from regcascade.types import Batch
 
 MODELS = ("voxelmorph", "vtn", "drnet", "pyramid")

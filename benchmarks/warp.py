@@ -7,7 +7,7 @@ from comparison import Row, interleaved, options, report, timed
 from monai.networks.blocks import Warp
 from torch import Tensor
 
-from regcascade.spatial import compose, resize_flow, warp
+from regcascade.geometry.warp import compose, resize_flow, warp
 
 SIZE = (128, 128, 128)
 LIMITS = {"warp": 0.5, "compose": 0.6}

@@ -3,86 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from regcascade.spatial import compose, integrate, resize_flow
-from regcascade.types import Flow, Homogeneous, Image, LevelFlow, Matrix, Size, Vector, level_size, size_of
-
-
-@dataclass(frozen=True)
-class Affine:
-    """An affine map about the centre of the volume: p -> A (p - c) + c + b.
-
-    Attributes:
-        matrix: A, `(B, 3, 3)`.
-        offset: b, `(B, 3)`, in voxels of the full grid.
-        size: sides of the full grid; c = (size - 1) / 2.
-        frozen: whether the network it comes from is not to learn, so that no loss judges the map.
-    """
-
-    matrix: Matrix
-    offset: Vector
-    size: Size
-    frozen: bool = False
-
-    @classmethod
-    def of_voxels(cls, homogeneous: Homogeneous, size: Size) -> "Affine":
-        """The map that takes voxel coordinates p to `M p + t`, given as `[[M, t], [0, 1]]`; it is not to learn."""
-        matrix = homogeneous[:, :3, :3]
-        centre = (torch.tensor(size, dtype=matrix.dtype, device=matrix.device) - 1) / 2
-        return cls(matrix, homogeneous[:, :3, 3] + matrix @ centre - centre, size, frozen=True)
-
-    def inverse(self) -> "Affine":
-        """The map that leads back: p -> A^-1 (p - c - b) + c."""
-        matrix = torch.linalg.inv(self.matrix)
-        offset = -torch.einsum("bij,bj->bi", matrix, self.offset)
-        return Affine(matrix, offset, self.size, self.frozen)
-
-    def detached(self) -> "Affine":
-        """The same map, through which no gradient passes."""
-        return replace(self, matrix=self.matrix.detach(), offset=self.offset.detach())
-
-    def displacement(self, level: int = 0) -> Flow:
-        """The map as a flow on the grid of a level, in voxels of that level.
-
-        b shrinks to `b / 2^level` and c becomes where the volume's centre lies on that grid, `(S / 2^level - 1) / 2`.
-        """
-        weights = self.matrix - torch.eye(3, dtype=self.matrix.dtype, device=self.matrix.device)
-        flow = (self.offset / 2**level)[:, :, None, None, None]
-        for axis, side in enumerate(level_size(self.size, level)):
-            index = torch.arange(side, dtype=weights.dtype, device=weights.device)
-            centred = index - (self.size[axis] / 2**level - 1) / 2
-            shape = [1, 1, 1, 1, 1]
-            shape[2 + axis] = side
-            flow = flow + weights[:, :, axis, None, None, None] * centred.view(shape)
-        return flow
-
-    def followed_by(self, flow: Flow, level: int = 0) -> Flow:
-        """Compose this map with a flow predicted on its result, exactly, without sampling: A flow + displacement."""
-        with torch.autocast(flow.device.type, enabled=False):  # the product would be taken in half precision
-            return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow) + self.displacement(level)
-
-
-@dataclass(frozen=True)
-class Velocity:
-    """A stationary velocity, whose flow after unit time deforms.
-
-    Attributes:
-        field: in voxels of its own grid per unit of time.
-        squarings: K of scaling and squaring (`spatial.integrate`).
-    """
-
-    field: Flow
-    squarings: int
-
-    def flow(self) -> Flow:
-        """What it deforms by."""
-        return integrate(self.field, self.squarings)
-
-    def inverse_flow(self) -> Flow:
-        """The way back: the flow of the opposite velocity."""
-        return integrate(-self.field, self.squarings)
+from regcascade.geometry.affine import Affine, Velocity
+from regcascade.geometry.warp import compose, resize_flow
+from regcascade.types import Flow, Image, LevelFlow, size_of
 
 
 @dataclass(frozen=True)

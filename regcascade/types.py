@@ -57,11 +57,6 @@ def swapped(batch: Batch) -> Batch:
     return cast(Batch, turned)
 
 
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor itself if it is float32 or float64, otherwise its float32 copy."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
 def size_of(volume: Tensor) -> Size:
     """The three spatial sides of a `(B, C, X, Y, Z)` tensor."""
     x, y, z = volume.shape[-3:]

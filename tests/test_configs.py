@@ -12,14 +12,14 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from regcascade.cascades import CASCADES, build
+from regcascade.cli.run_folder import register_resolvers
 from regcascade.data import DATA_SETS, build_data
 from regcascade.data.augmentation import AUGMENTATIONS
-from regcascade.execution import Execution, split_trainer
 from regcascade.losses import Objective
-from regcascade.nets import NETS
-from regcascade.nets.affine import AffineNetwork
-from regcascade.optimization import Optimization
-from regcascade.runs import register_resolvers
+from regcascade.networks import NETS
+from regcascade.networks.affine import AffineNetwork
+from regcascade.training.execution import Execution, split_trainer
+from regcascade.training.optimizer import Optimization
 
 CONF = Path(__file__).parents[1] / "conf"
 SET_BY_THE_PROGRAM = {"levels", "flow_multiplier", "model", "n", "affine", "size"}
@@ -50,7 +50,7 @@ def test_every_choice_composes_and_its_model_builds(choice):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra sweep")
     config = composed(choice, "data=phantom") if not choice.startswith("data=") else composed(choice)
     affine = {key: value for key, value in config["affine"].items() if key != "checkpoint"}
-    if config["model"]["name"] == "voxelmorph":  # the others are built in tests/nets
+    if config["model"]["name"] == "voxelmorph":  # the others are built in tests/networks
         build(config["model"], config["cascade"], config["n"], affine, (16, 16, 16))
     Objective(**config["loss"]).check_levels(CASCADES.get(config["cascade"]["name"]).levels)
     Optimization(**config["optimizer"])

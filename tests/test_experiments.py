@@ -12,12 +12,12 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from regcascade.cascades import CASCADES, build
+from regcascade.cli.run_folder import composed
 from regcascade.data import DATA_SETS, build_data
 from regcascade.losses import Objective
-from regcascade.optimization import Optimization
-from regcascade.registry import check_options
-from regcascade.report.experiments import CONF, COST, LABELS, TABLES, read_rows, rows_of
-from regcascade.runs import composed
+from regcascade.report.paper.experiments import CONF, COST, LABELS, TABLES, read_rows, rows_of
+from regcascade.training.optimizer import Optimization
+from regcascade.utils.registry import check_options
 
 ROOT = Path(__file__).parents[1]
 FOLDER = CONF / "experiment"
@@ -193,7 +193,7 @@ def test_a_row_that_trains_nothing_says_what_to_run(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr("sys.argv", ["train.py", "experiment=rcn/brain_2/ants_syn"])
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit):
-        importlib.import_module("regcascade.entry").command(importlib.import_module("train").main)
+        importlib.import_module("regcascade.cli.hydra_app").command(importlib.import_module("train").main)
     assert "python evaluate.py method=ants_syn data=brain_2" in capsys.readouterr().err
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from regcascade.checkpoint import read
+from regcascade.cascades.checkpoint import read
 
 ROOT = Path(__file__).parents[1]
 FILE_IN_DOCS = re.compile(r"`mine/([\w/.]+)`\n\n```(?:python|yaml)\n(.*?)```", re.DOTALL)

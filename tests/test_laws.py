@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from regcascade.spatial import compose, jacobian_det, resize_flow, warp, warp_labels, warp_points
+from regcascade.geometry.warp import compose, jacobian_det, resize_flow, warp, warp_labels, warp_points
 from regcascade.types import level_size, size_of
 
 SIZE = (15, 18, 11)

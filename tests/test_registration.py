@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from regcascade.registration import Affine, Registration, Stage
-from regcascade.spatial import compose, jacobian_det, resize_flow, warp, warp_points
+from regcascade.geometry.affine import Affine
+from regcascade.geometry.warp import compose, jacobian_det, resize_flow, warp, warp_points
+from regcascade.registration import Registration, Stage
 from regcascade.types import level_size, size_of
 
 SIZE = (13, 18, 15)

@@ -1,15 +1,15 @@
 """Cascade strategies. A new file in this folder that registers a class is a new strategy."""
 
-import sys
 from collections.abc import Sequence
 
+from regcascade.cascades import strategies
 from regcascade.cascades.base import CASCADES, Cascade
-from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
-from regcascade.registry import Spec, check_choice, check_options, import_package
+from regcascade.networks.affine import AffineNetwork, PrecomputedAffine
+from regcascade.utils.registry import Spec, check_choice, check_options, import_package
 
 __all__ = ["AFFINE_CHOICES", "CASCADES", "Cascade", "build", "names"]
 
-import_package(sys.modules[__name__])
+import_package(strategies)
 
 AFFINE_CHOICES = ("none", "learned", "frozen", "precomputed")
 

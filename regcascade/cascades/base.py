@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from regcascade.nets import build_net
-from regcascade.nets.affine import AffineNetwork, PrecomputedAffine
-from regcascade.registration import Affine, Registration, Stage, Velocity
-from regcascade.registry import Registry, Spec, check_choice
-from regcascade.spatial import integrate, warp
+from regcascade.geometry.affine import Affine, Velocity
+from regcascade.geometry.warp import integrate, warp
+from regcascade.networks import build_net
+from regcascade.networks.affine import AffineNetwork, PrecomputedAffine
+from regcascade.registration import Registration, Stage
 from regcascade.types import Batch, Homogeneous, Image, LevelFlow, Size, size_of
+from regcascade.utils.registry import Registry, Spec, check_choice
 
 CASCADES: Registry["Cascade"] = Registry("cascade", reserved=("model", "n", "affine"))
 SMALLEST_SIDE = 16
@@ -192,7 +193,7 @@ def continued(moving: Image, before: Stage | None, predicted: Mapping[int, Level
         moving: the original moving image.
         before: the stage so far, None at the start.
         predicted: flows by level, or velocities where there are `squarings` to integrate them with.
-        squarings: K of `spatial.integrate`; 0 takes what was predicted as it is.
+        squarings: K of `geometry.warp.integrate`; 0 takes what was predicted as it is.
     """
     flows = {level: integrate(field, squarings) if squarings else field for level, field in predicted.items()}
     totals = flows if before is None else {level: before.followed_by(flow, level) for level, flow in flows.items()}
@@ -212,3 +213,10 @@ def _check_pair(moving: Image, fixed: Image) -> None:
         raise ValueError(
             f"Images are (B, 1, X, Y, Z) with {SMALLEST_SIDE} voxels a side or more; got {tuple(moving.shape)}."
         )
+
+
+def parts(cascade: Cascade) -> list[tuple[str, int]]:
+    """The parts of a cascade and their parameters, for `model_table`."""
+    return [
+        (name, sum(parameter.numel() for parameter in part.parameters())) for name, part in cascade.named_children()
+    ]

@@ -1,14 +1,15 @@
 """Scans and pairs of scans: data sets, preprocessing, pair sampling, augmentation, the data module."""
 
 from regcascade.data.case import Case, CaseSet
-from regcascade.data.learn2reg import Learn2RegData
+from regcascade.data.datasets.decathlon import DecathlonData
+from regcascade.data.datasets.learn2reg import Learn2RegData
+from regcascade.data.datasets.pair_tables import PairsData
+from regcascade.data.datasets.phantom import PhantomData
+from regcascade.data.datasets.prepared import PreparedData
+from regcascade.data.datasets.rcn.dataset import RcnH5Data
+from regcascade.data.datasets.subjects import SubjectsData
 from regcascade.data.module import DATA_SETS, RegistrationData
-from regcascade.data.pair_tables import PairsData
-from regcascade.data.prepared_sets import PreparedData
-from regcascade.data.rcn_h5 import RcnH5Data
-from regcascade.data.sets import DecathlonData, PhantomData
-from regcascade.data.subjects import SubjectsData
-from regcascade.registry import Spec
+from regcascade.utils.registry import Spec
 
 __all__ = [
     "DATA_SETS",

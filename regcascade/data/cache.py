@@ -8,14 +8,13 @@ import torch
 from rich.console import Console
 
 from regcascade.data.case import Case
-from regcascade.data.memory import available_memory
-from regcascade.registry import check_choice
+from regcascade.utils.memory import GIB, available_memory
+from regcascade.utils.registry import check_choice
 
 AUTO, NONE = "auto", "none"
 IMAGE_BYTES = {"float32": 4, "float16": 2, "uint8": 1}  # of a voxel
 LABEL_BYTES = 2
 CACHES = (AUTO, *IMAGE_BYTES, NONE)
-GIB = 2**30
 
 
 class Cache:

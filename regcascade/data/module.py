@@ -32,8 +32,8 @@ from regcascade.data.pairs import (
     read_pairs,
     sample_pairs,
 )
-from regcascade.registry import Registry
 from regcascade.types import Batch, Size
+from regcascade.utils.registry import Registry
 
 # Streams of random numbers; the pairs have 1 and 2.
 _AUGMENTATION, _NETWORK = 3, 4

@@ -14,11 +14,11 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from regcascade.data.alignment import between_voxels
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.options import check_count
-from regcascade.registry import did_you_mean
+from regcascade.geometry.affine import between_voxels
 from regcascade.types import Batch
+from regcascade.utils.registry import did_you_mean
 
 CasePair = tuple[Case, Case]
 NamePair = tuple[str, str]

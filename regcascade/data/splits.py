@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from regcascade.registry import did_you_mean
+from regcascade.utils.registry import did_you_mean
 
 Part = float | int | str | Sequence[str] | None
 

@@ -5,9 +5,9 @@ from regcascade.losses.consistency import inverse_consistency_loss
 from regcascade.losses.edge import edge_loss
 from regcascade.losses.folding import folding_loss
 from regcascade.losses.objective import Objective
-from regcascade.losses.similarity import correlation_coefficient
 from regcascade.losses.smoothness import smoothness
 from regcascade.losses.supervision import landmark_loss, soft_dice_loss
+from regcascade.metrics.correlation import correlation_coefficient
 
 __all__ = [
     "Objective",

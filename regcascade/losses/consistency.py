@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from regcascade.losses.precision import full_precision
-from regcascade.spatial import compose
-from regcascade.types import Flow, size_of
+from regcascade.geometry.warp import compose, stays_inside
+from regcascade.types import Flow
+from regcascade.utils.precision import full_precision
 
 
 def inverse_consistency_loss(flow: Flow, back: Flow) -> Tensor:
@@ -34,14 +34,3 @@ def inverse_consistency_loss(flow: Flow, back: Flow) -> Tensor:
             met = met & inside[:, *ends]
         voxels = met.flatten(1).sum(1).clamp(min=1)
         return ((squares * met).flatten(1).sum(1) / voxels).mean()
-
-
-def stays_inside(flow: Flow) -> Tensor:
-    """Where `p + flow(p)` lies on the grid, booleans `(B, X, Y, Z)`."""
-    inside = torch.ones_like(flow[:, 0], dtype=torch.bool)
-    for axis, side in enumerate(size_of(flow)):
-        shape = [1, 1, 1, 1]
-        shape[1 + axis] = side
-        position = flow.detach()[:, axis] + torch.arange(side, dtype=flow.dtype, device=flow.device).view(shape)
-        inside &= (position >= 0) & (position <= side - 1)
-    return inside

@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcascade.losses.precision import full_precision
-from regcascade.registry import check_choice
 from regcascade.types import Image
+from regcascade.utils.precision import full_precision
+from regcascade.utils.registry import check_choice
 
 EDGE_FORMS = ("rms", "printed")
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from regcascade.losses.precision import full_precision
-from regcascade.spatial import jacobian_det
+from regcascade.geometry.warp import jacobian_det
 from regcascade.types import Flow
+from regcascade.utils.precision import full_precision
 
 
 def folding_loss(flow: Flow) -> Tensor:
@@ -14,7 +14,7 @@ def folding_loss(flow: Flow) -> Tensor:
     the smoothness, which prices every deformation, need not be raised to keep the few that fold.
 
     Args:
-        flow: `(B, 3, X, Y, Z)`, in voxels; the determinant is that of `spatial.jacobian_det`.
+        flow: `(B, 3, X, Y, Z)`, in voxels; the determinant is that of `geometry.warp.jacobian_det`.
     """
     with full_precision(flow) as (flow,):
         return (-jacobian_det(flow)).clamp(min=0).mean()

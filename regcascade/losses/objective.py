@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from regcascade.geometry.warp import warp
 from regcascade.losses.affine import affine_losses
 from regcascade.losses.consistency import inverse_consistency_loss
 from regcascade.losses.edge import edge_loss
@@ -13,9 +14,8 @@ from regcascade.losses.similarity import build_similarity
 from regcascade.losses.smoothness import build_regularizer
 from regcascade.losses.supervision import landmark_loss, soft_dice_loss
 from regcascade.registration import Registration
-from regcascade.registry import Spec, check_choice
-from regcascade.spatial import warp
 from regcascade.types import Batch, Image, swapped
+from regcascade.utils.registry import Spec, check_choice
 
 LEVEL_NAMES = {0: "", 1: "_half", 2: "_quarter"}
 

@@ -6,9 +6,9 @@ import torch
 from monai.losses import BendingEnergyLoss
 from torch import Tensor, nn
 
-from regcascade.losses.precision import full_precision
-from regcascade.registry import Registry, Spec
 from regcascade.types import Flow, size_of
+from regcascade.utils.precision import full_precision
+from regcascade.utils.registry import Registry, Spec
 
 REGULARIZERS: Registry[nn.Module] = Registry("regularizer")
 

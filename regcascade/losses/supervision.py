@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from regcascade.losses.precision import full_precision
-from regcascade.spatial import warp, warp_points
+from regcascade.geometry.warp import warp, warp_points
 from regcascade.types import Flow, Labels, Points
+from regcascade.utils.precision import full_precision
 
 # Masks, moved masks and their gradients take 16 bytes a voxel and label: 8 labels take 270 MB at 128^3.
 LABELS_AT_ONCE = 8

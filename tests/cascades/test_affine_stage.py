@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from regcascade import build, cascades
-from regcascade.registration import Affine
-from regcascade.spatial import resize_flow, warp
+from regcascade.geometry.affine import Affine
+from regcascade.geometry.warp import resize_flow, warp
 
 SIZE = (16, 16, 16)
 LONG = (16, 18, 16)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from regcascade import build, cascades, nets
+from regcascade import build, cascades
+from regcascade import networks as nets
 from regcascade.cascades import Cascade
+from regcascade.geometry.warp import compose, warp
 from regcascade.registration import Registration
-from regcascade.spatial import compose, warp
 from regcascade.types import level_size
 
 SIZE = (16, 16, 16)

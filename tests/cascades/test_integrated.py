@@ -5,8 +5,9 @@ from itertools import product
 import pytest
 import torch
 
-from regcascade import build, cascades, nets
-from regcascade.spatial import compose, integrate, warp
+from regcascade import build, cascades
+from regcascade import networks as nets
+from regcascade.geometry.warp import compose, integrate, warp
 
 SIZE = (17, 16, 19)
 # Every network in the two strategies that differ, and one network in every strategy.

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from regcascade import build, cascades, nets
+from regcascade import build, cascades
+from regcascade import networks as nets
 from regcascade.cascades import Cascade
 from regcascade.cascades.base import CASCADES
 from regcascade.losses import Objective
-from regcascade.nets import NETS
-from regcascade.nets.base import Network
-from regcascade.nets.blocks import SameConv3d
+from regcascade.networks import NETS
+from regcascade.networks.base import Network
+from regcascade.networks.blocks import SameConv3d
 from regcascade.registration import Registration
 
 SIZE = (16, 16, 16)
@@ -28,7 +29,7 @@ SMALL = {"vtn": {"name": "vtn", "width": 2}}  # what takes long to draw and to r
 
 @pytest.fixture(autouse=True)
 def small_drnet(monkeypatch):
-    monkeypatch.setattr("regcascade.nets.drnet.WIDTHS", (8, 8, 16, 16, 16))
+    monkeypatch.setattr("regcascade.networks.drnet.WIDTHS", (8, 8, 16, 16, 16))
 
 
 def images(batch: int = 1) -> torch.Tensor:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from regcascade import build
-from regcascade.cascades.mcr import LearnedEnlargement
+from regcascade.cascades.strategies.mcr import LearnedEnlargement
+from regcascade.geometry.warp import compose, resize_flow, warp
 from regcascade.losses import Objective
-from regcascade.spatial import compose, resize_flow, warp
 from regcascade.types import level_size
 
 SIZE = (16, 19, 16)

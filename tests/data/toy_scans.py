@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from regcascade.data.volumes import kept_locale
+from regcascade.data.io.images import kept_locale
 
 SHAPE = (13, 18, 11)
 SPACING = (0.5, 1.25, 3.0)

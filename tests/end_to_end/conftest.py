@@ -18,7 +18,7 @@ def in_process(monkeypatch) -> Callable[[str, list[str], Path], tuple[int, str]]
     monkeypatch.syspath_prepend(str(ROOT))
     from hydra.core.global_hydra import GlobalHydra
 
-    from regcascade.entry import command
+    from regcascade.cli.hydra_app import command
 
     def run(script: str, arguments: list[str], folder: Path) -> tuple[int, str]:
         monkeypatch.chdir(folder)

@@ -15,7 +15,7 @@ import torch
 from short_runs import ON_ONE_CORE, PHANTOM, steps
 
 import regcascade
-from regcascade.checkpoint import CheckpointError, read
+from regcascade.cascades.checkpoint import CheckpointError, read
 
 ROOT = Path(__file__).parents[2]
 TINY = [*PHANTOM, *ON_ONE_CORE, *steps(2)]
@@ -294,7 +294,7 @@ def test_a_copied_checkpoint_goes_on_as_what_it_is_and_as_nothing_else(trained, 
     output = refusal("train", [*same, "optimizer.lr=0.5", "optimizer.head_lr=3.0"], tmp_path)
     assert "optimizer.lr: then 0.001, now 0.5; optimizer.head_lr: then 10.0, now 3.0" in output
     assert "cascade.integrate: then 0, now 3" in refusal("train", [*same, "cascade.integrate=3"], tmp_path)
-    weights = regcascade.checkpoint.PRETRAINED / "hippocampus.ckpt"
+    weights = regcascade.cascades.checkpoint.PRETRAINED / "hippocampus.ckpt"
     output = refusal("train", [*TINY, f"ckpt_path={weights}"], tmp_path)
     assert f"init={weights}" in output and "Resumed with another" not in output
     assert not [*tmp_path.rglob("git.json")]  # which is written with the config

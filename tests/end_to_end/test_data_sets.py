@@ -12,7 +12,7 @@ import pytest
 from short_runs import ON_ONE_CORE, steps
 
 from regcascade.data.case import Case
-from regcascade.data.phantom import Phantom
+from regcascade.data.datasets.phantom import Phantom
 
 SIZE = (16, 18, 16)
 TINY = ["data.validation_pairs=2", "data.pairs_per_epoch=2", "data.num_workers=0", *ON_ONE_CORE, *steps(1), "n=1"]

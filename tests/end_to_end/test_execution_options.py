@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from regcascade.checkpoint import load, read
+from regcascade.cascades.checkpoint import load, read
 
 TINY = [
     "data.size=[16,18,20]", "data.train=4", "data.validation=2", "data.validation_pairs=1", "data.pairs_per_epoch=4",
@@ -26,7 +26,7 @@ def test_a_recomputed_training_learns_the_same_and_warns_of_too_little_memory(in
     with warnings.catch_warnings(record=True) as caught:
         plain, _ = trained(in_process_train, tmp_path / "plain")
     assert not [warning for warning in caught if "is estimated" in str(warning.message)]
-    monkeypatch.setattr("regcascade.footprint.available_memory", lambda: 2.0**20)
+    monkeypatch.setattr("regcascade.training.memory_estimate.available_memory", lambda: 2.0**20)
     with pytest.warns(
         UserWarning, match=r"step is estimated to take .* free on cpu\. Use trainer\.precision=bf16-mixed"
     ):

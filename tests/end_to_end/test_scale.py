@@ -15,7 +15,7 @@ import pytest
 import torch
 from short_runs import ON_ONE_CORE
 
-from regcascade.checkpoint import read
+from regcascade.cascades.checkpoint import read
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))
@@ -27,8 +27,8 @@ TINY = [
 ]  # fmt: skip
 NOISY = """
 import torch
-from regcascade.nets import NETS
-from regcascade.nets.voxelmorph import VoxelMorph
+from regcascade.networks import NETS
+from regcascade.networks.voxelmorph import VoxelMorph
 
 
 @NETS.register("noisy")
@@ -57,7 +57,7 @@ def train(arguments: list[str], folder: Path) -> None:
     sys.argv = ["train.py", *arguments]
     from hydra.core.global_hydra import GlobalHydra
 
-    from regcascade.entry import command
+    from regcascade.cli.hydra_app import command
 
     GlobalHydra.instance().clear()
     with Path("output.txt").open("a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from regcascade.methods.base import METHODS, Method
+from regcascade.evaluation.baselines.base import METHODS, Method
 
 
 @METHODS.register("slow")

@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from short_runs import ON_ONE_CORE, steps
 
-from regcascade import sweeps
-from regcascade.cli import main as cli
-from regcascade.report.dashboard import group_of, run_name
-from regcascade.report.finding import find_runs
-from regcascade.report.ranking import rank
-from regcascade.report.sweeps import FAILED, FINISHED, OPEN, read_job, read_sweep, write_job, write_sweep
+from regcascade.cli import sweep as sweeps
+from regcascade.cli.main import main as cli
+from regcascade.report.runs.find import find_runs
+from regcascade.report.runs.sweeps import FAILED, FINISHED, OPEN, read_job, read_sweep, write_job, write_sweep
+from regcascade.report.tables.ranking import rank
+from regcascade.training.loggers.wandb_run import group_of, run_name
 
 COMMAND = "python train.py -m n=1,2 hydra.sweep.dir=FOLDER"
 

@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from regcascade.geometry.affine import Affine
 from regcascade.losses import inverse_consistency_loss
-from regcascade.registration import Affine
 
 SIZE = (12, 15, 11)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from regcascade.losses import folding_loss
-from regcascade.metrics import folding_percent
+from regcascade.metrics.jacobian import folding_percent
 
 SIZE = (9, 11, 7)
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from regcascade import build
+from regcascade.geometry.affine import Affine
+from regcascade.geometry.warp import resize_flow, warp
 from regcascade.losses import Objective
-from regcascade.registration import Affine, Registration, Stage
-from regcascade.spatial import resize_flow, warp
+from regcascade.registration import Registration, Stage
 from regcascade.types import level_size
 
 SIZE = (14, 17, 19)

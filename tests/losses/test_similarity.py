@@ -12,8 +12,8 @@ from regcascade.losses.similarity import (
     LocalCorrelationLoss,
     MutualInformationLoss,
     build_similarity,
-    correlation_coefficient,
 )
+from regcascade.metrics.correlation import correlation_coefficient
 
 SIZE = (9, 6, 7)
 

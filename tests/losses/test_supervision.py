@@ -10,11 +10,11 @@ import torch
 from regcascade import build
 from regcascade.data import PhantomData, RegistrationData
 from regcascade.data.case import Case, CaseSet
+from regcascade.geometry.warp import warp
 from regcascade.losses import Objective, landmark_loss, soft_dice_loss, supervision
-from regcascade.module import RegistrationModule
-from regcascade.optimization import Optimization
 from regcascade.registration import Registration, Stage
-from regcascade.spatial import warp
+from regcascade.training.module import RegistrationModule
+from regcascade.training.optimizer import Optimization
 
 SIZE = (5, 7, 6)
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from regcascade.registration import Affine, Registration, Stage
-from regcascade.spatial import warp
+from regcascade.geometry.affine import Affine
+from regcascade.geometry.warp import warp
+from regcascade.registration import Registration, Stage
 from regcascade.types import Batch
 
 SIZE = (17, 14, 21)

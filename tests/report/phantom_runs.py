@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from regcascade.cascades import build
-from regcascade.checkpoint import describe, file_hash
-from regcascade.cli import main
+from regcascade.cascades.checkpoint import CHECKPOINT_KEY, describe
+from regcascade.cli.main import main
 from regcascade.data import build_data
-from regcascade.module import CHECKPOINT_KEY
+from regcascade.utils.files import file_hash
 
 DATA = {"name": "phantom", "size": [16, 16, 16], "train": 2, "validation": 3, "validation_pairs": None}
 MODEL = {"name": "voxelmorph", "width_multiplier": 1}

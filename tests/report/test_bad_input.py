@@ -12,13 +12,12 @@ import torch
 from phantom_runs import MODEL, failed
 
 from regcascade.cascades import build
-from regcascade.checkpoint import describe, read
-from regcascade.cli import main
+from regcascade.cascades.checkpoint import CHECKPOINT_KEY, describe, read
+from regcascade.cli.main import main
 from regcascade.data import build_data
-from regcascade.evaluation import evaluate_to_folder
-from regcascade.module import CHECKPOINT_KEY
-from regcascade.report.compare import compare, numbers, shown_table, shown_tests
-from regcascade.report.evaluated import read_runs
+from regcascade.evaluation.run import evaluate_to_folder
+from regcascade.report.runs.run import read_runs
+from regcascade.report.tables.compare import compare, numbers, shown_table, shown_tests
 
 SIZE = (17, 16, 18)
 BOXES = {1: (slice(2, 8), slice(3, 9), slice(4, 10)), 2: (slice(9, 15), slice(4, 9), slice(5, 12))}

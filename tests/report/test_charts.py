@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from regcascade.report.charts import (
+from regcascade.report.figures.charts import (
     UNREGISTERED,
     against_cascades,
     against_initial,
@@ -20,7 +20,7 @@ from regcascade.report.charts import (
     measure_of,
     worst_and_best,
 )
-from regcascade.report.style import MARKERS, POINTS, SERIES, WIDTH, series_style, shortened
+from regcascade.report.figures.style import MARKERS, POINTS, SERIES, WIDTH, series_style, shortened
 
 
 def table(gain: float, pairs: int = 24) -> pd.DataFrame:

@@ -12,13 +12,20 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from regcascade.cli import main
-from regcascade.evaluation import summarise
-from regcascade.report.compare import compare, numbers, print_comparison, shown_table, shown_tests, write_comparison
-from regcascade.report.evaluated import INITIAL, before_registration, read_run, read_runs
-from regcascade.report.finding import find_runs, row_names
-from regcascade.report.markup import latex, markdown, terminal_tables
-from regcascade.report.statistics import bootstrap_intervals
+from regcascade.cli.main import main
+from regcascade.evaluation.run import summarise
+from regcascade.report.runs.find import find_runs, row_names
+from regcascade.report.runs.run import INITIAL, before_registration, read_run, read_runs
+from regcascade.report.tables.compare import (
+    compare,
+    numbers,
+    print_comparison,
+    shown_table,
+    shown_tests,
+    write_comparison,
+)
+from regcascade.report.tables.markup import latex, markdown, terminal_tables
+from regcascade.report.tables.statistics import bootstrap_intervals
 
 SCANS = ["NA", "001", "b|c", "d_e"]  # names that a reader of tables may spoil
 PAIRS = list(itertools.permutations(SCANS, 2))

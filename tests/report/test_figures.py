@@ -9,10 +9,10 @@ import yaml
 from matplotlib.image import imread
 from phantom_runs import DATA, failed, write_checkpoint, write_run, write_stages
 
-from regcascade.checkpoint import read
-from regcascade.cli import main
-from regcascade.report.again import data_of, find_checkpoint, setting_of
-from regcascade.report.figures import extreme_pairs, file_name, run_pages, settings_of
+from regcascade.cascades.checkpoint import read
+from regcascade.cli.main import main
+from regcascade.report.figures.run_figures import extreme_pairs, file_name, run_pages, settings_of
+from regcascade.report.runs.reload import data_of, find_checkpoint, setting_of
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import yaml
 from phantom_runs import failed, write_run
 from PIL import Image
 
-from regcascade.checkpoint import file_hash
-from regcascade.cli import main
-from regcascade.report.evaluated import read_runs
-from regcascade.report.page import worst_pairs, write_report
-from regcascade.report.provenance import facts_table, provenance, software
+from regcascade.cli.main import main
+from regcascade.report.html.page import worst_pairs, write_report
+from regcascade.report.runs.provenance import facts_table, provenance, software
+from regcascade.report.runs.run import read_runs
+from regcascade.utils.files import file_hash
 
 EVIL = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
 VOID = {"meta", "img", "br", "link", "hr", "input"}

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from regcascade.checkpoint import file_hash
-from regcascade.cli import main
-from regcascade.report.experiments import CONF, TABLES, Row, printed_number, read_rows, rows_of, title
-from regcascade.report.markup import markdown
-from regcascade.report.paper_table import lines_of, numbers, printed_table, shown_table
-from regcascade.report.reproduced import Found, find
+from regcascade.cli.main import main
+from regcascade.report.paper.experiments import CONF, TABLES, Row, printed_number, read_rows, rows_of, title
+from regcascade.report.paper.runs import Found, find
+from regcascade.report.paper.table import lines_of, numbers, printed_table, shown_table
+from regcascade.report.tables.markup import markdown
+from regcascade.utils.files import file_hash
 
 DOCS = Path(__file__).parents[2] / "docs" / "experiments.md"
 MEANT = {
@@ -133,7 +133,7 @@ def test_what_a_run_has_otherwise_than_the_paper_stands_beside_it(runs):
 
 
 def test_other_weights_to_start_from_callbacks_and_scans_stand_beside_it_too(runs):
-    added = {"ema": {"_target_": "regcascade.averaging.AveragedWeights", "decay": 0.9}, "gone": None}
+    added = {"ema": {"_target_": "regcascade.training.callbacks.ema.AveragedWeights", "decay": 0.9}, "gone": None}
     run = runs.training("a")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     more = {"init": "some/where/weights.ckpt", "callbacks": added, "logger": {"wandb": {}}, "seed": 3}

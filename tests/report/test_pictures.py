@@ -8,10 +8,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from regcascade.report.panels import FOLDED, OF_FIXED, OF_MOVING, flow_colours, outlines
-from regcascade.report.pictures import as_image, chosen_stages, registration_figure
-from regcascade.report.planes import Plane, planes_of
-from regcascade.report.style import POINTS
+from regcascade.report.figures.panels import FOLDED, OF_FIXED, OF_MOVING, flow_colours, outlines
+from regcascade.report.figures.planes import Plane, planes_of
+from regcascade.report.figures.registration import as_image, chosen_stages, registration_figure
+from regcascade.report.figures.style import POINTS
 
 
 def titles(figure: Figure) -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from phantom_runs import write_run, write_stages
 
-from regcascade.report.stage_charts import against_stages, stages_of
+from regcascade.report.figures.stage_charts import against_stages, stages_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from regcascade.report.statistics import bootstrap_intervals, holm, subjects, t_test, wilcoxon_test
+from regcascade.report.tables.statistics import bootstrap_intervals, holm, subjects, t_test, wilcoxon_test
 
 FIRST = np.array([0.71, 0.68, 0.74, 0.69, 0.80, 0.66, 0.73, 0.77])
 SECOND = np.array([0.70, 0.64, 0.75, 0.62, 0.71, 0.63, 0.71, 0.70])

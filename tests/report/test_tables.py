@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from regcascade.report.tables import measure_table, measure_tables, model_table
+from regcascade.report.tables.terminal import measure_table, measure_tables, model_table
 
 
 def text(table: Table, width: int = 80) -> str:

@@ -11,7 +11,7 @@ from regcascade.data.augmentation.base import (
     pull_points,
 )
 from regcascade.data.augmentation.bspline import BSplineAugmentation, bspline_field
-from regcascade.registry import import_package
+from regcascade.utils.registry import import_package
 
 __all__ = [
     "AUGMENTATIONS",

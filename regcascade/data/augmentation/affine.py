@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from regcascade.data.augmentation.base import AUGMENTATIONS, Augmentation, check_number, deform_moving, uniform
-from regcascade.registration import Affine
+from regcascade.geometry.affine import Affine
 from regcascade.types import Batch, Matrix, Points, size_of
 
 

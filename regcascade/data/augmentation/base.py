@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from regcascade.registry import Registry, Spec
-from regcascade.spatial import sample_at, warp, warp_labels
+from regcascade.geometry.warp import sample_at, warp, warp_labels
 from regcascade.types import Batch, Flow, Points
+from regcascade.utils.registry import Registry, Spec
 
 NONE = "none"
 AugmentationSpec = Spec | Sequence[Spec] | None

@@ -1,0 +1,205 @@
+"""Self-describing checkpoints: written with plain values, loaded through the registries, running no code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regcascade.cascades import Cascade, build
+from regcascade.utils.files import written_whole
+from regcascade.utils.registry import Spec
+from regcascade.utils.version import __version__
+
+CHECKPOINT_KEY = "regcascade"
+
+FORMAT = 1
+PREFIX = "cascade."
+MODEL_KEYS = ("model", "cascade", "n", "affine", "size")
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of ours, or not one of the model asked for."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file, read.
+
+    Attributes:
+        path: where it was.
+        description: what it says of itself (see `describe`).
+        weights: the cascade's state dict.
+        step: optimiser steps behind it.
+        param_groups: of the state of its optimiser; None where it holds no training that can go on.
+    """
+
+    path: Path
+    description: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    step: int
+    param_groups: Sequence[Mapping[str, Any]] | None = None
+
+    def build(self) -> Cascade:
+        """The cascade it describes, with its weights, ready to register."""
+        try:
+            cascade = build(**{key: self.description[key] for key in MODEL_KEYS})
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"The model that {self.path} describes cannot be built: {error}") from error
+        self.load_into(cascade)
+        cascade.description = self.description
+        return cascade.eval()
+
+    def load_into(self, cascade: Cascade) -> None:
+        """Copy its weights into a cascade of the same shape.
+
+        Raises:
+            CheckpointError: if any weight is missing, left over or of another shape; nothing is copied then.
+        """
+        self.check_fits(cascade)
+        cascade.load_state_dict(dict(self.weights))
+
+    def check_fits(self, cascade: Cascade) -> None:
+        """Raise CheckpointError unless a cascade has exactly its weights, in name and shape."""
+        theirs = {key: tuple(value.shape) for key, value in self.weights.items()}
+        ours = {key: tuple(value.shape) for key, value in cascade.state_dict().items()}
+        differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+        if differing:
+            key = differing[0]
+            raise CheckpointError(
+                f"{self.path} holds another model: {self.summary}. {len(differing)} weights differ, first {key}: "
+                f"{theirs.get(key, 'absent')} in the file, {ours.get(key, 'absent')} in the model built. "
+                "Build the model that the file describes, or name another file."
+            )
+
+    @property
+    def summary(self) -> str:
+        """One line for messages."""
+        d = self.description
+        return f"model={_name(d['model'])} cascade={_name(d['cascade'])} n={d['n']} affine={_name(d['affine'])}"
+
+
+def describe(
+    model: Spec,
+    cascade: Spec,
+    n: int,
+    affine: Spec,
+    size: tuple[int, int, int],
+    label_names: Mapping[int, str],
+    preprocessing: Mapping[str, Any],
+    data: Mapping[str, Any],
+    loss: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint says of itself: how to build the model, how its images were made and what it was trained for.
+
+    Plain values only.
+    """
+    return {
+        "format": FORMAT, "version": __version__,
+        "model": model, "cascade": cascade, "n": n, "affine": affine, "size": list(size),
+        "label_names": {int(label): str(name) for label, name in label_names.items()},
+        "preprocessing": dict(preprocessing), "data": dict(data), "loss": dict(loss or {}),
+    }  # fmt: skip
+
+
+def write(path: str | Path, cascade: Cascade, description: Mapping[str, Any], step: int = 0) -> None:
+    """Write a cascade as a checkpoint, whole or not at all, with what it says of itself (see `describe`).
+
+    It loads, registers and evaluates like one of a training, and a training can start from it (`init=`); there is none
+    to resume. Of a trained one, `step` says how many optimiser steps are behind it.
+    """
+    state = {f"{PREFIX}{key}": value.detach().cpu() for key, value in cascade.state_dict().items()}
+    with written_whole(Path(path)) as temporary:
+        torch.save({"state_dict": state, CHECKPOINT_KEY: dict(description), "global_step": step}, temporary)
+
+
+def pretrained_names() -> list[str]:
+    """Names of the trained models that come with regcascade, which stand for their files wherever one is asked for."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.ckpt"))
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint without running anything in it.
+
+    Args:
+        path: a file, or one of `pretrained_names`.
+
+    Raises:
+        CheckpointError: for a missing, truncated or foreign file, or one of a newer format.
+    """
+    path = Path(path)
+    if not path.exists() and str(path) in pretrained_names():
+        path = PRETRAINED / f"{path}.ckpt"
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no checkpoint {path}. Name a file, or a model that comes with regcascade: "
+            f"{', '.join(pretrained_names())}."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make torch raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is truncated, foreign, or holds more than tensors and plain "
+            f"values, which is refused ({reason})"
+        ) from error
+    description = content.get(CHECKPOINT_KEY) if isinstance(content, dict) else None
+    if not isinstance(description, dict) or not _is_whole(content, description):
+        raise CheckpointError(f"{path} is not a checkpoint of regcascade: it does not describe its model.")
+    if description["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {description['format']} and this is regcascade {__version__}, which reads up to "
+            f"{FORMAT}: update regcascade."
+        )
+    weights = {key[len(PREFIX) :]: value for key, value in content["state_dict"].items() if key.startswith(PREFIX)}
+    return Checkpoint(path, description, weights, content.get("global_step", 0), _param_groups(content))
+
+
+def _param_groups(content: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    match content:
+        case {"pytorch-lightning_version": str(), "optimizer_states": [{"param_groups": [{}, *_] as groups}, *_]}:
+            return groups
+    return None
+
+
+def _is_whole(content: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
+    weights, step = content.get("state_dict"), content.get("global_step", 0)
+    keys = {*MODEL_KEYS, "format", "data", "label_names", "preprocessing"}
+    return (
+        keys <= set(description)
+        and isinstance(description["format"], int)
+        and isinstance(step, int)
+        and isinstance(weights, dict)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items())
+    )
+
+
+def load(path: str | Path) -> Cascade:
+    """Load a trained cascade, in evaluation mode, on the CPU. No code from the file is run.
+
+    A network or cascade of your own must be imported before, so that its name is known.
+    """
+    return read(path).build()
+
+
+def load_affine(cascade: Cascade, path: str | Path) -> None:
+    """Give the affine stage of a cascade the weights of the one in a checkpoint of the same volume size."""
+    checkpoint = read(path)
+    prefix = "affine."
+    weights = {key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)}
+    if cascade.affine is None or cascade.size is None or not weights:
+        raise CheckpointError(f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine.")
+    if tuple(checkpoint.description["size"]) != cascade.size:
+        raise CheckpointError(
+            f"The affine network of {path} was trained for volumes of {checkpoint.description['size']} voxels and "
+            f"this run has {list(cascade.size)}: set data.size to the former, or train another one "
+            "(experiment=affine)."
+        )
+    cascade.affine.load_state_dict(weights)
+
+
+def _name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else str(spec["name"])

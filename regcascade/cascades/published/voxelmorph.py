@@ -1,0 +1,114 @@
+"""VoxelMorph's published Keras weights (Balakrishnan et al., CVPR 2018), the network that both papers use."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from regcascade.cascades import build
+from regcascade.cascades.published.conversion import Published, converted, weight_names
+from regcascade.data.preprocessing.standard import Preprocessing
+from regcascade.types import Size
+
+SIZE_OF_VOXELMORPH: Size = (160, 192, 224)
+SLOPE = 0.2  # of LeakyReLU, where the file does not say
+# The convolutions in their order; the flow head is the last.
+LAYERS = (
+    "passes.0.encoders.0.0", "passes.0.encoders.1.0", "passes.0.encoders.2.0", "passes.0.encoders.3.0",
+    "passes.0.bottom.0", "passes.0.up3.0", "passes.0.up2.0", "passes.0.up1.0.0", "passes.0.up1.1.0",
+    "passes.0.up0.0.0", "passes.0.up0.1.0", "heads.0",
+)  # fmt: skip
+
+
+def read_voxelmorph(
+    file: Path, size: Size = SIZE_OF_VOXELMORPH, window: tuple[float, float] = (1.0, 0.5), orientation: str = "LIA"
+) -> Published:
+    """Read a Keras file of VoxelMorph's, a whole model or its weights alone, as a cascade of one stage.
+
+    Kernels, the order of the inputs (moving first) and the flow (voxels, channel a along axis a, added to the
+    position in the fixed scan) need no change but the order of the kernels' axes.
+
+    Args:
+        file: HDF5, of the architecture that the papers call VoxelMorph ("vm2"), at any width.
+        size: sides of the volumes it was trained on.
+        window: (width, level) that maps its images to 0..1. They were skull-stripped, normalised T1 scans, FreeSurfer's
+            `norm.mgz` over 255, so (1, 0.5) is for images in 0..1 and (255, 127.5) for `norm.mgz` itself.
+        orientation: where the array axes of its images led: left, inferior, anterior, FreeSurfer's.
+
+    Raises:
+        ValueError: naming the file, if it is no Keras file, or of another network.
+    """
+    try:
+        with h5py.File(file) as content:
+            layers, config = _layers(content, file), _config(content)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read as HDF5 ({error}): give a Keras file, .h5.") from error
+    if len(layers) != len(LAYERS):
+        raise ValueError(
+            f"{file} has {len(layers)} convolutions, and VoxelMorph as the papers use it {len(LAYERS)}: these weights "
+            "are of another network, which regcascade does not have."
+        )
+    width = int(next(iter(layers.values()))["kernel"].shape[-1])
+    if width % 16 or not width:
+        raise ValueError(f"{file}: its first convolution has {width} maps, and VoxelMorph's a multiple of 16.")
+    model: dict[str, Any] = {
+        "name": "voxelmorph", "width_multiplier": width // 16,
+        "negative_slope": _slope(config), "input_order": "moving_first",
+    }  # fmt: skip
+    with torch.device("meta"):
+        cascade = build(model, "cr", 1)
+    arrays = {f"{layer}/{kind}": array for layer, kinds in layers.items() for kind, array in kinds.items()}
+    modules = {theirs: f"nets.0.{ours}" for theirs, ours in zip(layers, LAYERS, strict=True)}
+    names = weight_names(modules, cascade, "", ("/kernel", "/bias"))
+    weights = converted(arrays, cascade, names, f"VoxelMorph of width {width}", file)
+    steps = Preprocessing(size, "crop_pad", 0.0, "window", (1.0, 99.0), window)
+    preprocessing = steps.as_dict() | {"orientation": orientation, "spacing": [1.0, 1.0, 1.0]}
+    return Published(model, {"name": "cr"}, 1, {"name": "none"}, size, preprocessing, weights)
+
+
+def _layers(content: h5py.File, file: Path) -> dict[str, dict[str, np.ndarray]]:
+    """`kernel` and `bias` of each layer that has any, in the order of the model."""
+    group = content.get("model_weights", content)
+    if "layer_names" not in group.attrs:
+        raise ValueError(f"{file} is no Keras file of weights: it lists no layer_names.")
+    layers = {}
+    for name in (_text(name) for name in group.attrs["layer_names"]):
+        arrays: dict[str, np.ndarray] = {}
+
+        def collect(path: str, item: Any, arrays: dict[str, np.ndarray] = arrays) -> None:
+            if isinstance(item, h5py.Dataset):
+                arrays[path.rsplit("/", 1)[-1].removesuffix(":0")] = item[()]
+
+        if name not in group:
+            raise ValueError(f"{file} lists the layer {name} and does not hold it: it is damaged, get it again.")
+        group[name].visititems(collect)
+        if arrays:
+            layers[name] = arrays
+    return layers
+
+
+def _config(content: h5py.File) -> str:
+    """The description of the model, JSON, where the file has one."""
+    return _text(content.attrs.get("model_config", ""))
+
+
+def _slope(config: str) -> float:
+    """The slope of its LeakyReLU."""
+    try:
+        layers = json.loads(config)["config"]["layers"] if config else []
+    except (ValueError, KeyError, TypeError):
+        layers = []
+    for layer in layers:
+        if isinstance(layer, Mapping) and layer.get("class_name") == "LeakyReLU":
+            options = layer.get("config", {})
+            slope = options.get("alpha", options.get("negative_slope", SLOPE))
+            return round(float(slope), 6)  # written as float32
+    return SLOPE
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

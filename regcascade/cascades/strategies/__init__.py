@@ -1,0 +1,1 @@
+"""Cascade strategies, a file each: how stages follow one another."""

@@ -1,0 +1,91 @@
+"""The multi-scale cooperative cascade (the second paper, Section 2.3)."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regcascade.cascades.base import CASCADES, Cascade, continued, moved_so_far
+from regcascade.geometry.warp import compose
+from regcascade.networks.affine import AffineNetwork, PrecomputedAffine
+from regcascade.registration import Stage
+from regcascade.types import Flow, Image, size_of
+from regcascade.utils.registry import Spec, check_choice
+
+
+@CASCADES.register("mcr")
+class MCR(Cascade):
+    """Flows cooperate across scales within a sub-network (Eq. 4) and across sub-networks at each scale (Eq. 5).
+
+    Args:
+        model, n, affine, stages, share_weights: see `Cascade`.
+        detach: see `Cascade`; the similarity of half and quarter resolution stays that of the last stage.
+        integrate: see `Cascade`; the fields within a sub-network add up as velocities, and those of every scale are
+            integrated there before Eq. 5.
+        accumulate: the operator A of Eq. 4: `add` the enlarged coarser field, or `compose` with it.
+    """
+
+    levels = (0, 1, 2)
+
+    def __init__(
+        self,
+        model: Spec,
+        n: int,
+        affine: AffineNetwork | PrecomputedAffine | None = None,
+        *,
+        stages: Sequence[Spec] | None = None,
+        share_weights: bool = False,
+        integrate: int = 0,
+        detach: bool = False,
+        accumulate: str = "add",
+    ) -> None:
+        super().__init__(
+            model, n, affine, stages=stages, share_weights=share_weights, integrate=integrate, detach=detach
+        )
+        check_choice("cascade.accumulate", accumulate, ["add", "compose"])
+        if integrate and accumulate == "compose":
+            raise ValueError(
+                "cascade.accumulate=compose composes deformations, and with cascade.integrate the fields are "
+                "velocities, which add: leave out one of the two."
+            )
+        self.accumulate = accumulate
+        steps_up = self.levels[:-1]
+        self.enlarge = nn.ModuleList(
+            nn.ModuleList(LearnedEnlargement() for _ in steps_up) for _ in range(self.sets_of_weights)
+        )
+
+    def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
+        """Accumulate the network's flows from coarse to fine, then continue the totals at each scale."""
+        predicted = self.nets[k](moved_so_far(moving, before), fixed)
+        coarsest = self.levels[-1]
+        fields = {coarsest: predicted[coarsest]}
+        for level in reversed(self.levels[:-1]):
+            larger = cast(nn.ModuleList, self.enlarge[k])[level](fields[level + 1], size_of(predicted[level]))
+            fields[level] = self._accumulated(larger, predicted[level])
+        return continued(moving, before, fields, self.integrate)
+
+    def _accumulated(self, coarser: Flow, own: Flow) -> Flow:
+        return own + coarser if self.accumulate == "add" else compose(coarser, own)
+
+
+class LearnedEnlargement(nn.Module):
+    """A learned 4^3 stride-2 up-convolution of a 3-channel field, starting as trilinear enlargement times 2.
+
+    The field is continued beyond its border by its edge values, so that the start is exact up to the border.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.tensor([0.25, 0.75, 0.75, 0.25])  # half-pixel linear interpolation by 2
+        kernel = 2 * torch.einsum("i,j,k->ijk", line, line, line)
+        self.weight = nn.Parameter(torch.einsum("ab,ijk->abijk", torch.eye(3), kernel))
+
+    def forward(self, flow: Flow, size: Sequence[int]) -> Tensor:
+        """A flow at one level to the next finer one of `size`, in voxels of that one, float32."""
+        with torch.autocast(flow.device.type, enabled=False):
+            padded = F.pad(flow, (1,) * 6, mode="replicate")
+            large = F.conv_transpose3d(padded, self.weight, stride=2, padding=1)
+            x, y, z = size
+            return large[:, :, 2 : 2 + x, 2 : 2 + y, 2 : 2 + z]

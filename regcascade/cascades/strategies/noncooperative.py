@@ -1,0 +1,77 @@
+"""The two non-cooperative strategies that both papers compare with."""
+
+from collections.abc import Sequence
+
+import torch
+
+from regcascade.cascades.base import CASCADES
+from regcascade.cascades.strategies.cr import CR
+from regcascade.networks.affine import AffineNetwork, PrecomputedAffine
+from regcascade.registration import Stage
+from regcascade.types import Homogeneous, Image
+from regcascade.utils.registry import Spec
+
+
+@CASCADES.register("all_stages")
+class AllStages(CR):
+    """The similarity is measured after every stage, as in the original VTN.
+
+    Args:
+        model, n, affine, stages, share_weights, integrate, detach: see `Cascade`.
+    """
+
+    def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+        """Every stage."""
+        return tuple(stages)
+
+
+@CASCADES.register("one_by_one")
+class OneByOne(CR):
+    """Stages are trained one after another, the earlier ones fixed, as in DLIR.
+
+    The training is divided evenly: in the k-th part stage k learns, the ones before it run without gradients and the
+    later ones not at all. An affine stage that learns does so together with the first stage.
+
+    Args:
+        model, n, affine, stages, integrate: see `Cascade`. There is no `detach`: a stage never reaches those before.
+        share_weights: must stay false, since fixed and learning stages cannot be one.
+    """
+
+    def __init__(
+        self,
+        model: Spec,
+        n: int,
+        affine: AffineNetwork | PrecomputedAffine | None = None,
+        *,
+        stages: Sequence[Spec] | None = None,
+        share_weights: bool = False,
+        integrate: int = 0,
+    ) -> None:
+        if share_weights:
+            raise ValueError("cascade=one_by_one fixes the stages it has trained, so it cannot share their weights.")
+        super().__init__(model, n, affine, stages=stages, integrate=integrate)
+        self.learning = n - 1  # all of them run unless a training says otherwise
+
+    def on_progress(self, done: float) -> None:
+        """Move on to the stage whose part of the training this is."""
+        self.learning = max(min(int(done * self.n), self.n - 1), 0)
+
+    def phase_done(self, done: float) -> float:
+        """Every stage has a learning rate schedule of its own."""
+        return 1.0 if done >= 1 else done * self.n % 1
+
+    def order(self, r: int, repeat: str) -> list[int]:
+        """The stages that have learnt or are learning."""
+        return [k for k in super().order(r, repeat) if k <= self.learning]
+
+    def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
+        """One network; without gradients if it has been trained already."""
+        with self._gradients(k == self.learning):
+            return super().step(k, moving, fixed, before)
+
+    def _affine_stage(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Stage:
+        with self._gradients(self.learning <= 0):  # with gradients its own loss terms would still move it
+            return super()._affine_stage(moving, fixed, alignment)
+
+    def _gradients(self, learns: bool) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(torch.is_grad_enabled() and (learns or not self.training))

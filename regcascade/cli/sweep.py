@@ -1,0 +1,206 @@
+"""The jobs of a sweep (`-m`).
+
+An error ends its job and not the others, the end tells what became of each, and a sweep that was killed can be gone
+on with.
+"""
+
+import logging
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from regcascade.cli.run_folder import in_sweep
+from regcascade.report.runs.sweeps import (
+    FAILED,
+    FINISHED,
+    JOB,
+    OPEN,
+    Job,
+    Sweep,
+    read_job,
+    read_sweep,
+    write_job,
+    write_sweep,
+)
+from regcascade.report.tables.compare import print_comparison, untested, write_comparison
+from regcascade.report.tables.ranking import left_out, rank
+from regcascade.utils import distributed as ranks
+from regcascade.utils.diff import differences
+
+RANKING = "ranking"
+_PRINTED = ("dice_mean", "cc", "landmark_distance_mm", "folding_percent")  # the files have all measures
+_MOST_NAMED = 3
+_log = logging.getLogger(__name__)
+_started: list[Path] = []  # sweeps that this process has begun and whose end it has not told yet
+
+
+class SweepRecord(Callback):
+    """Hydra calls this where a sweep begins: it notes what is varied, how many jobs there will be, how to go on."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write `sweep.json` into the folder of the sweep."""
+        folder = Path(config.hydra.sweep.dir)
+        _started.append(folder)
+        swept = _swept(config)
+        write_sweep(folder, list(swept), _planned(config, swept), _command(config, folder))
+
+
+def run_job(
+    config: DictConfig, work: Callable[[DictConfig], float | None], reason: Callable[[Exception], str | None]
+) -> float | None:
+    """Do the work of a run; in a sweep, an error ends this job only, and its folder tells how it ended.
+
+    A job that has finished before, in a sweep that is gone on with, is not done again. SIGTERM ends them all.
+
+    Args:
+        config: of the run.
+        work: what to do; gives the objective.
+        reason: of an error, in one line if it is one of the user's.
+
+    Returns:
+        The objective; None for a job that failed or whose objective is no number, which a search takes as a failure.
+    """
+    if not in_sweep():
+        return work(config)
+    folder = Path(config.paths.run)
+    name = f"Job #{HydraConfig.get().job.num}"
+    try:
+        if (before := _before(folder, config)) is not None:
+            _log.info("%s has finished before and is kept.", name)
+            return before.objective
+        objective = work(config)
+    except SIGTERMException as end:
+        _record(folder, FAILED, None, str(end) or "Ended by SIGTERM.")
+        raise
+    except Exception as error:  # of any kind: it must not end the other jobs
+        known = reason(error)
+        text = " ".join((known or f"{type(error).__name__}: {error}").split())
+        _log.error("%s failed: %s", name, text, exc_info=None if known else error)
+        _record(folder, FAILED, None, text)
+        return None
+    _record(folder, FINISHED, objective)
+    return objective if objective is not None and math.isfinite(objective) else None
+
+
+def check_direction(has_labels: bool) -> None:
+    """Refuse a search for the worst: the objective is the Dice where there are labels, and the loss where not."""
+    if not in_sweep() or not (direction := HydraConfig.get().sweeper.get("direction")):
+        return
+    given, right = getattr(direction, "name", str(direction)), "maximize" if has_labels else "minimize"
+    if given != right:
+        objective = "the validation Dice" if has_labels else "the validation loss, as nothing is labelled"
+        raise ValueError(f"hydra.sweeper.direction={given}: the objective is {objective}; set it to {right}.")
+
+
+def finish_sweep(console: Console) -> bool:
+    """Tell what became of the sweep that this process has run, if it has: the ranking, and what has no results.
+
+    Returns:
+        Whether all of its jobs have finished; true where there was no sweep.
+    """
+    if not _started:
+        return True
+    sweep = read_sweep(_started[0])
+    _started.clear()
+    finished, failed, unended = (sweep.of(state) for state in (FINISHED, FAILED, OPEN))
+    if finished:
+        _print_ranking(sweep, finished, console)
+    for line in left_out([*failed, *unended], sweep.jobs):
+        console.print(line, markup=False, soft_wrap=True, highlight=False)
+    counts = {"finished": len(finished), "failed": len(failed), "not ended": len(unended), "not started": sweep.waiting}
+    told = ", ".join(f"{number} {what}" for what, number in counts.items() if number) or "no job has started"
+    console.print(f"Sweep {sweep.folder}: {told}.", markup=False, soft_wrap=True, highlight=False)
+    complete = bool(finished) and not (failed or unended or sweep.waiting)
+    if not complete and sweep.command:
+        console.print(f"Go on with it: {sweep.command}", markup=False, soft_wrap=True, highlight=False)
+    return complete
+
+
+def _print_ranking(sweep: Sweep, finished: list[Job], console: Console) -> None:
+    """Print the jobs with results, best first, and write the table into the folder of the sweep."""
+    try:
+        ranking = rank([job.folder for job in finished], {job.folder: job for job in finished})
+    except ValueError as error:  # damaged files of one job must not hide what became of the others
+        console.print(f"No ranking: {error}", markup=False, soft_wrap=True, highlight=False)
+        return
+    table = untested(ranking.runs)
+    shown = [measure for measure in table.measures if measure in (*_PRINTED, ranking.by)]
+    print_comparison(table._replace(measures=shown), console)
+    files = write_comparison(table, sweep.folder / RANKING)
+    listed = ", ".join(map(str, files))
+    console.print(
+        f"Ranked by {ranking.by}, best first. Written: {listed}. With tests: regcascade compare {sweep.folder}.",
+        markup=False, soft_wrap=True, highlight=False,
+    )  # fmt: skip
+
+
+def _before(folder: Path, config: DictConfig) -> Job | None:
+    """The job as it finished before, None if it has to be done (again).
+
+    Raises:
+        ValueError: if the folder holds a run with another config.
+    """
+    file = folder / "config.yaml"
+    if file.is_file():
+        _check_same(OmegaConf.to_container(OmegaConf.load(file)), OmegaConf.to_container(config, resolve=True), folder)
+    job = read_job(folder)
+    done = job.state == FINISHED and (folder / JOB).is_file()
+    if not done and ranks.is_first():
+        (folder / JOB).unlink(missing_ok=True)
+    return job if done else None
+
+
+def _check_same(stored: Any, config: Any, folder: Path) -> None:
+    changes = [
+        change
+        for change in differences(stored, config)
+        if not change.startswith("logger.") and not change.endswith("now auto")  # which has been found, and is stored
+    ]
+    if changes:
+        raise ValueError(
+            f"{folder} holds a run with other options ({'; '.join(changes[:_MOST_NAMED])}). Go on with the same "
+            "command, or leave hydra.sweep.dir out for a new sweep."
+        )
+
+
+@rank_zero_only
+def _record(folder: Path, state: str, objective: float | None, error: str = "") -> None:
+    write_job(folder, state, objective, error)
+
+
+def _swept(config: DictConfig) -> dict[str, Override]:
+    """The overrides that vary, of the sweeper's parameters and the command line; the latter win."""
+    parameters = config.hydra.sweeper.get("params") or {}
+    texts = [*(f"{key}={value}" for key, value in parameters.items()), *config.hydra.overrides.task]
+    overrides = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(texts)}
+    return {key: one for key, one in overrides.items() if one.is_sweep_override()}
+
+
+def _planned(config: DictConfig, swept: Mapping[str, Override]) -> int | None:
+    """How many jobs there will be: as many as a search tries, or all of a grid; None where that cannot be told."""
+    trials = config.hydra.sweeper.get("n_trials")
+    if trials is not None:
+        return int(trials)
+    try:
+        return math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
+    except (HydraException, TypeError):  # such as glob(*), for which there is no list without Hydra's own parser
+        return None
+
+
+def _command(config: DictConfig, folder: Path) -> str:
+    """The command that goes on with a sweep: the one that began it, with its folder."""
+    hydra = [one for one in config.hydra.overrides.hydra if not one.startswith(("hydra.sweep.dir=", "hydra.mode="))]
+    words = [*config.hydra.overrides.task, *hydra, f"hydra.sweep.dir={folder}"]
+    return f"python {config.hydra.job.name}.py -m {shlex.join(words)}"

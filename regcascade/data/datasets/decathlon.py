@@ -1,0 +1,182 @@
+"""Folders laid out as the Medical Segmentation Decathlon's tasks are."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from regcascade.data.augmentation import AugmentationSpec
+from regcascade.data.datasets.scans import Scans
+from regcascade.data.io.images import scan_name
+from regcascade.data.io.scan_lists import Source, check_names
+from regcascade.data.module import DATA_SETS, RegistrationData
+from regcascade.data.options import check_count
+from regcascade.data.preprocessing.standard import LIVER_WINDOW, Preprocessing
+from regcascade.data.splits import Part, split_names
+
+MANIFEST = "dataset.json"
+
+
+class Decathlon(Scans):
+    """Every scan that a folder's `dataset.json` lists, under `training` or `test`, with labels or without.
+
+    Args:
+        root: the folder with `dataset.json`.
+        preprocessing: what to do with each scan.
+        cache: how to keep cases in memory, see `chosen_store`.
+
+    Attributes:
+        modality: what the manifest says of the intensities, such as `{0: "CT"}`.
+
+    Raises:
+        ValueError: naming the file, if the folder or anything it lists is not as it should be.
+    """
+
+    def __init__(self, root: str | Path, preprocessing: Preprocessing, cache: bool | str = "auto") -> None:
+        path = Path(root) / MANIFEST
+        manifest = _read_manifest(Path(root))
+        self.modality = numbered_names(manifest, "modality", path)
+        label_names = _label_names(manifest, path)
+        sources = _list_scans(manifest, Path(root))
+        super().__init__(sources, preprocessing, label_names, cache, named_in=f"'labels' in {MANIFEST}")
+        if not label_names and any(source.labels for source in sources):
+            raise ValueError(f"{path} lists label files, but its 'labels' does not name their values.")
+
+
+def decathlon_sources(root: Path) -> tuple[list[Source], dict[int, str]]:
+    """The raw scans of a Decathlon folder, and what their labels mean, for `regcascade prepare`.
+
+    Raises:
+        ValueError: naming the file, if the folder or its `dataset.json` is not as it should be.
+    """
+    manifest = _read_manifest(root)
+    return check_names(_list_scans(manifest, root), root / MANIFEST), _label_names(manifest, root / MANIFEST)
+
+
+def _read_manifest(root: Path) -> dict[str, Any]:
+    path = root / MANIFEST
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {root}. Give that of a Decathlon task: data.root=DIR.")
+    if not path.is_file():
+        raise ValueError(f"{root} has no {MANIFEST}. Give the folder of a Decathlon task that has one: data.root=DIR.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Fetch it again or mend it.") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("training"), list):
+        raise ValueError(f"{path} has no list 'training'. It must list the scans: [{{'image': ..., 'label': ...}}].")
+    if not isinstance(manifest.get("test", []), list):
+        raise ValueError(f"{path}: 'test' must be a list of image paths.")
+    return manifest
+
+
+def _list_scans(manifest: dict[str, Any], root: Path) -> list[Source]:
+    scans = [_scan(entry, root) for entry in [*manifest["training"], *manifest.get("test", [])]]
+    if not scans:
+        raise ValueError(f"{root / MANIFEST} lists no scans.")
+    repeated = [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{root / MANIFEST} lists more than one scan of the name {repeated[0]!r}; rename the files.")
+    return sorted(scans, key=lambda scan: scan.name)
+
+
+def _scan(entry: object, root: Path) -> Source:
+    if isinstance(entry, str):
+        entry = {"image": entry}
+    image = entry.get("image") if isinstance(entry, dict) else None
+    label = entry.get("label") if isinstance(entry, dict) else None
+    if not isinstance(image, str) or not (label is None or isinstance(label, str)):
+        raise ValueError(
+            f"{root / MANIFEST}: a scan is {{'image': 'imagesTr/a.nii.gz', 'label': 'labelsTr/a.nii.gz'}}, "
+            f"the label optional; got {entry!r}."
+        )
+    return Source(scan_name(Path(image)), root / image, root / label if label else None)
+
+
+def _label_names(manifest: dict[str, Any], path: Path) -> dict[int, str]:
+    names = numbered_names(manifest, "labels", path)
+    return {value: name for value, name in sorted(names.items()) if value != 0}
+
+
+def numbered_names(manifest: dict[str, Any], key: str, path: Path) -> dict[int, str]:
+    """What a manifest calls each number under a key, such as `labels`; nothing where it has no such key.
+
+    Raises:
+        ValueError: naming the manifest, if that is no mapping of numbers to names.
+    """
+    names = manifest.get(key, {})
+    try:
+        return {int(value): str(name) for value, name in names.items()}
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: '{key}' must map numbers to names, such as {{'0': 'background'}}.") from error
+
+
+@DATA_SETS.register("msd")
+class DecathlonData(RegistrationData):
+    """A folder of the Medical Segmentation Decathlon, or one laid out alike.
+
+    Args:
+        root: the folder with `dataset.json`.
+        size: sides in voxels to bring every scan to.
+        fit: `crop_pad` or `resample`; see `Preprocessing`, as for the next four.
+        pad: a value in 0..1, or `edge`.
+        intensity: `percentiles` or `window`.
+        percentiles: (low, high).
+        window: (width, level).
+        train: a fraction, a count, names, or a file of names; None for all that validation leaves.
+        validation: the same.
+        cache: how to keep the preprocessed scans in memory: `auto`, `float32`, `float16`, `uint8` or `none`; true is
+            `auto`, false `none`. See `chosen_store`.
+        validate: see `RegistrationData`, as for all that follow.
+        batch_size: of training.
+        num_workers: worker processes.
+        seed: of the split, too.
+        pairs: CSV file of the validation pairs.
+        validation_pairs: how many to draw.
+        pairs_per_epoch: training pairs.
+        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        size: Sequence[int] = (128, 128, 128),
+        fit: str = "resample",
+        pad: float | str = 0.0,
+        intensity: str = "percentiles",
+        percentiles: Sequence[float] = (1.0, 99.0),
+        window: Sequence[float] = LIVER_WINDOW,
+        train: Part = None,
+        validation: Part = 0.15,
+        cache: bool | str = "auto",
+        validate: bool = True,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        pairs: str | None = None,
+        validation_pairs: int | None = 60,
+        pairs_per_epoch: int = 1000,
+        augmentation: AugmentationSpec = "none",
+    ) -> None:
+        if root is None:
+            raise ValueError("data=msd needs the folder of a Decathlon task, with its dataset.json: data.root=DIR.")
+        check_count("data.seed", seed, 0)
+        preprocessing = Preprocessing(size, fit, pad, intensity, percentiles, window)
+        cases = Decathlon(root, preprocessing, cache)
+        labelled = [name for index, name in enumerate(cases.names) if cases.labelled(index)]
+        split = split_names(cases.names, labelled, validation, train, seed)
+        super().__init__(
+            cases,
+            split.train,
+            split.validation,
+            preprocessing.as_dict(),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            pairs=pairs,
+            validation_pairs=validation_pairs,
+            pairs_per_epoch=pairs_per_epoch,
+            augmentation=augmentation,
+            validate=validate,
+        )

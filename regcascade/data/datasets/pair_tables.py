@@ -1,0 +1,167 @@
+"""Tables of pairs of files, so that scans need no layout of folders at all."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from regcascade.data.augmentation import AugmentationSpec
+from regcascade.data.datasets.scans import Scans, check_label_names
+from regcascade.data.io.images import scan_name
+from regcascade.data.io.scan_lists import Source, check_names, read_rows
+from regcascade.data.module import DATA_SETS, RegistrationData
+from regcascade.data.options import check_count
+from regcascade.data.pairs import NamePair, some_pairs
+from regcascade.data.preprocessing.standard import LIVER_WINDOW, Preprocessing
+from regcascade.utils.registry import did_you_mean
+
+ROLES = ("fixed", "moving")
+BESIDE = ("labels", "points", "mask")
+COLUMNS = (*ROLES, *(f"{role}_{kind}" for kind in BESIDE for role in ROLES))
+
+FilePair = tuple[Path, Path]
+
+
+@DATA_SETS.register("pairs")
+class PairsData(RegistrationData):
+    """Pairs of files that tables list.
+
+    A table is a CSV, or a JSON list of objects, with the columns `fixed` and `moving`, and where there are any
+    `fixed_labels`, `moving_labels`, `fixed_points`, `moving_points`, `fixed_mask`, `moving_mask`; paths are relative to
+    it. A file that is in several pairs is one scan, named after the file. Images are 0 outside masks.
+
+    Args:
+        train: the table of the pairs to train on; None where nothing is trained.
+        validation: that of the pairs to validate and test on.
+        label_names: what each label value means; None names those found.
+        size: sides in voxels to bring every scan to.
+        fit: `crop_pad` or `resample`; see `Preprocessing`, as for the next four.
+        pad: a value in 0..1, or `edge`.
+        intensity: `percentiles` or `window`.
+        percentiles: (low, high).
+        window: (width, level).
+        cache: how to keep the preprocessed scans in memory: `auto`, `float32`, `float16`, `uint8` or `none`; true is
+            `auto`, false `none`. See `chosen_store`.
+        validate: see `RegistrationData`, as for all that follow.
+        batch_size: of training.
+        num_workers: worker processes.
+        seed: of the pairs.
+        pairs: CSV file of scans' names, for other validation pairs.
+        validation_pairs: how many of the validation pairs to draw; None for all.
+        pairs_per_epoch: training pairs.
+        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        validation: str | None = None,
+        label_names: Mapping[int | str, str] | None = None,
+        size: Sequence[int] = (128, 128, 128),
+        fit: str = "resample",
+        pad: float | str = 0.0,
+        intensity: str = "percentiles",
+        percentiles: Sequence[float] = (1.0, 99.0),
+        window: Sequence[float] = LIVER_WINDOW,
+        cache: bool | str = "auto",
+        validate: bool = True,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        pairs: str | None = None,
+        validation_pairs: int | None = None,
+        pairs_per_epoch: int = 1000,
+        augmentation: AugmentationSpec = "none",
+    ) -> None:
+        if validation is None:
+            raise ValueError(
+                "data=pairs needs a table of the pairs to validate on, with the columns fixed and moving: "
+                "data.validation=pairs.csv. To train, data.train=pairs.csv names another."
+            )
+        check_count("data.seed", seed, 0)
+        names = check_label_names(label_names)
+        preprocessing = Preprocessing(size, fit, pad, intensity, percentiles, window)
+        tables = [Path(table) for table in (validation, train) if table is not None]
+        sources, (validated, *others) = read_pair_tables(tables)
+        train_pairs = others[0] if others else None
+        cases = Scans(sources, preprocessing, names, cache, masked=True)
+        cases.check_landmarks([*validated, *(train_pairs or ())])
+        super().__init__(
+            cases,
+            sorted({name for pair in train_pairs or () for name in pair}),
+            [],
+            preprocessing.as_dict(),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            pairs=pairs,
+            validation_pairs=validation_pairs,
+            pairs_per_epoch=pairs_per_epoch,
+            augmentation=augmentation,
+            listed=some_pairs(validated, validation_pairs, seed),
+            train_pairs=train_pairs,
+            validate=validate,
+        )
+
+
+def read_pair_tables(paths: Sequence[Path]) -> tuple[list[Source], list[list[NamePair]]]:
+    """The scans that tables list, each once, and the pairs of each table by their names.
+
+    A scan is named after its file, with as many of the folders above as it takes to tell all scans apart.
+
+    Raises:
+        ValueError: naming the table and pair, if it cannot be read, has an unknown column, lacks an image, pairs a scan
+            with itself, lists a pair twice, or gives a scan other labels, landmarks or another mask than before.
+    """
+    scans: dict[Path, dict[str, Path]] = {}
+    tables = [_read(path, scans) for path in paths]
+    names = _names(list(scans))
+    listed = [
+        Source(names[image], image, beside.get("labels"), beside.get("mask"), beside.get("points"))
+        for image, beside in scans.items()
+    ]
+    sources = check_names(listed, paths[0])
+    return sources, [[(names[fixed], names[moving]) for fixed, moving in table] for table in tables]
+
+
+def _read(path: Path, scans: dict[Path, dict[str, Path]]) -> list[FilePair]:
+    """The pairs of a table, their files added to `scans`: what lies beside each image."""
+    pairs: dict[FilePair, int] = {}
+    for number, row in enumerate(read_rows(path), start=1):
+        where = f"{path}, pair {number}"
+        unknown = [str(column) for column in row if column not in COLUMNS]
+        if unknown:
+            raise ValueError(
+                f"{path} has the column {unknown[0]!r}, which is not known. Known: {', '.join(COLUMNS)}."
+                f"{did_you_mean(unknown[0], COLUMNS)}"
+            )
+        given = {key: Path(os.path.normpath(path.parent / str(value))) for key, value in row.items() if value}
+        fixed, moving = (_scan(given, role, where, scans) for role in ROLES)
+        if fixed == moving:
+            raise ValueError(f"{where}: {fixed} is paired with itself.")
+        if (fixed, moving) in pairs:
+            raise ValueError(f"{where} repeats pair {pairs[fixed, moving]}.")
+        pairs[fixed, moving] = number
+    if not pairs:
+        raise ValueError(f"{path} lists no pairs.")
+    return list(pairs)
+
+
+def _scan(given: Mapping[str, Path], role: str, where: str, scans: dict[Path, dict[str, Path]]) -> Path:
+    """The image of one side of a pair; what lies beside it is noted."""
+    if role not in given:
+        raise ValueError(f"{where} names no {role} image.")
+    image = given[role]
+    noted = scans.setdefault(image, {})
+    for kind in BESIDE:
+        file = given.get(f"{role}_{kind}")
+        if file is not None and noted.setdefault(kind, file) != file:
+            raise ValueError(f"{where}: {image} has {file} for {kind} here, and {noted[kind]} in another pair.")
+    return image
+
+
+def _names(images: Sequence[Path]) -> dict[Path, str]:
+    for depth in range(1, max(len(image.parts) for image in images) + 1):
+        names = {image: "_".join((*image.parent.parts, scan_name(image))[-depth:]) for image in images}
+        if len(set(names.values())) == len(names):
+            break
+    return names

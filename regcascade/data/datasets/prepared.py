@@ -1,0 +1,213 @@
+"""Training and testing on prepared folders, one or several, with the papers' ways of pairing scans."""
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+
+from regcascade.data.augmentation import AugmentationSpec
+from regcascade.data.case import Case, CaseSet
+from regcascade.data.module import DATA_SETS, RegistrationData
+from regcascade.data.options import check_count
+from regcascade.data.pairs import NamePair, some_pairs
+from regcascade.data.preprocessing.case_files import PreparedCases
+from regcascade.data.splits import Part, split_names
+from regcascade.utils.registry import check_choice, did_you_mean
+
+Folders = str | Mapping[str, str | None] | None
+PAIRINGS = ("set", "group", "atlas")
+
+
+class SeveralSets(CaseSet):
+    """Several prepared folders as one set, each name preceded by that of its set: `sliver/001`.
+
+    Raises:
+        ValueError: if the folders' cases differ in size, or name a label value in two ways.
+    """
+
+    def __init__(self, folders: Mapping[str, str]) -> None:
+        prefixes = {name: f"{name}/" if name else "" for name in folders}
+        self.sets = {name: PreparedCases(folder, prefixes[name]) for name, folder in folders.items()}
+        self._cases = [(part, index) for part in self.sets.values() for index in range(len(part))]
+        self._sets = [name for name, part in self.sets.items() for _ in range(len(part))]
+        self.records = [part.records[index] for part, index in self._cases]
+        self.names = [part.names[index] for part, index in self._cases]
+        self.label_names = _agreed_labels(self.sets)
+        sizes = {tuple(record.size): name for record, name in zip(self.records, self.names, strict=True)}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{list(size)} ({name})" for size, name in sizes.items())
+            raise ValueError(f"The prepared cases differ in size: {listed}. Prepare them with one size.")
+        if not self.names:
+            raise ValueError("The prepared folders hold no case.")
+
+    def __getitem__(self, index: int) -> Case:
+        """Map and read a case."""
+        part, own = self._cases[index]
+        return part[own]
+
+    def labelled(self, index: int) -> bool:
+        """Whether a case has labels."""
+        return self.records[index].labels is not None
+
+    def landmarked(self, index: int) -> bool:
+        """Whether a case has points."""
+        return self.records[index].points is not None
+
+    def aligned(self, index: int) -> bool:
+        """Whether a case has an alignment, and to the same scan as all others that have one."""
+        references = {record.alignment["sha256"] for record in self.records if record.alignment is not None}
+        return self.records[index].alignment is not None and len(references) == 1
+
+    def set_of(self, index: int) -> str:
+        """The name of its folder."""
+        return self._sets[index]
+
+
+@DATA_SETS.register("prepared")
+class PreparedData(RegistrationData):
+    """Folders that `regcascade prepare` made.
+
+    Args:
+        root: a folder, or a mapping of set names to folders, to train on; with no `test`, to validate on too. A set
+            whose folder is null is left out.
+        test: sets to validate and test on, likewise; all of `root` then trains.
+        weights: how often training draws from each set of `root`; None for all alike. A pair is of one set.
+        pairing: which pairs validate: `set`, ordered pairs within a set; `group`, within a group of it, such as an
+            animal; `atlas`, the atlas as the fixed scan with every other.
+        atlas: the name of the scan that is fixed in every pair, in training too; None unless `pairing=atlas`, where it
+            defaults to the first scan to test on.
+        train: of a part of `root` (with no `test`): a fraction, a count, names, or a file; None for what validation
+            leaves.
+        validation: the same.
+        validate: see `RegistrationData`, as for all that follow.
+        batch_size: of training.
+        num_workers: worker processes.
+        seed: of the split, too.
+        pairs: CSV file of the validation pairs.
+        validation_pairs: how many of the pairs to draw; None for all.
+        pairs_per_epoch: training pairs.
+        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+    """
+
+    def __init__(
+        self,
+        root: Folders = None,
+        test: Folders = None,
+        weights: Mapping[str, float | int] | None = None,
+        pairing: str = "set",
+        atlas: str | None = None,
+        train: Part = None,
+        validation: Part = 0.15,
+        validate: bool = False,
+        batch_size: int = 1,
+        num_workers: int = 2,
+        seed: int = 0,
+        pairs: str | None = None,
+        validation_pairs: int | None = 60,
+        pairs_per_epoch: int = 1000,
+        augmentation: AugmentationSpec = "none",
+    ) -> None:
+        check_choice("data.pairing", pairing, PAIRINGS)
+        check_count("data.seed", seed, 0)
+        training, tested = _folders("data.root", root), _folders("data.test", test)
+        if not training and not tested:
+            raise ValueError("data=prepared needs a folder that regcascade prepare made: data.root=DIR.")
+        cases = SeveralSets({**training, **tested})
+        if tested:
+            train_names = [name for key in training if key not in tested for name in cases.sets[key].names]
+            test_names = [name for key in tested for name in cases.sets[key].names]
+        else:
+            labelled = [name for index, name in enumerate(cases.names) if cases.labelled(index)]
+            train_names, test_names = split_names(cases.names, labelled, validation, train, seed)
+        chosen = _atlas(atlas, pairing, test_names, cases.names)
+        recipes = [record.recipe for record in cases.records]
+        super().__init__(
+            cases,
+            train_names,
+            test_names,
+            {"size": cases.records[0].size, "recipe": recipes[0] if all(r == recipes[0] for r in recipes) else None},
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            pairs=pairs,
+            validation_pairs=validation_pairs,
+            pairs_per_epoch=pairs_per_epoch,
+            augmentation=augmentation,
+            pools=_pools(cases, train_names, weights),
+            atlas=chosen,
+            listed=None if pairs else some_pairs(_pairs(cases, test_names, pairing, chosen), validation_pairs, seed),
+            validate=validate,
+        )
+
+
+def ordered_pairs(names: Sequence[str]) -> list[NamePair]:
+    """Every ordered pair of different names."""
+    return list(permutations(names, 2))
+
+
+def _pairs(cases: SeveralSets, names: Sequence[str], pairing: str, atlas: str | None) -> list[NamePair]:
+    """The pairs of the scans to test on."""
+    if atlas is not None:
+        return [(atlas, name) for name in names if name != atlas]
+    parts: dict[tuple[str, str | None], list[str]] = {}
+    wanted = set(names)
+    for key, part in cases.sets.items():
+        for name, record in zip(part.names, part.records, strict=True):
+            if name in wanted:
+                parts.setdefault((key, record.group if pairing == "group" else None), []).append(name)
+    pairs = [pair for members in parts.values() for pair in ordered_pairs(members)]
+    if not pairs:
+        raise ValueError(
+            f"data.pairing={pairing} leaves no pair: "
+            + ("no group has two scans to test on." if pairing == "group" else "no set has two scans to test on.")
+        )
+    return pairs
+
+
+def _atlas(atlas: str | None, pairing: str, test_names: Sequence[str], names: Sequence[str]) -> str | None:
+    if pairing != "atlas":
+        if atlas is not None:
+            raise ValueError(f"data.atlas={atlas} needs data.pairing=atlas.")
+        return None
+    if atlas is None:
+        return test_names[0]
+    if atlas not in names:
+        raise ValueError(f"data.atlas={atlas}: there is no such scan.{did_you_mean(atlas, names)}")
+    return atlas
+
+
+def _pools(
+    cases: SeveralSets, train_names: Sequence[str], weights: Mapping[str, float | int] | None
+) -> list[tuple[list[str], float]]:
+    """The training scans of each set, with its weight."""
+    train = set(train_names)
+    members = {key: [name for name in part.names if name in train] for key, part in cases.sets.items()}
+    members = {key: names for key, names in members.items() if names}
+    unknown = sorted(set(weights or {}) - set(members))
+    if unknown:
+        raise ValueError(f"data.weights names {unknown[0]!r}, which is no set that trains: {', '.join(members)}.")
+    given = {key: float((weights or {}).get(key, 1.0)) for key in members}
+    if any(not 0 <= weight < float("inf") for weight in given.values()) or (given and not any(given.values())):
+        raise ValueError(f"data.weights={weights} is not valid: numbers of 0 or more, one of them above 0.")
+    return [(names, given[key]) for key, names in members.items() if given[key] > 0]
+
+
+def _folders(option: str, given: Folders) -> dict[str, str]:
+    """Set names and folders; one folder alone is a set without a name."""
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        return {"": given}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{option}={given} is not valid: give a folder, or a mapping of set names to folders.")
+    return {str(key): str(folder) for key, folder in given.items() if folder is not None}
+
+
+def _agreed_labels(sets: Mapping[str, PreparedCases]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for key, part in sets.items():
+        for value, name in part.label_names.items():
+            if names.setdefault(value, name) != name:
+                raise ValueError(
+                    f"Label {value} is {names[value]!r} in one set and {name!r} in {key!r}: prepare them alike, "
+                    "with --label-names."
+                )
+    return dict(sorted(names.items()))

@@ -1,0 +1,181 @@
+"""Listed raw scans as a set of cases: checked at once, read when asked for, kept in memory."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nibabel.orientations import aff2axcodes
+from torch import Tensor
+
+from regcascade.data.cache import Cache, chosen_store
+from regcascade.data.case import Case, CaseSet
+from regcascade.data.io.images import read_header, read_volume
+from regcascade.data.io.landmarks import read_points
+from regcascade.data.io.scan_lists import Source
+from regcascade.data.pairs import NamePair
+from regcascade.data.preprocessing.standard import Preprocessing, check_same_shape, points_after
+from regcascade.geometry.grid import Geometry
+
+
+class Scans(CaseSet):
+    """Raw scans, preprocessed.
+
+    Constructing it reads the header of every file and all landmarks, so that a missing file, a 4D image, labels of
+    another shape or landmarks in mm show up at once. Voxels are read when a case is first asked for.
+
+    Args:
+        sources: the files of each scan.
+        preprocessing: what to do with each.
+        label_names: what each label value means, background left out; None reads every label map and names the values
+            found.
+        cache: how to keep cases in memory, see `chosen_store`.
+        masked: set images to 0 outside the masks of their sources.
+        named_in: where label values are named, for messages.
+
+    Raises:
+        ValueError: naming the file, if anything listed is not as it should be.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        preprocessing: Preprocessing,
+        label_names: Mapping[int, str] | None,
+        cache: bool | str = "auto",
+        *,
+        masked: bool = False,
+        named_in: str = "data.label_names",
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.names = [source.name for source in sources]
+        self._sources = list(sources)
+        self._masked = masked
+        self._named_in = named_in
+        headers = [_checked(source) for source in sources]
+        self._frame = _usual_frame(headers)
+        self._points = {
+            source.name: _landmarks(source, header, preprocessing)
+            for source, header in zip(sources, headers, strict=True)
+        }
+        self.label_names = _found_labels(sources) if label_names is None else dict(label_names)
+        self._known = {0, *self.label_names}
+        self._cache = Cache(chosen_store(cache, len(self.names), preprocessing.size))
+
+    def __getitem__(self, index: int) -> Case:
+        """Read a case, or take it from memory; do not write to it.
+
+        Raises:
+            ValueError: naming the file, if its content is damaged, constant or not finite, or has labels that are not
+                named.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"The data set has {len(self)} scans; there is no number {index}.")
+        index %= len(self)
+        return self._cache.get(index) or self._cache.keep(index, self._read(self._sources[index]))
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        """The commonest orientation of the scans and their median spacing."""
+        return self._frame
+
+    def labelled(self, index: int) -> bool:
+        """Whether a scan has a label map."""
+        return self._sources[index].labels is not None
+
+    def landmarked(self, index: int) -> bool:
+        """Whether a scan has landmarks."""
+        return self._points[self.names[index]] is not None
+
+    def labelled_names(self) -> list[str]:
+        """The names of the scans with a label map."""
+        return [source.name for source in self._sources if source.labels is not None]
+
+    def check_landmarks(self, pairs: Sequence[NamePair], together: Sequence[str] = ()) -> None:
+        """Check that landmarks correspond in number, where two scans that meet have any.
+
+        Args:
+            pairs: names of scans that are paired.
+            together: names of scans any two of which may be.
+
+        Raises:
+            ValueError: naming two files that differ.
+        """
+        having = [name for name in together if self._points[name] is not None]
+        for first, second in [*pairs, *((having[0], name) for name in having[1:])]:
+            ours, theirs = self._points[first], self._points[second]
+            if ours is not None and theirs is not None and len(ours) != len(theirs):
+                files = {source.name: source.points for source in self._sources}
+                raise ValueError(
+                    f"{files[first]} has {len(ours)} landmarks and {files[second]} {len(theirs)}, but scans that are "
+                    "paired need the same ones in the same order. Mend them, or leave the landmarks out."
+                )
+
+    def _read(self, source: Source) -> Case:
+        mask = source.mask if self._masked else None
+        case = self.preprocessing.read(source.image, source.labels, source.name, mask)
+        if case.labels is not None:
+            values = case.labels.flatten().bincount().nonzero().flatten().tolist()
+            unknown = [value for value in values if value not in self._known]
+            if unknown:
+                raise ValueError(f"{source.labels} has the labels {unknown}, which {self._named_in} does not name.")
+        return replace(case, points=self._points[source.name])
+
+
+def check_label_names(label_names: Mapping[int | str, str] | None) -> dict[int, str] | None:
+    """Label values and names as a user gives them (`{1: liver}`), background left out; None stays None.
+
+    Raises:
+        ValueError: if a value is no whole number from 0 up.
+    """
+    if label_names is None:
+        return None
+    try:
+        names = {int(value): str(name) for value, name in label_names.items()}
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"data.label_names={label_names} must map label values to names: {{1: liver}}.") from error
+    if any(value < 0 for value in names):
+        raise ValueError(f"data.label_names={label_names}: label values are 0 or more.")
+    return {value: name for value, name in sorted(names.items()) if value}
+
+
+def _checked(source: Source) -> Geometry:
+    """The header of a scan's image, which those of the files beside it must match in shape."""
+    image = read_header(source.image)
+    for beside in (source.labels, source.mask):
+        if beside is not None:
+            check_same_shape(image, read_header(beside), source.image, beside)
+    return image
+
+
+def _landmarks(source: Source, image: Geometry, preprocessing: Preprocessing) -> Tensor | None:
+    """The landmarks of a scan after preprocessing."""
+    if source.points is None:
+        return None
+    return points_after(read_points(source.points, image.shape), image.shape, preprocessing)
+
+
+def _usual_frame(headers: Sequence[Geometry]) -> dict[str, Any]:
+    """The commonest orientation, and the median spacing along each array axis."""
+    if not headers:
+        return {}
+    orientations = Counter("".join(aff2axcodes(header.affine)) for header in headers)
+    spacing = np.median([header.spacing for header in headers], axis=0)
+    return {"orientation": orientations.most_common(1)[0][0], "spacing": [float(step) for step in spacing]}
+
+
+def _found_labels(sources: Sequence[Source]) -> dict[int, str]:
+    """A name for every value that a label map has, background left out."""
+    files = {source.labels for source in sources if source.labels is not None}
+    values = sorted({value for path in files for value in _values(path)})
+    return {value: f"label_{value}" for value in values if value}
+
+
+def _values(path: Path) -> list[int]:
+    values = torch.unique(read_volume(path))
+    if not torch.equal(values, values.round()) or values[0] < 0:
+        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
+    return [int(value) for value in values]

@@ -1,0 +1,1 @@
+"""Files in and out: images, DICOM, landmarks, transforms, lists of scans."""

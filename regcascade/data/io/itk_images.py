@@ -1,0 +1,93 @@
+"""Scans as ITK images, in the pixel type of their files."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from regcascade.data.io.errors import UNREADABLE, first_line
+from regcascade.data.io.images import NIBABEL_SUFFIXES, kept_locale, read_header, series_files
+from regcascade.geometry.grid import Geometry
+from regcascade.utils.files import written_in_folder
+
+WRITTEN = (".nii.gz", ".nii", ".mha", ".nrrd")  # formats of one file each
+CHUNK = 2**24  # bytes
+
+
+@kept_locale()
+def read_scan(path: Path, series: str | None = None) -> sitk.Image:
+    """A 3D image as an ITK image, in the pixel type and the intensities of its file.
+
+    What nibabel reads comes through nibabel, so that a NIfTI file lies where the rest of regcascade sees it; with a
+    scaling in its header it becomes float32.
+
+    Args:
+        path: an image file, or the folder of a DICOM series.
+        series: the UID of the series, for a folder that holds several.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read, is not 3D, has several components, or its grid is sheared.
+    """
+    geometry = read_header(path, series)
+    try:
+        if path.is_dir():
+            image = sitk.ReadImage(series_files(path, series))
+        elif path.name.lower().endswith(NIBABEL_SUFFIXES):
+            return geometry.as_itk(stored_voxels(path))
+        else:
+            image = sitk.ReadImage(str(path))
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a scan: {first_line(error)}") from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise ValueError(f"{path} has {image.GetNumberOfComponentsPerPixel()} components a voxel; give it one by one.")
+    if not Geometry.of_image(image).same_as(geometry):  # a tilted gantry shifts every slice, which ITK leaves out
+        raise ValueError(
+            f"{path} lies on a sheared grid, as of a tilted gantry, and ITK knows grids with right angles only. "
+            "Resample the scan onto such a grid first."
+        )
+    return image
+
+
+def stored_voxels(path: Path) -> np.ndarray:
+    """What nibabel reads of a file, of any number of axes, in the type that is stored; float32 where that is scaled."""
+    file: Any = nibabel.load(path)
+    voxels = np.asanyarray(file.dataobj)
+    if voxels.dtype.kind not in "iuf":
+        raise ValueError(f"its voxels are {voxels.dtype}, and must be real numbers, one each.")
+    stored = voxels.dtype == file.get_data_dtype()
+    return voxels.astype(voxels.dtype.newbyteorder("=") if stored else np.float32, copy=False)
+
+
+@kept_locale()
+def write_scan(image: sitk.Image, path: Path) -> None:
+    """Write an ITK image, compressed, whole or not at all.
+
+    Raises:
+        ValueError: naming the file, if its suffix is of no image format or it cannot be written there.
+    """
+    if not path.name.lower().endswith(WRITTEN):
+        raise ValueError(f"{path}: an image is written to a name that ends in one of {', '.join(WRITTEN)}.")
+    try:
+        with written_in_folder(path) as temporary:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            _check_whole(temporary, image)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
+
+
+def _check_whole(path: Path, image: sitk.Image) -> None:
+    """Raise OSError if a NIfTI file is shorter than its voxels: ITK's writer does not say that a disk is full."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    length = 0
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                length += len(chunk)
+    except EOFError as error:
+        raise OSError("the disk is full") from error
+    if length < image.GetNumberOfPixels() * image.GetSizeOfPixelComponent() * image.GetNumberOfComponentsPerPixel():
+        raise OSError("the disk is full")

@@ -1,0 +1,104 @@
+"""One raw scan: the files it is made of, and reading them together."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from regcascade.data.io.images import read_header, read_volume
+from regcascade.data.io.landmarks import read_points
+from regcascade.geometry.grid import Geometry
+
+
+@dataclass(frozen=True)
+class RawScan:
+    """A raw scan with what belongs to it, before any recipe.
+
+    Attributes:
+        image: `(1, X, Y, Z)` float32 in its own units, its affine in RAS.
+        affine: `(4, 4)`, from its voxels to mm in RAS, as the file says.
+        labels: on the same grid, whole numbers from 0 up, or None.
+        mask: of what counts, above 0 on the same grid, or None.
+        points: `(K, 3)` in voxels of the image, NaN where one is missing, or None.
+    """
+
+    image: MetaTensor
+    affine: np.ndarray
+    labels: MetaTensor | None = None
+    mask: MetaTensor | None = None
+    points: Float[Tensor, "k 3"] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one raw scan.
+
+    Attributes:
+        name: unique within its list; a pair list names scans by it.
+        image: an image file, or the folder of a DICOM series.
+        labels: a label map on the grid of the image.
+        mask: of what counts, such as the brain, on the same grid.
+        points: landmarks, a CSV of voxel coordinates of the image with the columns `x`, `y`, `z`; empty where missing.
+        series: the UID of the series, where a DICOM folder holds several.
+        group: what pairs may be kept within, such as the animal of several scans.
+        problem: what is wrong with it, where the list itself tells; such a scan cannot be read.
+    """
+
+    name: str
+    image: Path
+    labels: Path | None = None
+    mask: Path | None = None
+    points: Path | None = None
+    series: str | None = None
+    group: str | None = None
+    problem: str | None = None
+
+    def read(self) -> RawScan:
+        """Everything of the scan.
+
+        Raises:
+            ValueError: naming the file, for whatever is wrong with it.
+        """
+        header = read_header(self.image, self.series)
+        scan = read_volume(self.image, self.series)
+        if not torch.isfinite(scan).all():
+            raise ValueError(f"{self.image} has voxels that are NaN or infinite.")
+        if scan.min() == scan.max():
+            raise ValueError(f"{self.image} is constant: every voxel is {float(scan.min()):g}.")
+        return RawScan(
+            image=scan,
+            affine=header.affine,
+            labels=_beside(self.labels, header, self.image),
+            mask=_beside(self.mask, header, self.image),
+            points=None if self.points is None else read_points(self.points, header.shape),
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of all its files; those of a DICOM folder in the order of their names."""
+        given = [path for path in (self.image, self.labels, self.mask, self.points) if path is not None]
+        digest = hashlib.sha256((self.series or "").encode())
+        for path in given:
+            for file in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+
+def _beside(path: Path | None, header: Geometry, image: Path) -> MetaTensor | None:
+    """A label map or mask that lies on the grid of its image."""
+    if path is None:
+        return None
+    own = read_header(path)
+    if own.shape != header.shape:
+        raise ValueError(f"{path} has the shape {own.shape}, but its image {image} has {header.shape}.")
+    if not np.allclose(own.affine, header.affine, atol=1e-2):
+        raise ValueError(f"{path} lies elsewhere in the world than its image {image}: their affines differ.")
+    values = read_volume(path)
+    if not torch.isfinite(values).all() or not torch.equal(values, values.round()) or values.min() < 0:
+        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
+    return values

@@ -1,0 +1,219 @@
+"""Prepared scans on disk: a memory-mappable file for each case, and a manifest of them all.
+
+A case is a safetensors file: a JSON header and the bare arrays, of which `image` is `(1, X, Y, Z)` in 0..1 (float32,
+float16, or uint8 that stands for its 255th), `labels` `(1, X, Y, Z)` integers, and `points` `(K, 3)` float32 in voxels
+of the image, NaN where one is missing; labels and points only where the scan has them. Its metadata has one entry,
+`case`, the JSON of a `Record`. Reading one maps the file and runs no code from it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nibabel.affines import voxel_sizes
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from regcascade.data.case import Case, CaseSet
+from regcascade.geometry.affine import from_reference
+from regcascade.utils.files import written_whole
+from regcascade.utils.registry import check_choice
+from regcascade.utils.version import __version__
+
+LAYOUT = 1  # of the files; a reader refuses any other
+MANIFEST = "manifest.json"
+CASES = "cases"
+STORED = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+Affine = list[list[float]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a prepared case beside its arrays; plain values.
+
+    Attributes:
+        name: of the case.
+        size: sides of the prepared image in voxels.
+        affine: `4 x 4`, from voxels of the prepared image to mm in RAS.
+        labels: the label values in it, background left out; None where the scan has no label map.
+        points: how many landmarks it has; None where it has none.
+        group: what pairs may be kept within, such as the animal.
+        source: `image`, `shape` and `affine` of the raw image, so that results can go back to it, and `sha256` of all
+            files the case was made from.
+        recipe: the options of the recipe that made it, its `name` among them.
+        store: how the image is stored, `float32`, `float16` or `uint8`.
+        alignment: the affine map, if one was asked for: `matrix`, `4 x 4`, from mm of the reference to mm of this scan
+            in RAS, and the reference's `name` and `sha256`; else None.
+        version: of regcascade.
+        layout: of the file.
+    """
+
+    name: str
+    size: list[int]
+    affine: Affine
+    labels: list[int] | None
+    points: int | None
+    group: str | None
+    source: dict[str, Any]
+    recipe: dict[str, Any]
+    store: str = "float32"
+    alignment: dict[str, Any] | None = None
+    version: str = __version__
+    layout: int = LAYOUT
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Mm per voxel along each axis of the prepared image."""
+        x, y, z = (float(step) for step in voxel_sizes(np.array(self.affine)))
+        return x, y, z
+
+
+def case_file(root: Path, name: str) -> Path:
+    """Where the file of a case lies in a prepared folder."""
+    return root / CASES / f"{name}.safetensors"
+
+
+def write_case(path: Path, record: Record, image: Tensor, labels: Tensor | None, points: Tensor | None) -> None:
+    """Write a case, whole or not at all.
+
+    Args:
+        path: its file.
+        record: what is known of it.
+        image: `(1, X, Y, Z)` in 0..1.
+        labels: `(1, X, Y, Z)` integers, or None.
+        points: `(K, 3)` in voxels, or None.
+    """
+    check_choice("store", record.store, STORED)
+    stored = (image * 255).round() if record.store == "uint8" else image
+    arrays = {"image": stored.to(STORED[record.store]).contiguous()}
+    if labels is not None:
+        arrays["labels"] = labels.to(torch.uint8 if int(labels.max()) < 256 else torch.int32).contiguous()
+    if points is not None:
+        arrays["points"] = points.float().contiguous()
+    with written_whole(path) as temporary:
+        # `save_file` would hide what the disk says in an error of its own.
+        temporary.write_bytes(save(arrays, metadata={"case": json.dumps(asdict(record))}))
+
+
+def read_record(path: Path) -> Record:
+    """What a case's file says of itself, without reading its arrays.
+
+    Raises:
+        ValueError: naming the file, if it is no whole file of a prepared case of this layout.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return _record(json.loads(metadata["case"]), path)
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is no prepared case ({error}). Delete it, and run regcascade prepare again."
+        ) from error
+
+
+def read_case(path: Path) -> Case:
+    """A prepared case, the image as float32 in 0..1.
+
+    Raises:
+        ValueError: naming the file, if it is no whole file of a prepared case of this layout.
+    """
+    record = read_record(path)
+    with safe_open(path, framework="pt") as file:
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+    image = arrays["image"]
+    image = image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+    labels = arrays.get("labels")
+    if labels is not None:
+        labels = labels.to(torch.int16 if labels.dtype == torch.uint8 else torch.int32)
+    alignment = None
+    if record.alignment is not None:
+        alignment = from_reference(np.array(record.alignment["matrix"]), np.array(record.affine))
+    return Case(record.name, image, record.spacing, labels, arrays.get("points"), alignment)
+
+
+def write_manifest(root: Path, records: list[Record], label_names: Mapping[int, str]) -> None:
+    """Write the manifest of a prepared folder: `layout`, `version`, `label_names`, and the record of each case."""
+    manifest = {
+        "layout": LAYOUT,
+        "version": __version__,
+        "label_names": {str(value): name for value, name in label_names.items()},
+        "cases": [asdict(record) for record in sorted(records, key=lambda record: record.name)],
+    }
+    with written_whole(root / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(root: Path) -> tuple[list[Record], dict[int, str]]:
+    """The records and the label names of a prepared folder.
+
+    Raises:
+        ValueError: naming the folder or the file, if it is not there, damaged, or of another layout.
+    """
+    path = root / MANIFEST
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {root}. Give one that regcascade prepare has made.")
+    if not path.is_file():
+        raise ValueError(
+            f"{root} has no {MANIFEST}: run regcascade prepare (again, if it was stopped) to make it whole."
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        layout = manifest["layout"]
+        names = {int(value): str(name) for value, name in manifest["label_names"].items()}
+        cases = [dict(case) for case in manifest["cases"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}). Run regcascade prepare again; finished cases stay."
+        ) from error
+    if layout != LAYOUT:
+        raise ValueError(f"{path} has the layout {layout}, and this version reads {LAYOUT}: prepare the scans again.")
+    return [_record(case, path) for case in cases], names
+
+
+class PreparedCases(CaseSet):
+    """The cases of one prepared folder. The manifest is read at once, arrays when a case is asked for.
+
+    Args:
+        root: a folder that `regcascade prepare` made.
+        prefix: put before every name, to tell the cases of several sets apart.
+
+    Raises:
+        ValueError: naming what is wrong with the folder, or which case has no file.
+    """
+
+    def __init__(self, root: str | Path, prefix: str = "") -> None:
+        self.root = Path(root)
+        self.records, self.label_names = read_manifest(self.root)
+        self.names = [prefix + record.name for record in self.records]
+        self.prefix = prefix
+        for record in self.records:
+            if not case_file(self.root, record.name).is_file():
+                raise ValueError(
+                    f"{case_file(self.root, record.name)} is missing, though {MANIFEST} lists it: "
+                    "run regcascade prepare again."
+                )
+
+    def __getitem__(self, index: int) -> Case:
+        """Map and read a case."""
+        case = read_case(case_file(self.root, self.records[index].name))
+        return replace(case, name=self.prefix + case.name)
+
+    def labelled(self, index: int) -> bool:
+        """Whether a case has labels."""
+        return self.records[index].labels is not None
+
+
+def _record(values: Mapping[str, Any], path: Path) -> Record:
+    if values.get("layout") != LAYOUT:
+        raise ValueError(
+            f"{path} has the layout {values.get('layout')}, and this version reads {LAYOUT}: prepare it again."
+        )
+    try:
+        return Record(**values)
+    except TypeError as error:
+        raise ValueError(f"{path} describes a case in a way that is not known ({error}). Prepare it again.") from error

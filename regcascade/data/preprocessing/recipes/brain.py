@@ -1,0 +1,83 @@
+"""The papers' brain scans."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.croppad.array import CropForeground
+from monai.transforms.intensity.array import MaskIntensity, ScaleIntensityRange
+from monai.transforms.utils import generate_spatial_bounding_box
+
+from regcascade.data.io.images import as_meta
+from regcascade.data.options import check_spacing
+from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe, Steps
+from regcascade.data.preprocessing.standard import respaced
+from regcascade.utils.registry import check_choice
+
+MASKS = ("none", "file", "labels")
+CENTRES = ("mask", "image")
+
+
+@RECIPES.register("brain")
+@dataclass(frozen=True, kw_only=True)
+class Brain(Recipe):
+    """A skull-stripped head: resampled to 1 mm, scaled robustly within the mask, 0 outside, cut or padded to `size`.
+
+    Attributes:
+        mask: where the brain is: `file`, a mask file; `labels`, wherever a label is; `none`, everywhere above the
+            darkest, for scans that are stripped already.
+        spacing: mm per voxel along each axis.
+        centre: what is cut or padded around: the box of the `mask`, as the papers crop around the brain, or the
+            `image`, which leaves scans that are aligned already where they are.
+        percentiles: (low, high) of the intensities within the mask, which become 0 and 1; (0, 100) is nearly a division
+            by the maximum.
+    """
+
+    mask: str = "none"
+    centre: str = "mask"
+    spacing: Sequence[float | int] = (1.0, 1.0, 1.0)
+    percentiles: Sequence[float | int] = (0.5, 99.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("mask", self.mask, MASKS)
+        check_choice("centre", self.centre, CENTRES)
+        steps = Steps(self.size, "crop_pad", 0.0, "percentiles", self.percentiles, (1.0, 0.0))
+        object.__setattr__(self, "percentiles", steps.percentiles)
+        object.__setattr__(self, "spacing", check_spacing("spacing", self.spacing))
+
+    def apply(
+        self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
+    ) -> tuple[MetaTensor, MetaTensor | None]:
+        """The spacing, the mask, the intensities within it, the size around the centre."""
+        inside = respaced(self._inside(scan, labels, mask), self.spacing, "nearest") > 0
+        if not inside.any():
+            raise ValueError(f"the mask of the brain is empty (mask={self.mask}); mend it, or leave the scan out.")
+        scan = respaced(scan, self.spacing, "bilinear")
+        low, high = (float(value) for value in np.percentile(scan[inside].numpy(), self.percentiles))
+        if not high > low:
+            raise ValueError(
+                f"nearly all of it within the mask (mask={self.mask}) is {low:g}; widen percentiles, or mend the mask."
+            )
+        image = ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan)
+        image = MaskIntensity(inside)(image)
+        start, stop = np.zeros(3, dtype=int), np.array(inside.shape[1:])
+        if self.centre == "mask":
+            start, stop = (np.array(corner) for corner in generate_spatial_bounding_box(inside))
+        start = (start + stop) // 2 - np.array(self.size) // 2
+        around = CropForeground(mode="constant", value=0.0)
+        image = as_meta(around.crop_pad(as_meta(image), start, start + self.size))
+        if labels is not None:
+            labels = respaced(labels, self.spacing, "nearest")
+            labels = as_meta(around.crop_pad(labels, start, start + self.size))
+        return image, labels
+
+    def _inside(self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None) -> MetaTensor:
+        """1 where the brain is, on the grid of the scan."""
+        if self.mask == "none":
+            return as_meta((scan > scan.min()).float())
+        given, what = (mask, "mask") if self.mask == "file" else (labels, "label map")
+        if given is None:
+            raise ValueError(f"mask={self.mask} needs a {what} of every scan. Known: {', '.join(MASKS)}.")
+        return as_meta((given > 0).float())

@@ -1,0 +1,64 @@
+"""The papers' liver scans."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from monai.data.meta_tensor import MetaTensor
+
+from regcascade.data.options import check_number, check_values
+from regcascade.data.preprocessing.liver_box import MARGIN, Box, crop_to_box, find_liver, label_box, pad_box
+from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe, Steps
+from regcascade.utils.registry import check_choice
+
+CROPS = ("threshold", "labels", "none")
+
+
+@RECIPES.register("liver")
+@dataclass(frozen=True, kw_only=True)
+class Liver(Recipe):
+    """The papers' liver scans: CT cropped around the liver, resampled to `size` (linear), a window to 0..1.
+
+    Attributes:
+        crop: where the liver is: `threshold` searches it in the image (`liver_box.py`), `labels` takes the box
+            of the label map, `none` takes the whole scan, which is cropped already.
+        crop_labels: the label values to crop around, for `labels`; None for all above 0.
+        margin: what the box gains on every side, as a fraction of its length.
+        window: (width, level) in Hounsfield units.
+    """
+
+    crop: str = "threshold"
+    crop_labels: Sequence[int] | None = None
+    margin: float = MARGIN
+    window: Sequence[float | int] = (290.0, 120.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("crop", self.crop, CROPS)
+        object.__setattr__(self, "window", self._steps().window)
+        object.__setattr__(self, "margin", check_number("margin", self.margin))
+        if self.crop_labels is not None:
+            if self.crop != "labels":
+                raise ValueError(f"crop_labels={list(self.crop_labels)} needs crop=labels; crop={self.crop}.")
+            object.__setattr__(self, "crop_labels", check_values("crop_labels", self.crop_labels))
+
+    def apply(
+        self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
+    ) -> tuple[MetaTensor, MetaTensor | None]:
+        """The crop, the size, the window."""
+        if self.crop != "none":
+            box = self._box(scan, labels)
+            scan, labels = crop_to_box(scan, box), None if labels is None else crop_to_box(labels, box)
+        steps = self._steps()
+        image = steps.in_unit_range(steps.fitted(scan, is_label=False))
+        return image, None if labels is None else steps.fitted(labels, is_label=True)
+
+    def _box(self, scan: MetaTensor, labels: MetaTensor | None) -> Box:
+        """Around the liver, with the margin."""
+        if self.crop == "threshold":
+            return pad_box(find_liver(scan), scan, self.margin)
+        if labels is None:
+            raise ValueError("crop=labels needs a label map of every scan; choose crop=threshold.")
+        return pad_box(label_box(labels, self.crop_labels), scan, self.margin)
+
+    def _steps(self) -> Steps:
+        return Steps(self.size, "resample", 0.0, "window", (1.0, 99.0), self.window)

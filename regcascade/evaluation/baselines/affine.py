@@ -1,0 +1,42 @@
+"""An affine map by SimpleITK."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from regcascade.data.preprocessing.alignment import align
+from regcascade.evaluation.baselines.base import METHODS, Method, Pair, Spacing
+from regcascade.geometry.affine import Affine
+from regcascade.types import Homogeneous
+
+
+@METHODS.register("affine")
+@dataclass(frozen=True)
+class AffineBySimpleITK(Method):
+    """The map that `regcascade prepare --align` computes, here for each pair; see `data.preprocessing.alignment`.
+
+    It takes no options, runs on one thread and gives the same every time.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("SimpleITK",)
+
+    def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
+        """The map as a flow."""
+        fixed, moving = _scaling(pair.fixed_spacing), _scaling(pair.moving_spacing)
+        in_mm = align(_scan(pair.fixed, fixed), _scan(pair.moving, moving))
+        x, y, z = pair.fixed.shape
+        voxels: Homogeneous = torch.from_numpy(np.linalg.inv(moving) @ in_mm @ fixed)[None]
+        return Affine.of_voxels(voxels, (x, y, z)).displacement()[0].float()
+
+
+def _scan(image: Float[Tensor, "x y z"], affine: np.ndarray) -> MetaTensor:
+    return MetaTensor(image[None].cpu(), affine=torch.from_numpy(affine))
+
+
+def _scaling(spacing: Spacing) -> np.ndarray:
+    return np.diag([*spacing, 1.0])

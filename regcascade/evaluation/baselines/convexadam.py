@@ -1,0 +1,98 @@
+"""ConvexAdam, by its authors' package."""
+
+import importlib
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from regcascade.evaluation.baselines.base import METHODS, Method, Pair, needed
+
+
+@METHODS.register("convexadam")
+@dataclass(frozen=True)
+class ConvexAdam(Method):
+    """Coupled convex optimisation on MIND features, then Adam (Siebert et al., 2021 and 2024).
+
+    The options are those of the package's `convex_adam_pt` with its defaults. It has no affine stage, and takes voxels
+    as they are, whatever their size. Volumes are continued at the end of each axis, with edge values, to whole cells of
+    its grids: the package would stretch its field over the remainder.
+
+    Args:
+        mind_r, mind_d: radius and dilation of the features, in voxels.
+        lambda_weight: of Adam's smoothness.
+        grid_sp: voxels a cell of the convex stage.
+        disp_hw: cells that it searches in each direction.
+        selected_niter: Adam's iterations.
+        selected_smooth: side of a box filter of the result, 3 or 5; 0 for none.
+        grid_sp_adam: voxels a cell of Adam's stage.
+        ic: whether the convex stage runs both ways and is made consistent.
+        threads: of PyTorch on a CPU, during it.
+    """
+
+    mind_r: int = 1
+    mind_d: int = 2
+    lambda_weight: float = 1.25
+    grid_sp: int = 6
+    disp_hw: int = 4
+    selected_niter: int = 80
+    selected_smooth: int = 0
+    grid_sp_adam: int = 2
+    ic: bool = True
+    threads: int = 1
+
+    packages: ClassVar[tuple[str, ...]] = ("convexAdam",)
+    on_gpu: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if min(self.grid_sp, self.grid_sp_adam, self.disp_hw, self.selected_niter, self.threads) < 1:
+            raise ValueError(
+                f"method.grid_sp={self.grid_sp}, grid_sp_adam={self.grid_sp_adam}, disp_hw={self.disp_hw}, "
+                f"selected_niter={self.selected_niter} and threads={self.threads} must be 1 or more."
+            )
+        if self.selected_smooth and self.selected_smooth % 2 == 0:
+            raise ValueError(f"method.selected_smooth={self.selected_smooth} must be odd, or 0 for none.")
+        _package()
+
+    def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
+        """Its displacement, which is in voxels already, less what was continued."""
+        cell = math.lcm(self.grid_sp, self.grid_sp_adam)
+        sides = pair.fixed.shape
+        padding = [side for one in reversed(sides) for side in (0, -one % cell)]
+        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings(), _threads(self.threads):
+            warnings.simplefilter("ignore")  # the package samples with PyTorch's defaults, which warns
+            fixed, moving = (
+                F.pad(image.clone()[None, None], padding, mode="replicate")[0, 0] for image in (pair.fixed, pair.moving)
+            )
+            displacement = _package().convex_adam_pt(
+                fixed, moving, mind_r=self.mind_r, mind_d=self.mind_d, lambda_weight=self.lambda_weight,
+                grid_sp=self.grid_sp, disp_hw=self.disp_hw, selected_niter=self.selected_niter,
+                selected_smooth=self.selected_smooth, grid_sp_adam=self.grid_sp_adam, ic=self.ic,
+                dtype=torch.float32, device=fixed.device,
+            )  # fmt: skip
+        x, y, z = sides
+        return torch.from_numpy(displacement[:x, :y, :z]).permute(3, 0, 1, 2).float().contiguous()
+
+
+def _package() -> ModuleType:
+    with warnings.catch_warnings():  # importing it mutes all warnings of the process
+        needed("convexAdam", "convexAdam")
+        return importlib.import_module("convexAdam.convex_adam_MIND")
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

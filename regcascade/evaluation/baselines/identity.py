@@ -1,0 +1,19 @@
+"""No registration at all."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from regcascade.evaluation.baselines.base import METHODS, Method, Pair
+
+
+@METHODS.register("identity")
+@dataclass(frozen=True)
+class Identity(Method):
+    """The scans as they are: what any registration must be better than."""
+
+    def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
+        """0 everywhere."""
+        return torch.zeros(3, *pair.fixed.shape, device=pair.fixed.device)

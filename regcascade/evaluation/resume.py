@@ -1,0 +1,106 @@
+"""Whether an evaluation may go on in a folder that already has some of its pairs."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from regcascade.cascades import Cascade
+from regcascade.data import RegistrationData
+from regcascade.evaluation.baselines import Method
+from regcascade.evaluation.evaluate import EvaluationOptions
+from regcascade.evaluation.run import PAIRS
+from regcascade.utils.append_csv import parts_of
+from regcascade.utils.files import claimed, file_hash, written_whole
+from regcascade.utils.version import __version__
+
+IDENTITY = "evaluation.json"
+LOADING = ("cache", "num_workers", "batch_size", "validate")  # data options that change no number
+_SHOWN = 60  # characters of a value in a message
+
+
+def identity(
+    method: Cascade | Method,
+    data: RegistrationData,
+    data_options: Mapping[str, Any],
+    checkpoint: Path | None,
+    options: EvaluationOptions,
+    device: str,
+) -> dict[str, Any]:
+    """All that decides on the numbers of an evaluation, in plain values.
+
+    Args:
+        method: what registers.
+        data: whose evaluation pairs are run over.
+        data_options: what the data module was built from.
+        checkpoint: the file the model is from, if it is of one.
+        options: what is done with each pair.
+        device: its type; times differ between devices.
+    """
+    pairs = "\n".join("\t".join(pair) for pair in data.validation_pairs)
+    whole = {
+        "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
+        **method.about(options.r, options.repeat), **asdict(options), "device": device, "version": __version__,
+        "pairs_sha256": hashlib.sha256(pairs.encode()).hexdigest(),
+        "label_names": {str(label): name for label, name in data.label_names.items()},
+        "preprocessing": data.preprocessing,
+        "data": {key: value for key, value in data_options.items() if key not in LOADING},
+    }  # fmt: skip
+    return json.loads(json.dumps(whole, default=str))
+
+
+def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a part of this very evaluation; where it holds none, it is marked as of this one.
+
+    Args:
+        folder: which is made where there is none.
+        whose: what `identity` says.
+
+    Raises:
+        ValueError: if the folder has the rows of another evaluation, or of something else.
+    """
+    pairs, record = folder / PAIRS, folder / IDENTITY
+    if not any(path.is_file() and path.stat().st_size for path in (pairs, *parts_of(pairs))):
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(record) as temporary:
+            temporary.write_text(json.dumps(whose, indent=2) + "\n")
+        return False
+    if not record.is_file():
+        raise ValueError(
+            f"{folder} has a {PAIRS} and no {IDENTITY}, so that nothing says what its rows are of (a training run, or "
+            "an older version). Give another folder as paths.run."
+        )
+    before = json.loads(record.read_text(encoding="utf-8"))
+    differ = [key for key in {**before, **whose} if before.get(key) != whose.get(key)]
+    if differ:
+        told = ", ".join(f"{key} was {_short(before.get(key))} and is {_short(whose.get(key))}" for key in differ)
+        raise ValueError(
+            f"{folder} holds another evaluation, which cannot go on as this one: {told}. Give another folder as "
+            "paths.run, or the same checkpoint and options."
+        )
+    return True
+
+
+@contextmanager
+def alone_in(folders: Iterable[Path]) -> Iterator[None]:
+    """Keep other evaluations out of folders, which are made where there are none.
+
+    Raises:
+        ValueError: if one is under way in any of them.
+    """
+    with ExitStack() as stack:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not stack.enter_context(claimed(folder / PAIRS)):
+                raise ValueError(
+                    f"Another evaluation is under way in {folder}: wait for it, or give another folder as paths.run."
+                )
+        yield
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,142 @@
+"""Run a cascade, or another method, over pairs: a row of measures per pair, and their summary."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader, Subset
+
+from regcascade.cascades import Cascade
+from regcascade.data import RegistrationData
+from regcascade.evaluation.baselines import Method
+from regcascade.evaluation.evaluate import EvaluationOptions, evaluate
+from regcascade.evaluation.layout import FAILED, PAIRS, SET, STAGES, SUMMARY
+from regcascade.evaluation.processes import ALONE, Share
+from regcascade.evaluation.tables import begin, gather_rows, growing_table, pairs_done, read_pairs
+from regcascade.utils.files import file_hash, git_state, written_whole
+from regcascade.utils.version import __version__
+
+
+def evaluate_to_folder(
+    method: Cascade | Method,
+    data: RegistrationData,
+    folder: Path,
+    checkpoint: Path | None,
+    options: EvaluationOptions | None = None,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    share: Share = ALONE,
+) -> pd.DataFrame:
+    """Evaluate on the evaluation pairs of a data module; write `pairs.csv` row by row and `summary.json` at the end.
+
+    Rows go out as they come and none is kept, so that memory does not grow with the number of pairs until the summary
+    reads them back. Several processes write to files of their own, which the first gathers at the end, or when the
+    evaluation goes on, into tables in the order of the pairs. Where the data module mixes several sets, the rows say
+    of which set the moving scan is, and the summary has each.
+
+    Args:
+        method: a cascade or another method.
+        data: whose evaluation pairs to run over.
+        folder: where to write.
+        checkpoint: the file the cascade is from, if it is of one.
+        options: what to do with each pair.
+        device: where to run.
+        resume: go on after the rows that are there, which `resuming.can_resume` allowed; else begin anew.
+        share: which of the pairs this process has, where several run this at once.
+
+    Returns:
+        The rows of `pairs.csv`, of all processes.
+    """
+    options = options or EvaluationOptions()
+    tables = [PAIRS, *([STAGES] if options.stages else [])]
+    if share.rank == 0:
+        if not resume:
+            (folder / SUMMARY).unlink(missing_ok=True)  # of another evaluation
+        begin(folder, tables, data.validation_pairs, resume)
+    share.wait()
+    done = pairs_done(folder)
+    growing = {name: growing_table(folder / name, share) for name in tables}
+    share.wait()  # so that all have seen the same rows before there are more
+    loader = _remaining(data, done, share)
+    first: float | None = None
+    found = evaluate(method, loader, data.label_names, options, device)
+    what = "Registering pairs" if share.of == 1 else f"Registering pairs, 1 of {share.of} processes"
+    console = Console(stderr=True)
+    quiet = share.rank > 0 or not len(loader)
+    for each in track(found, what, len(loader), console=console, transient=True, disable=quiet):
+        share.check_parent()
+        for row in each.stages:
+            growing[STAGES].append(row)
+        name = data.set_of(each.row["moving"])  # an atlas is fixed for scans of every set
+        growing[PAIRS].append(({SET: name} if name else {}) | each.row)  # last: a pair is done with its stages
+        first = first if each.first_call_seconds is None else each.first_call_seconds
+    share.wait()
+    if share.rank == 0:
+        if len(done) < len(data.validation_pairs):
+            gather_rows(folder, tables, data.validation_pairs)
+        if len(done) < len(data.validation_pairs) or not (folder / SUMMARY).is_file():
+            table = read_pairs(folder)
+            if len(table) != len(data.validation_pairs):
+                raise RuntimeError(f"{len(table)} of {len(data.validation_pairs)} pairs were evaluated: {folder}.")
+            _write_summary(folder, table, method, checkpoint, options, torch.device(device), first, share.of)
+    share.wait()
+    return read_pairs(folder)
+
+
+def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation over pairs of every measure; None where no pair has it, or there is one only."""
+    numbers = rows.select_dtypes("number")
+    mean, std = numbers.mean(), numbers.std(ddof=1)
+    return {name: {"mean": _plain(mean[name]), "std": _plain(std[name])} for name in numbers.columns}
+
+
+def failures(rows: pd.DataFrame) -> int:
+    """How many pairs have failed."""
+    return int((rows[FAILED] != "").sum()) if FAILED in rows else 0
+
+
+def _remaining(data: RegistrationData, done: set[tuple[str, str]], share: Share) -> DataLoader:
+    """The loader of the evaluation pairs, less those that are done, and of these the share of a process."""
+    loader = data.test_dataloader()
+    if not done and share.of == 1:
+        return loader
+    left = [number for number, pair in enumerate(data.validation_pairs) if pair not in done]
+    return DataLoader(
+        Subset(loader.dataset, left[share.rank :: share.of]),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        collate_fn=loader.collate_fn,
+    )
+
+
+def _write_summary(
+    folder: Path,
+    table: pd.DataFrame,
+    method: Cascade | Method,
+    checkpoint: Path | None,
+    options: EvaluationOptions,
+    device: torch.device,
+    first_call_seconds: float | None,
+    processes: int,
+) -> None:
+    summary = {
+        "pairs": len(table), "failures": failures(table), **method.about(options.r, options.repeat),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "checkpoint_sha256": None if checkpoint is None else file_hash(checkpoint),
+        "commit": git_state()["commit"], "version": __version__,
+        "label_interpolation": options.labels, "metrics": options.metrics, "device": device.type,
+        "processes": processes, "first_call_seconds": first_call_seconds, "measures": summarise(table),
+    }  # fmt: skip
+    if SET in table:
+        sets = table.groupby(SET, sort=False)
+        summary["sets"] = {name: {"pairs": len(part), "measures": summarise(part)} for name, part in sets}
+    with written_whole(folder / SUMMARY) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

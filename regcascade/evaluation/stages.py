@@ -1,0 +1,96 @@
+"""How a registration grows stage by stage: measures and time after each."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from regcascade.cascades import Cascade
+from regcascade.geometry.warp import warp_labels
+from regcascade.losses import correlation_coefficient
+from regcascade.metrics.jacobian import folding_percent
+from regcascade.metrics.overlap import mean_dice
+from regcascade.registration import Registration
+from regcascade.types import Batch, Flow, Image
+from regcascade.utils.timing import read_clock
+
+
+@contextmanager
+def network_starts(cascade: Cascade, device: torch.device) -> Iterator[list[float]]:
+    """Note within the block when each call of a network of the cascade begins, by `read_clock`."""
+    starts: list[float] = []
+
+    def note(*_: Any) -> None:
+        starts.append(read_clock(device))
+
+    hooks = [net.register_forward_pre_hook(note) for net in cascade.nets]
+    try:
+        yield starts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def stage_names(cascade: Cascade, r: int, repeat: str) -> list[tuple[str, int]]:
+    """The stage, from 1, and its repeat, from 1, of each step of a registration; the affine one is `affine`."""
+    slots = range(cascade.n)
+    if repeat == "chain":
+        steps = [(str(slot + 1), k + 1) for k in range(r) for slot in slots]
+    else:
+        steps = [(str(slot + 1), k + 1) for slot in slots for k in range(r)]
+    return ([] if cascade.affine is None else [("affine", 1)]) + steps
+
+
+def stage_rows(
+    pair: Batch,
+    registration: Registration,
+    names: Sequence[tuple[str, int]],
+    starts: Sequence[float],
+    seconds: float,
+    label_names: Mapping[int, str],
+    interpolation: str = "nearest",
+) -> list[dict[str, Any]]:
+    """A row of measures before registration and after every stage, of one pair.
+
+    Args:
+        pair: a batch of one pair.
+        registration: of this pair.
+        names: what `stage_names` says of its stages.
+        starts: when each call of a network began, in seconds since the registration did.
+        seconds: that the whole registration took.
+        label_names: the labels that count.
+        interpolation: of the labels, see `warp_labels`.
+
+    Returns:
+        Rows of `fixed`, `moving`, `step` (0 is before), `stage` (`before`, `affine` or its number), `repeat`,
+        `dice_mean`, `cc`, `folding_percent` and `seconds` from the start to the end of this step; NaN where a cascade
+        of one's own does not call one network a step.
+    """
+    stages = registration.stages
+    ends = [0.0, *[*starts, seconds][-len(stages) :]]  # a step ends where the next network begins
+    if len(starts) != len(registration.deformable_stages):
+        ends = [0.0, *[math.nan] * (len(stages) - 1), seconds]
+    flows = [torch.zeros_like(registration.flow), *(stage.total for stage in stages)]
+    images = [registration.moving, *(stage.moved for stage in stages)]
+    return [
+        {
+            "fixed": pair["fixed_name"][0], "moving": pair["moving_name"][0],
+            "step": step, "stage": name, "repeat": repeat,
+            **_measures(pair, moved, flow, list(label_names), interpolation), "seconds": end,
+        }
+        for step, ((name, repeat), moved, flow, end) in enumerate(
+            zip([("before", 0), *names], images, flows, ends, strict=True)
+        )
+    ]  # fmt: skip
+
+
+def _measures(pair: Batch, moved: Image, flow: Flow, labels: list[int], interpolation: str) -> dict[str, float]:
+    dice = math.nan
+    if not flow.isfinite().all():
+        return {"dice_mean": dice, "cc": math.nan, "folding_percent": math.nan}
+    if "fixed_labels" in pair and "moving_labels" in pair:
+        dice = mean_dice(warp_labels(pair["moving_labels"], flow, interpolation), pair["fixed_labels"], labels).item()
+    cc = correlation_coefficient(moved, pair["fixed"]).item()
+    return {"dice_mean": dice, "cc": cc, "folding_percent": folding_percent(flow).item()}

@@ -1,0 +1,1 @@
+"""Sampling, flows, grids and transforms, without files."""

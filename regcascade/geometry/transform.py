@@ -1,0 +1,216 @@
+"""The result of a registration in native space: what it does to images, labels and points."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from jaxtyping import Bool, Float
+from nibabel.affines import apply_affine
+
+from regcascade.geometry import resample as resampling
+from regcascade.geometry.displacement import (
+    Vectors,
+    as_field,
+    as_volume,
+    determinants,
+    inverted,
+    sampled,
+    slabs,
+    values_at,
+)
+from regcascade.geometry.grid import Geometry, Places
+from regcascade.geometry.itk import composite
+from regcascade.geometry.warp import sample_at
+from regcascade.types import Flow
+
+TOLERANCE_MM, POINT_TOLERANCE_MM = 1e-3, 1e-6  # within which an inverse counts as found, in a volume and for points
+PROBES = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A map from the world of a fixed scan to that of a moving one, which brings the moving scan onto the fixed one.
+
+    Convention: the place x of the fixed world, in mm, lies at `affine(x + displacement(x))` in the moving world, so
+    `moved(x) = moving(affine(x + displacement(x)))`. Between voxels the displacement is trilinear. Beyond the fixed
+    grid it is that of the nearest border voxel; in ITK it is zero there, half a voxel beyond the outermost centres.
+
+    Attributes:
+        fixed: the fixed scan's grid.
+        moving: the moving scan's grid.
+        affine: `4 x 4`, mm to mm, RAS.
+        displacement: `(X, Y, Z, 3)` float32, mm, RAS, on the fixed grid.
+    """
+
+    fixed: Geometry
+    moving: Geometry
+    affine: np.ndarray
+    displacement: Vectors = field(repr=False)
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise ValueError(f"a transform needs an invertible 4 x 4 affine map, not {affine.tolist()}.")
+        if self.displacement.shape != (*self.fixed.shape, 3):
+            raise ValueError(
+                f"the displacement of a transform has the shape {self.displacement.shape}, and its fixed grid "
+                f"{self.fixed.shape}: they must be (X, Y, Z, 3) and (X, Y, Z)."
+            )
+        if not np.isfinite(self.displacement).all():
+            raise ValueError("the displacement of a transform holds NaN or infinity.")
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "displacement", np.ascontiguousarray(self.displacement, np.float32))
+
+    @classmethod
+    def from_flow(
+        cls, flow: Flow, grid: np.ndarray, fixed: Geometry, moving: Geometry, affine: np.ndarray
+    ) -> "Transform":
+        """The transform of a network's flow, sampled at every voxel of the fixed scan.
+
+        Args:
+            flow: `(1, 3, x, y, z)` in voxels of the network's grid: its voxel p goes to `p + flow(p)` of the same
+                grid. Beyond the grid it is that of the nearest border voxel.
+            grid: `4 x 4`, from voxels of the network's grid to mm of the fixed world, RAS.
+            fixed, moving: the scans' grids.
+            affine: `4 x 4`, from mm of the fixed world to mm of the moving one, after the flow.
+        """
+        volume = flow.detach().to("cpu", torch.float32)
+        turn = np.asarray(grid, np.float32)[:3, :3]
+        return cls(fixed, moving, affine, sampled(volume, np.linalg.inv(grid) @ fixed.affine, fixed.shape, turn))
+
+    def itk(self) -> sitk.CompositeTransform:
+        """The same as ITK's composite of the affine map and the field, which is applied first."""
+        return composite(self.fixed, self.affine, self.displacement)
+
+    def warp_image(self, image: sitk.Image, like: Geometry | None = None, fill: float | None = None) -> sitk.Image:
+        """Bring an image of the moving world onto the fixed grid, linearly, in its own pixel type.
+
+        Args:
+            image: 3D, on any grid.
+            like: another grid of the fixed world, in place of the fixed scan's.
+            fill: where the image ends; its minimum by default.
+        """
+        return resampling.resampled(image, like or self.fixed, self._mover(like), fill)
+
+    def warp_labels(
+        self, labels: sitk.Image, interpolation: str = "nearest", like: Geometry | None = None
+    ) -> sitk.Image:
+        """Bring a label map of the moving world onto the fixed grid, its values kept; 0 where it ends.
+
+        Args:
+            labels: 3D, whole numbers, on any grid.
+            interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
+            like: another grid of the fixed world, in place of the fixed scan's.
+        """
+        return resampling.resampled_labels(labels, like or self.fixed, self._mover(like), interpolation)
+
+    def points_to_moving(self, points: Places) -> Places:
+        """Where places of the fixed world lie in the moving one; `(K, 3)` mm, RAS, NaN where missing."""
+        places = np.asarray(points, np.float64)
+        voxels = torch.from_numpy(self.fixed.to_voxels(places))
+        return apply_affine(self.affine, places + sample_at(as_volume(self.displacement), voxels[None])[0].numpy())
+
+    def points_to_fixed(self, points: Places) -> Places:
+        """Where places of the moving world lie in the fixed one; NaN where missing or where none was found."""
+        steps = self.fixed.affine[:3, :3]
+        inner = as_field(self.displacement, np.linalg.inv(steps))
+        targets = self.fixed.to_voxels(apply_affine(np.linalg.inv(self.affine), np.asarray(points, np.float64)))
+        to_mm = torch.from_numpy(self.affine[:3, :3] @ steps)
+        voxels, errors = inverted(inner, torch.from_numpy(targets), to_mm, POINT_TOLERANCE_MM)
+        found = (errors <= POINT_TOLERANCE_MM).numpy()
+        return np.where(found[:, None], self.fixed.to_world(voxels.numpy()), np.nan)
+
+    def meets(self, image: Geometry) -> bool:
+        """Whether anything of an image of the moving world comes to lie in the fixed grid.
+
+        Looks at places all over either grid, `PROBES` along each axis.
+        """
+        there = self.points_to_moving(self.fixed.probes(PROBES))
+        return bool(
+            image.contains(there).any() or self.fixed.contains(self.points_to_fixed(image.probes(PROBES))).any()
+        )
+
+    def total(self) -> Vectors:
+        """From each voxel of the fixed grid to where it lies in the moving world, `(X, Y, Z, 3)` mm, RAS, float32."""
+        result = np.empty_like(self.displacement)
+        for rows, part in self.total_by_planes():
+            result[rows] = part
+        return result
+
+    def total_by_planes(self) -> Iterator[tuple[slice, Vectors]]:
+        """The `total` of some planes along the first axis at a time, and which, for scans of any size."""
+        for rows, voxels in slabs(self.fixed.shape):
+            places = self.fixed.to_world(voxels)
+            there = apply_affine(self.affine, places + self.displacement[rows].reshape(-1, 3))
+            yield rows, (there - places).astype(np.float32).reshape(self.displacement[rows].shape)
+
+    def jacobian_det(self) -> Float[np.ndarray, "x y z"]:
+        """Determinant of the Jacobian of the whole map, world to world, at every voxel of the fixed grid.
+
+        By forward differences, backward ones on the last plane along each axis. 1 keeps volume; at or below 0 the map
+        folds.
+        """
+        result = determinants(self.displacement, np.linalg.inv(self.fixed.affine[:3, :3]))
+        result *= np.float32(np.linalg.det(self.affine[:3, :3]))
+        return result
+
+    def compose(self, then: "Transform") -> "Transform":
+        """This warp and then another as one: A onto B by this, the result onto C by `then`.
+
+        `then.warp_image(self.warp_image(image))` is `self.compose(then).warp_image(image)` up to interpolation, as in
+        `geometry.warp.compose`. Places go the other way: from C by `then` to B, from there by this to A.
+
+        Returns:
+            A transform on the fixed grid of `then`, its moving grid that of this one.
+        """
+        back = np.linalg.inv(then.affine[:3, :3])
+        volume = as_volume(self.displacement)
+        displacement = np.empty_like(then.displacement)
+        for rows, voxels in slabs(then.fixed.shape):
+            first = then.displacement[rows].reshape(-1, 3)
+            there = apply_affine(then.affine, then.fixed.to_world(voxels) + first)
+            second = values_at(volume, self.fixed.to_voxels(there))
+            displacement[rows] = (first + second @ back.T).reshape(displacement[rows].shape)
+        return Transform(then.fixed, self.moving, self.affine @ then.affine, displacement)
+
+    def inverse(self) -> "Inverse":
+        """The transform that brings the fixed scan onto the moving one, on the moving grid."""
+        steps = self.fixed.affine[:3, :3]
+        inner = as_field(self.displacement, np.linalg.inv(steps))
+        back = np.linalg.inv(self.affine)
+        to_targets = np.linalg.inv(self.fixed.affine) @ back @ self.moving.affine
+        to_mm = self.affine[:3, :3] @ steps
+        displacement = np.empty((*self.moving.shape, 3), np.float32)
+        residual, reached = np.empty(self.moving.shape, np.float32), np.empty(self.moving.shape, bool)
+        for rows, voxels in slabs(self.moving.shape):
+            targets = torch.from_numpy(apply_affine(to_targets, voxels)).float()
+            places, errors = inverted(inner, targets, torch.from_numpy(to_mm).float(), TOLERANCE_MM)
+            displacement[rows] = ((places - targets).numpy() @ to_mm.T).reshape(displacement[rows].shape)
+            residual[rows] = errors.numpy().reshape(residual[rows].shape)
+            inside = self.fixed.contains(self.fixed.to_world(places.numpy().astype(np.float64)))
+            reached[rows] = ((errors <= TOLERANCE_MM).numpy() & inside).reshape(residual[rows].shape)
+        return Inverse(Transform(self.moving, self.fixed, back, displacement), residual, reached)
+
+    def _mover(self, like: Geometry | None) -> resampling.Mover:
+        """What resamples: the whole field, or on its own grid that of the planes that are made."""
+        if like is not None:
+            return self.itk()
+        return lambda rows: composite(self.fixed.part(rows), self.affine, self.displacement[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """An inverse, with how far it can be trusted.
+
+    Attributes:
+        transform: its fixed grid is the moving grid of what was inverted.
+        residual_mm: `(X, Y, Z)` on that grid: by how much going there and back misses each voxel.
+        reached: `(X, Y, Z)`: which voxels have an inverse: it was found to within 0.001 mm and lies in the other grid.
+            Elsewhere the transform has the best that was found.
+    """
+
+    transform: Transform
+    residual_mm: Float[np.ndarray, "x y z"] = field(repr=False)
+    reached: Bool[np.ndarray, "x y z"] = field(repr=False)

@@ -1,0 +1,127 @@
+"""The two scans of a registration as they are: in native space, with whatever lies beside them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from regcascade.data.io.images import as_meta, scan_name
+from regcascade.data.io.itk_images import read_scan
+from regcascade.data.io.landmarks import read_points
+from regcascade.data.preprocessing.standard import check_intensities
+from regcascade.geometry.grid import Geometry
+
+SMALLEST_MM, LARGEST_MM = 2.0, 4000.0  # of a field of view; beyond, its numbers are no millimetres
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """The files of one scan.
+
+    Attributes:
+        image: an image file, or the folder of a DICOM series.
+        labels: a label map on the grid of the image.
+        points: landmarks, a CSV of voxel coordinates of the image, see `data.landmarks`.
+        mask: of what counts, such as the brain, on the grid of the image.
+        series: the UID of the series, where a DICOM folder holds several.
+    """
+
+    image: Path
+    labels: Path | None = None
+    points: Path | None = None
+    mask: Path | None = None
+    series: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("image", "labels", "points", "mask"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else Path(value))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan, read.
+
+    Attributes:
+        name: that of its file.
+        image: in its own units and type.
+        geometry: where its voxels lie.
+        labels: of the same grid, or None.
+        points: landmarks, `(K, 3)` in voxels, NaN where one is missing, or None.
+        mask: `(1, X, Y, Z)`, 1 inside, or None.
+        path: of the image, where it was read.
+    """
+
+    name: str
+    image: sitk.Image
+    geometry: Geometry
+    labels: sitk.Image | None = None
+    points: np.ndarray | None = None
+    mask: MetaTensor | None = None
+    path: Path | None = None
+
+    @property
+    def volume(self) -> MetaTensor:
+        """The image as `(1, X, Y, Z)` float32."""
+        return as_volume(self.image, self.geometry)
+
+    @property
+    def points_mm(self) -> np.ndarray | None:
+        """The landmarks in mm, RAS."""
+        return None if self.points is None else self.geometry.to_world(self.points)
+
+
+def open_scan(files: ScanFiles) -> Scan:
+    """Read a scan and what lies beside it.
+
+    Raises:
+        ValueError: naming the file, if one is missing, is no 3D image, is constant, has voxels that are not finite or a
+            field of view that cannot be in millimetres, or if what lies beside the image does not fit it.
+    """
+    image = read_scan(files.image, files.series)
+    geometry = Geometry.of_image(image)
+    _check_millimetres(geometry, files.image)
+    check_intensities(as_volume(image, geometry), files.image)
+    points = None if files.points is None else read_points(files.points, geometry.shape).double().numpy()
+    mask = None
+    if files.mask is not None:
+        mask = as_meta((as_volume(_beside(files.mask, geometry, files.image), geometry) > 0).float())
+        if not mask.any():
+            raise ValueError(f"{files.mask} is an empty mask: it leaves nothing of {files.image}.")
+    labels = None if files.labels is None else _beside(files.labels, geometry, files.image)
+    return Scan(scan_name(files.image), image, geometry, labels, points, mask, files.image.resolve())
+
+
+def as_volume(image: sitk.Image, geometry: Geometry) -> MetaTensor:
+    """An ITK image as `(1, X, Y, Z)` float32 with its affine."""
+    voxels = np.array(sitk.GetArrayViewFromImage(image).T, np.float32, order="C")  # a copy that may be written to
+    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(geometry.affine.copy()))
+
+
+def _beside(path: Path, geometry: Geometry, image_path: Path) -> sitk.Image:
+    """A label map or mask on the grid of its image."""
+    labels = read_scan(path)
+    found = Geometry.of_image(labels)
+    if found.shape != geometry.shape:
+        raise ValueError(f"{path} has the shape {found.shape}, but its image {image_path} has {geometry.shape}.")
+    if not found.same_as(geometry):
+        raise ValueError(
+            f"{path} does not lie where its image {image_path} does (the headers differ). Write it on the same grid."
+        )
+    values = sitk.GetArrayViewFromImage(labels)
+    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
+        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
+    return labels
+
+
+def _check_millimetres(geometry: Geometry, path: Path) -> None:
+    extents = np.array(geometry.shape) * np.array(geometry.spacing)
+    if extents.min() < SMALLEST_MM / 10 or extents.max() < SMALLEST_MM or extents.max() > LARGEST_MM:
+        size = " x ".join(f"{extent:.3g}" for extent in extents)
+        raise ValueError(
+            f"{path} would measure {size} mm by its header, which no scan does: its numbers seem to be of another "
+            "unit, such as metres or micrometres. Write it with its voxel sizes in millimetres."
+        )

@@ -1,0 +1,1 @@
+"""Measures of one registered pair, units in their names."""

@@ -1,0 +1,143 @@
+"""Measures of a registration, per pair, with their units in their names.
+
+A measure that cannot be taken (a structure that is not there, no landmarks, no spacing) is NaN, never 0 or 1,
+and means leave it out.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from regcascade.geometry.warp import warp_labels
+from regcascade.metrics.correlation import correlation_coefficient
+from regcascade.metrics.jacobian import (
+    _determinant,
+    _folding_percent,
+    _population_std,
+    _sdlogj,
+)
+from regcascade.metrics.landmarks import landmark_distance_mm, landmark_distance_voxels
+from regcascade.metrics.overlap import _jaccard, dice_per_label
+from regcascade.metrics.surface import SurfaceMeasures, surface_measures
+from regcascade.types import Batch, Flow, Image, Labels
+
+
+def pair_measures(
+    pair: Batch,
+    moved: Image,
+    flow: Flow,
+    label_names: Mapping[int, str] | None = None,
+    moved_labels: Labels | None = None,
+) -> dict[str, float]:
+    """Every measure of one pair, flat and as plain floats: a row of a table.
+
+    The keys are `dice_<label>` for each label, `dice_mean`, `jaccard_<label>`, `jaccard_mean`, `cc`,
+    `landmark_distance_voxels`, `landmark_distance_mm`, `hd95_mm` (mean over labels), `asd_mm_<label>`, `asd_mm` (their
+    mean), `folding_percent`, `sdlogj`, `jacobian_std`, and mean and maximum of the displacement's length,
+    `displacement_mean_voxels`, `displacement_max_voxels`, `displacement_mean_mm`, `displacement_max_mm`; always all of
+    them and in this order, so that rows of one data set line up. What cannot be known for this pair is NaN, and all of
+    them are where the flow is not finite. The measures before registration are
+    `pair_measures(pair, pair["moving"], zero_flow, label_names)`.
+
+    Args:
+        pair: a batch of one pair. Labels, points and spacings may be missing.
+        moved: the moving image deformed, `(1, 1, X, Y, Z)`.
+        flow: what deformed it, `(1, 3, X, Y, Z)`.
+        label_names: the labels to measure and their names; without it those present in either
+            scan, by number.
+        moved_labels: the moving labels deformed; by default `warp_labels` of them with `flow`.
+
+    Raises:
+        ValueError: if the batch holds more than one pair.
+    """
+    if len(flow) != 1:
+        raise ValueError(f"pair_measures takes one pair at a time, not a batch of {len(flow)}.")
+    if not flow.isfinite().all():
+        return dict.fromkeys(pair_measures(pair, moved, torch.zeros_like(flow), label_names), math.nan)
+    determinant = _determinant(flow)
+    overlaps, surfaces = _label_measures(pair, flow, label_names, moved_labels)
+    return {
+        **overlaps,
+        "cc": correlation_coefficient(moved, pair["fixed"]).item(),
+        **_landmark_measures(pair, flow),
+        **surfaces,
+        "folding_percent": _folding_percent(determinant).item(),
+        "sdlogj": _sdlogj(determinant).item(),
+        "jacobian_std": _population_std(determinant).item(),
+        **_displacement_measures(pair, flow),
+    }
+
+
+def label_keys(label_names: Mapping[int, str]) -> dict[int, str]:
+    """The name of each label as a part of a column's name: lower case, only letters, digits and underscores.
+
+    A name that leaves nothing, that another label has too, or that is `mean`, gets the label's number.
+    """
+    slugs = {label: re.sub(r"[\W_]+", "_", name.lower()).strip("_") for label, name in label_names.items()}
+    taken = [*slugs.values(), "mean"]
+    return {
+        label: slug if slug and taken.count(slug) == 1 else f"{slug}_{label}".strip("_")
+        for label, slug in slugs.items()
+    }
+
+
+def _label_measures(
+    pair: Batch, flow: Tensor, label_names: Mapping[int, str] | None, moved_labels: Tensor | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The columns of overlaps, and those of surface distances."""
+    fixed_labels, moving_labels = pair.get("fixed_labels"), pair.get("moving_labels")
+    if moved_labels is None and moving_labels is not None:
+        moved_labels = warp_labels(moving_labels, flow)
+    if fixed_labels is None or moved_labels is None:
+        return _columns(label_keys(label_names or {}).values())
+    if not label_names:
+        present = torch.cat([fixed_labels.unique(), moved_labels.unique()]).unique().tolist()
+        label_names = {label: str(label) for label in present if label > 0}
+    labels, spacing = list(label_names), pair.get("fixed_spacing")
+    dice = dice_per_label(moved_labels, fixed_labels, labels)
+    surfaces = None if spacing is None else surface_measures(moved_labels, fixed_labels, labels, spacing)
+    return _columns(label_keys(label_names).values(), dice, surfaces)
+
+
+def _columns(
+    keys: Iterable[str], dice: Tensor | None = None, surfaces: SurfaceMeasures | None = None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Measures of one pair by label, and their means; NaN for all that are not given."""
+    keys = list(keys)
+    unknown = torch.full((1, len(keys)), math.nan)
+    dice = unknown if dice is None else dice
+    hd95, asd = surfaces or (unknown, unknown)
+    jaccard = _jaccard(dice)
+    overlaps: dict[str, float] = {}
+    for name, values in {"dice": dice, "jaccard": jaccard}.items():
+        overlaps |= dict(zip((f"{name}_{key}" for key in keys), values[0].tolist(), strict=True))
+        overlaps[f"{name}_mean"] = values.nanmean().item()
+    by_label = dict(zip((f"asd_mm_{key}" for key in keys), asd[0].tolist(), strict=True))
+    return overlaps, {"hd95_mm": hd95.nanmean().item(), **by_label, "asd_mm": asd.nanmean().item()}
+
+
+def _landmark_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
+    fixed_points, moving_points = pair.get("fixed_points"), pair.get("moving_points")
+    measures = {"landmark_distance_voxels": math.nan, "landmark_distance_mm": math.nan}
+    if fixed_points is None or moving_points is None:
+        return measures
+    measures["landmark_distance_voxels"] = landmark_distance_voxels(fixed_points, moving_points, flow).item()
+    spacing = pair.get("moving_spacing")
+    if spacing is not None:
+        distance = landmark_distance_mm(fixed_points, moving_points, flow, spacing)
+        measures["landmark_distance_mm"] = distance.item()
+    return measures
+
+
+def _displacement_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
+    """Mean and maximum over voxels of the length of the flow, in voxels, and in mm by the moving grid's spacing."""
+    spacing, measures = pair.get("moving_spacing"), {}
+    scales = {"voxels": torch.ones(1, 3), "mm": torch.full((1, 3), math.nan) if spacing is None else spacing}
+    for unit, scale in scales.items():
+        length = (flow * scale.to(flow)[:, :, None, None, None]).norm(dim=1)
+        measures[f"displacement_mean_{unit}"] = length.mean().item()
+        measures[f"displacement_max_{unit}"] = length.max().item()
+    return measures

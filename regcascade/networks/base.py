@@ -1,0 +1,112 @@
+"""What every base network is: an image pair in, flows at the asked levels out."""
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regcascade.networks.blocks import init_like_the_first_paper
+from regcascade.types import Image, LevelFlow, level_size, size_of
+from regcascade.utils.precision import at_least_float32
+from regcascade.utils.registry import Registry, check_choice
+
+NETS: Registry["Network"] = Registry("network", reserved=("levels", "flow_multiplier"))
+
+
+class Network(nn.Module):
+    """A base network of a cascade.
+
+    A subclass builds its layers, fills `self.heads` with a module per level that ends in 3 channels, ends its
+    constructor with `self.initialise()`, and says in `features` which map each head reads. Padding, the order of the
+    inputs, cutting and scaling of the flows are done here. A network whose flows steer its own features, as a
+    pyramid's do, overrides `flows` instead.
+
+    Class attributes:
+        scales: the levels at which this network can predict a flow.
+        multiple: the input is padded at the end of each axis, with edge values, to a multiple of this.
+        head_gain: a fixed factor on every flow.
+
+    Args:
+        levels: the levels wanted, 0 (full resolution) among them.
+        flow_multiplier: factor on every flow; a cascade of n stages gives 1/n, as the first paper does.
+        input_order: `fixed_first` (the first paper) or `moving_first` (VoxelMorph's published weights).
+        head_init: `near_zero`, so that the untrained network is close to the identity, or `paper`.
+    """
+
+    scales: ClassVar[tuple[int, ...]] = (0,)
+    multiple: ClassVar[int] = 1
+    head_gain: ClassVar[float] = 1.0
+
+    def __init__(
+        self,
+        *,
+        levels: Iterable[int] = (0,),
+        flow_multiplier: float = 1.0,
+        input_order: str = "fixed_first",
+        head_init: str = "near_zero",
+    ) -> None:
+        super().__init__()
+        check_choice("input_order", input_order, ["fixed_first", "moving_first"])
+        check_choice("head_init", head_init, ["near_zero", "paper"])
+        self.levels = tuple(sorted(levels))
+        missing = [level for level in self.levels if level not in self.scales]
+        if missing or 0 not in self.levels:
+            raise ValueError(
+                f"{type(self).__name__} predicts flows at the levels {self.scales}, and {self.levels} is asked of it: "
+                "choose cascade=cr, which needs level 0 only, or a network that has the others."
+            )
+        self.flow_multiplier = flow_multiplier
+        self.input_order = input_order
+        self.head_init = head_init
+        self.heads = nn.ModuleDict()
+
+    def features(self, pair: Tensor) -> Mapping[int, Tensor]:
+        """What the head of each of `self.levels` reads, from the padded pair `(B, 2, X, Y, Z)`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `features`, or `flows`.")
+
+    def flows(self, pair: Tensor) -> Mapping[int, Tensor]:
+        """The flow at each of `self.levels`, scaled, in float32, from the padded pair `(B, 2, X, Y, Z)`."""
+        features = self.features(pair)
+        return {level: self.head_flow(level, features[level]) for level in self.levels}
+
+    def head_flow(self, level: int, features: Tensor) -> Tensor:
+        """What the head of a level makes of a feature map, scaled, in float32."""
+        with torch.autocast(features.device.type, enabled=False):  # half precision would round the flow itself
+            flow: Tensor = self.heads[str(level)](at_least_float32(features))
+        # Whatever layout the feature maps have, warps read a flow fastest with one plane per component.
+        return flow.contiguous() * (self.flow_multiplier * self.head_gain)
+
+    def forward(self, moving: Image, fixed: Image) -> dict[int, LevelFlow]:
+        """Predict flows that deform `moving` onto `fixed`, by level, each in voxels of its own level, float32."""
+        size = size_of(moving)
+        pair = torch.cat([fixed, moving] if self.input_order == "fixed_first" else [moving, fixed], dim=1)
+        sides = {level: level_size(size, level) for level in self.levels}
+        flows = self.flows(_pad_to_multiple(pair, self.multiple))
+        return {level: flows[level][:, :, :x, :y, :z] for level, (x, y, z) in sides.items()}
+
+    def initialise(self) -> None:
+        """Draw the weights: the first paper's uniform ones, flow heads as `head_init` says.
+
+        The paper's VoxelMorph has a normal(0, 1e-5) head, which is `near_zero` here for every network; its VTN draws
+        the head like any other layer, which `head_init=paper` keeps.
+        """
+        self.apply(init_like_the_first_paper)
+        if self.head_init == "near_zero":
+            for head in self.heads.values():
+                shrink_head(head)
+
+
+def shrink_head(head: nn.Module) -> None:
+    """Draw the weights of a flow head from normal(0, 1e-5), biases 0."""
+    for name, parameter in head.named_parameters():
+        if name.endswith("weight"):
+            nn.init.normal_(parameter, std=1e-5)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def _pad_to_multiple(pair: Tensor, multiple: int) -> Tensor:
+    x, y, z = (-side % multiple for side in size_of(pair))
+    return F.pad(pair, (0, z, 0, y, 0, x), mode="replicate") if x or y or z else pair

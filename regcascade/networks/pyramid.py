@@ -1,0 +1,122 @@
+"""A small dual-stream pyramid: features of each scan alone, warped and correlated from coarse to fine."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regcascade.geometry.warp import warp
+from regcascade.networks.base import NETS, Network
+from regcascade.networks.blocks import LEAK, UpConv3d
+
+COARSEST = 3  # 1/8 resolution
+
+
+@NETS.register("pyramid")
+class Pyramid(Network):
+    """Registers well after minutes of training; in neither paper. 206,113 parameters with the defaults.
+
+    One encoder sees each scan by itself, down to 1/8. From there to 1/2 the moving scan's features are warped by the
+    flow found so far, correlated with the fixed scan's around each voxel, and give what is to be added to the flow.
+    At full resolution a 4^3 up-convolution of the features at 1/2 adds to the enlarged flow, so that nothing is
+    convolved there. The flow at a level is what that level adds to the next coarser one, where that one is asked for
+    too (as a multi-scale cascade does, which adds them up), and all of it where it is not.
+
+    It takes no `input_order`: the scans are not concatenated. `flow_multiplier` scales the flows that warp the
+    features too.
+
+    Args:
+        width: feature maps at 1/2; twice and four times as many at 1/4 and 1/8.
+        radius: how many voxels the correlation looks around, at 1/8 and 1/4.
+        levels, flow_multiplier, head_init: see `Network`.
+    """
+
+    scales = (0, 1, 2)
+    multiple = 2**COARSEST
+
+    def __init__(
+        self,
+        *,
+        width: int = 8,
+        radius: int = 1,
+        levels: Iterable[int] = (0,),
+        flow_multiplier: float = 1.0,
+        head_init: str = "near_zero",
+    ) -> None:
+        super().__init__(levels=levels, flow_multiplier=flow_multiplier, head_init=head_init)
+        if width < 1 or radius < 0:
+            raise ValueError(
+                f"width={width} and radius={radius} are not valid: 1 or more feature maps, 0 or more voxels."
+            )
+        self.radius = radius
+        offsets = (2 * radius + 1) ** 3
+        self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
+        channels_in = 1
+        for level in range(1, COARSEST + 1):
+            channels = width * 2 ** (level - 1)
+            read = 2 * channels + (offsets if level > 1 else 0) + (3 if level < COARSEST else 0)
+            self.encoders[str(level)] = nn.Sequential(_block(channels_in, channels, 2), _block(channels, channels))
+            self.decoders[str(level)] = nn.Sequential(_block(read, channels), _block(channels, channels))
+            self.heads[str(level)] = nn.Conv3d(channels, 3, 3, padding=1)
+            channels_in = channels
+        self.heads["0"] = UpConv3d(width, 3)
+        self.initialise()
+
+    def flows(self, pair: Tensor) -> Mapping[int, Tensor]:
+        """Add up the flow from 1/8 to the full resolution."""
+        added: dict[int, Tensor] = {}
+        total: dict[int, Tensor] = {}
+        x = pair.transpose(0, 1).flatten(0, 1)[:, None]  # the fixed scans, then the moving ones, as one batch
+        maps = {0: x}
+        for level in range(1, COARSEST + 1):
+            maps[level] = x = self.encoders[str(level)](x)
+        decoded = x
+        for level in range(COARSEST, -1, -1):
+            before = _enlarged(total[level + 1]) if level < COARSEST else None
+            if level > 0:
+                fixed, moving = maps[level].chunk(2)
+                decoded = self.decoders[str(level)](self._compared(fixed, moving, before, level))
+            added[level] = self.head_flow(level, decoded)
+            total[level] = added[level] if before is None else before + added[level]
+        return {level: added[level] if level + 1 in self.levels else total[level] for level in self.levels}
+
+    def _compared(self, fixed: Tensor, moving: Tensor, flow: Tensor | None, level: int) -> Tensor:
+        """What a decoder reads: both scans' features, the moving ones warped, their correlation, and the flow."""
+        if flow is not None:
+            moving = warp(moving, flow).to(fixed.dtype)
+        read = [fixed, moving]
+        if level > 1:  # at 1/2 it costs as much as all the rest, and the flow is close by then
+            read.append(local_correlation(fixed, moving, self.radius))
+        return torch.cat(read if flow is None else [*read, flow.to(fixed.dtype)], dim=1)
+
+
+def local_correlation(fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
+    """The cosine between a voxel's features in one map and those around it in the other.
+
+    Args:
+        fixed: `(B, C, X, Y, Z)`.
+        moving: the same; 0 outside.
+        radius: r.
+
+    Returns:
+        `(B, (2r + 1)^3, X, Y, Z)`, the offset along the last axis running fastest.
+    """
+    side = 2 * radius + 1
+    x, y, z = fixed.shape[2:]
+    fixed, moving = F.normalize(fixed, dim=1), F.pad(F.normalize(moving, dim=1), (radius,) * 6)
+    offsets = [(i, j, k) for i in range(side) for j in range(side) for k in range(side)]
+    return torch.stack([(fixed * moving[:, :, i : i + x, j : j + y, k : k + z]).sum(1) for i, j, k in offsets], dim=1)
+
+
+def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+        nn.InstanceNorm3d(channels_out, affine=True),
+        nn.LeakyReLU(LEAK),
+    )
+
+
+def _enlarged(flow: Tensor) -> Tensor:
+    """A flow to the next finer level, in voxels of that one."""
+    return 2 * F.interpolate(flow, scale_factor=2, mode="trilinear")

@@ -1,0 +1,159 @@
+"""The figures of evaluated runs: charts of all their pairs, and pages of single pairs, registered again for them."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from matplotlib.figure import Figure
+
+from regcascade.cascades import Cascade
+from regcascade.cascades.checkpoint import read
+from regcascade.data import RegistrationData
+from regcascade.data.pairs import ListedPairs, NamePair, collate
+from regcascade.evaluation.baselines import RegistrationFailed
+from regcascade.report.figures.charts import (
+    Tables,
+    against_cascades,
+    against_initial,
+    by_quality,
+    extreme_cases,
+    has_initial,
+    label_boxes,
+    measure_of,
+    worst_and_best,
+)
+from regcascade.report.figures.registration import registration_figure
+from regcascade.report.figures.stage_charts import against_stages
+from regcascade.report.runs.reload import Again, again, find_checkpoint, setting_of
+from regcascade.utils.registry import did_you_mean
+
+
+def set_figures(
+    tables: Tables, settings: pd.DataFrame | None = None, stages: Mapping[str, pd.DataFrame] | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """The charts that the tables of one or several methods have the numbers for, each with a name for its file.
+
+    Args:
+        tables: the methods, see `charts`.
+        settings: what `against_cascades` takes; that chart is left out without, and where n and r do not vary.
+        stages: what `against_stages` takes; that chart is left out without.
+
+    Raises:
+        ValueError: if no pair has Dice or CC.
+    """
+    yield "labels", label_boxes(tables)
+    if has_initial(tables):
+        yield "initial", against_initial(tables)
+    yield "cases", extreme_cases(tables)
+    if settings is not None and (settings[["n", "r"]].nunique() > 1).any():
+        yield "cascades", against_cascades(settings)
+    if stages:
+        yield "stages", against_stages(stages)
+
+
+def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = None) -> pd.DataFrame | None:
+    """The rows of `against_cascades`; runs that are no cascade's (the baselines') have none.
+
+    Args:
+        folders: of the runs.
+        tables: of each run, in the same order.
+        given: a checkpoint to read instead of the run's own.
+
+    Returns:
+        None if no run has Dice, n and r.
+    """
+    if measure_of(tables) != "dice_mean":
+        return None
+    rows = []
+    for folder, table in zip(folders, tables.values(), strict=True):
+        try:
+            setting = setting_of(folder)
+            model = _model_name(find_checkpoint(folder, given))
+        except ValueError:
+            continue
+        rows.append({"model": model, "n": setting.n, "r": setting.r, "mean": table["dice_mean"].mean()})
+    return pd.DataFrame(rows) if rows else None
+
+
+def run_pages(
+    folder: Path, table: pd.DataFrame, named: Sequence[NamePair], count: int, given: Path | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """Pages of single pairs of a run, registered again by what it evaluated, on the scans it was evaluated on.
+
+    Args:
+        folder: the run.
+        table: its pairs.
+        named: the pairs (fixed, moving) to draw; where none are named, the worst and the best.
+        count: how many of the worst, and how many of the best.
+        given: a checkpoint instead of the run's own.
+
+    Returns:
+        What `pair_figures` yields, one at a time. Whatever is wrong with the run is found at once.
+
+    Raises:
+        ValueError: if its checkpoint, method or data set is missing or has changed, or has no such scan.
+    """
+    run = again(folder, given)
+    _check_names(run.data, named, folder)
+    chosen = [("pair", pair) for pair in named] or extreme_pairs(table, measure_of({str(folder): table}), count)
+    return pair_figures(run, chosen, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def extreme_pairs(table: pd.DataFrame, column: str, count: int) -> list[tuple[str, NamePair]]:
+    """The `count` worst and best pairs by a measure, each with a name: `worst_1` is the worst, `best_1` the best."""
+    worst, best = worst_and_best(by_quality(table, column).index, count)
+    named = [(f"worst_{number}", pair) for number, pair in enumerate(worst, start=1)]
+    return named + [(f"best_{number}", pair) for number, pair in enumerate(reversed(best), start=1)]
+
+
+def pair_figures(
+    run: Again, pairs: Sequence[tuple[str, NamePair]], device: torch.device | str = "cpu"
+) -> Iterator[tuple[str, Figure]]:
+    """Register pairs and draw a page of each.
+
+    Args:
+        run: what registers them, the set they are of, r and repeat.
+        pairs: each with a word before the names of its scans in the name of its file.
+        device: where a network registers.
+
+    Yields:
+        The name of a file, without its ending, and the figure, as `registration_figure` draws it.
+
+    Raises:
+        ValueError: if a method gives up on a pair.
+    """
+    device = torch.device(device)
+    if isinstance(run.method, Cascade):
+        run.method.to(device).eval()
+    elif not run.method.on_gpu:
+        device = torch.device("cpu")
+    cases = ListedPairs(run.data.cases, [pair for _, pair in pairs])
+    for number, (word, names) in enumerate(pairs):
+        batch = move_data_to_device(collate([cases[number]]), device)
+        try:
+            with torch.inference_mode():
+                registration = run.method.register(batch, run.setting.r, run.setting.repeat)
+        except RegistrationFailed as failure:
+            raise ValueError(f"{names[1]} onto {names[0]}: {failure}") from failure
+        yield file_name(word, *names), registration_figure(batch, registration)
+
+
+def file_name(*words: str) -> str:
+    """Words as the name of a file, of characters that any shell takes unquoted."""
+    return "_".join(re.sub(r"[^\w.+-]+", "-", word).strip("-.") for word in words)[:200]
+
+
+def _check_names(data: RegistrationData, pairs: Sequence[NamePair], folder: Path) -> None:
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        if name not in data.cases.names:
+            hint = did_you_mean(name, data.cases.names)
+            raise ValueError(f"There is no scan {name!r} in the data set of {folder}.{hint}")
+
+
+def _model_name(path: Path) -> str:
+    description = read(path).description
+    specs = (description["model"], description["cascade"])
+    return " ".join(spec if isinstance(spec, str) else str(spec["name"]) for spec in specs)

@@ -1,0 +1,104 @@
+"""How registrations grow stage by stage: Dice, CC, folding and time, from the `stages.csv` of evaluations."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from regcascade.evaluation.layout import STAGES
+from regcascade.evaluation.tables import read_stages
+from regcascade.report.figures.style import empty_figure, in_print_style, series_style, shortened
+
+PANELS = {"dice_mean": "Dice", "cc": "CC", "folding_percent": "Folding [%]", "seconds": "Seconds"}
+BAND = (25, 75)  # percentiles
+_MOST_NAMED = 12  # steps whose names fit below a panel
+
+
+def stages_of(folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The tables of stages, by the names of runs; of runs that have one.
+
+    Raises:
+        ValueError: naming the file, if one is damaged.
+    """
+    found = {}
+    for folder, name in zip(folders, names, strict=True):
+        if not (folder / STAGES).is_file():
+            continue
+        try:
+            table = read_stages(folder)
+            if not {"step", "stage", "repeat"} <= set(table) and len(table):
+                raise ValueError("it lacks the columns step, stage and repeat")
+        except ValueError as error:
+            raise ValueError(f"{folder / STAGES} is damaged: {str(error).strip()}. Evaluate again.") from error
+        if len(table):
+            found[name] = table
+    return found
+
+
+@in_print_style
+def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
+    """Dice, CC, folding and time after each step of a registration: means, and a band of the middle half of pairs.
+
+    A step is a stage or its repeat, 0 is before registration. What no pair has (Dice, without labels) has no panel;
+    pairs that lack a measure at a step are left out there.
+
+    Args:
+        stages: of each method its rows of `stages.csv`.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    shown = [c for c in PANELS if any(c in table and table[c].notna().any() for table in stages.values())]
+    if not shown:
+        raise ValueError("No run has measures after each stage: evaluate with stages=true.")
+    rows = (len(shown) + 1) // 2
+    figure = empty_figure(0.4 + 1.9 * rows, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, min(len(shown), 2), sharex=True)).ravel()
+    ticks = _named_steps(list(stages.values()))
+    for axes, column in zip(panels, shown, strict=False):
+        for number, table in enumerate(stages.values()):
+            if column in table:
+                _draw(axes, table, column, number)
+        axes.set_ylabel(PANELS[column])
+        axes.tick_params(labelbottom=True)
+        if ticks:
+            axes.set_xticks(list(ticks), list(ticks.values()))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    steps = "stage, or stage:repeat" if ticks else "step, 0 is before registration"
+    figure.supxlabel(f"{steps}; line: mean, band: the middle half of the pairs", fontsize="medium")
+    figure.align_ylabels()
+    if len(stages) > 1:
+        handles = [
+            Line2D([], [], color=colour, marker=marker, markersize=5, label=shortened(name, 40))
+            for name, (colour, marker) in zip(stages, map(series_style, range(len(stages))), strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
+    return figure
+
+
+def _draw(axes: Axes, table: pd.DataFrame, column: str, number: int) -> None:
+    colour, marker = series_style(number)
+    by_step = table.dropna(subset=[column]).groupby("step")[column]
+    mean, low, high = by_step.mean(), by_step.quantile(BAND[0] / 100), by_step.quantile(BAND[1] / 100)
+    axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(mean.index, mean, color=colour, marker=marker, markersize=5, linewidth=1.5)
+
+
+def _named_steps(tables: Sequence[pd.DataFrame]) -> dict[int, str]:
+    """The names of steps, where all runs call them the same and there is room for them; else none."""
+    names: dict[int, set[str]] = {}
+    for table in tables:
+        repeats = table["repeat"].max() > 1
+        for step, stage, repeat in table[["step", "stage", "repeat"]].drop_duplicates().itertuples(index=False):
+            name = f"{stage}:{repeat:.0f}" if repeats and stage.isdigit() else stage
+            names.setdefault(int(step), set()).add(name)
+    fit = len(names) <= _MOST_NAMED and all(len(each) == 1 for each in names.values())
+    return {step: each.pop() for step, each in names.items()} if fit else {}

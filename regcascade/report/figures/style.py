@@ -1,0 +1,72 @@
+"""How a figure looks in print: one width, one letter size, colours that everybody can tell apart."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from regcascade.utils.files import written_whole
+
+WIDTH = 180 / 25.4  # inches: the text of an A4 page, both columns
+DPI = 200
+POINTS = 8  # the smallest letters
+
+# Okabe and Ito's colours, which people with any kind of colour vision tell apart.
+BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "0.55"
+SERIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY_BLUE, BLACK)
+MARKERS = "osD^v<>P"  # one more than colours, so that a pair of both comes back after 56
+DIVERGING = "PuOr"
+
+# Decorates what draws a figure.
+in_print_style = matplotlib.rc_context(
+    {
+        "font.size": POINTS,
+        "axes.titlesize": POINTS + 1,
+        "legend.fontsize": POINTS,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "0.9",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+    }
+)
+
+
+def empty_figure(height: float, layout: Literal["constrained"] | None = None) -> Figure:
+    """A figure of the width of a page and a height in inches, which belongs to no window."""
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def series_style(number: int) -> tuple[str, str]:
+    """The colour and the marker of the series of that number, from 0."""
+    return SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+
+
+def shortened(text: str, letters: int) -> str:
+    """A name that fits: its middle is left out where it has more letters, as its ends tell names apart."""
+    if len(text) <= letters:
+        return text
+    kept = letters - 1
+    return text[: kept // 2] + "…" + text[len(text) - (kept - kept // 2) :]
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all, into a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path
+
+
+def write_figures(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
+    """Write figures as `<name>.png` into a folder; returns the files."""
+    return [write_figure(figure, folder / f"{name}.png") for name, figure in figures]

@@ -1,0 +1,206 @@
+"""One self-contained HTML page of evaluated runs: tables, tests, charts, the worst pairs, where it all comes from."""
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from regcascade.data.pairs import NamePair
+from regcascade.evaluation.layout import BEFORE
+from regcascade.report.figures.charts import UNREGISTERED, by_quality, measure_of
+from regcascade.report.figures.run_figures import run_pages, set_figures, settings_of
+from regcascade.report.figures.stage_charts import stages_of
+from regcascade.report.runs.provenance import facts_table, provenance, software
+from regcascade.report.runs.run import Run, before_registration
+from regcascade.report.tables.compare import (
+    Comparison,
+    columns_of,
+    compare,
+    notes,
+    shown_table,
+    shown_tests,
+    spread,
+    values_of,
+)
+from regcascade.report.tables.measures import KNOWN, MEASURES, heading
+from regcascade.utils.files import written_whole
+
+WORST = 10
+_ARROWS = {+1: " ↑", -1: " ↓", 0: ""}
+_CAPTIONS = {
+    "labels": "{measure} of every label and of their mean: a box from the first to the third quartile with the median, "
+    "whiskers to the 5th and 95th percentile and a dot for each pair beyond (of fewer than 20 pairs, whiskers to the "
+    "lowest and the highest).",
+    "initial": "{measure} after registration against {measure} before, a mark for each pair; above the dashed line it "
+    "improved. Pairs to the left need a large deformation. Lines, where there are enough pairs, join the means of "
+    "groups of equally many, ordered by their initial {measure}.",
+    "cases": "Pairs from the worst to the best, with the middle left out, by the mean of the methods' {measure}; the "
+    "ring is before registration. Each is named moving → fixed.",
+    "stages": "After every stage, and every repeat of one: the mean over pairs, and a band from the first to the third "
+    "quartile. The time is from the start to the end of that step.",
+    "cascades": "Mean {measure} against the number of cascaded networks n and against r, how often each is applied.",
+}
+
+
+class Picture(NamedTuple):
+    """An image in the page itself.
+
+    Attributes:
+        source: a data URI.
+        caption: what it shows.
+    """
+
+    source: str
+    caption: str
+
+
+class Case(NamedTuple):
+    """A pair that was registered badly.
+
+    Attributes:
+        fixed, moving: its scans.
+        measured: what its measure is, before registration and after each method.
+        pictures: a page of each run that could be drawn.
+    """
+
+    fixed: str
+    moving: str
+    measured: dict[str, str]
+    pictures: list[Picture]
+
+
+def write_report(
+    folders: Sequence[Path], runs: Sequence[Run], path: Path, worst: int = WORST, left_out: Sequence[str] = ()
+) -> list[str]:
+    """Write the page, whole or not at all; it loads nothing from anywhere.
+
+    Args:
+        folders: of the runs.
+        runs: what `evaluated.read_runs` found in them.
+        path: the file; its folder is made if need be.
+        worst: how many of the worst pairs to show.
+        left_out: sentences on what the page does not have, to which those on pictures are added.
+
+    Returns:
+        All that the page does not have, a sentence each.
+
+    Raises:
+        ValueError: if no pair has Dice or CC, or if the file is a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; name the file to write, such as {path / 'report.html'}.")
+    tables = {run.name: run.pairs for run in runs}
+    measure = measure_of(tables)
+    missing = list(left_out)
+    sources = [provenance(folder) for folder in folders]
+    comparison = _comparison(runs)
+    content = {
+        "title": ", ".join(tables), "names": list(tables), "facts": facts_table(list(tables), sources),
+        "table": _with_arrows(shown_table(comparison)), "tests": _tests(comparison), "notes": notes(comparison),
+        "labels": _by_label(comparison.runs), "charts": _charts(folders, tables),
+        "measure": KNOWN[measure].heading, "cases": _cases(folders, tables, worst, missing),
+        "texts": dict(zip(tables, (source.texts for source in sources), strict=True)),
+        "software": software(), "missing": missing, "pairs": len(runs[0].pairs),
+    }  # fmt: skip
+    page = _environment().get_template("report.html.j2").render(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))  # a path need not be valid text
+    return missing
+
+
+def worst_pairs(tables: Mapping[str, pd.DataFrame], count: int) -> list[NamePair]:
+    """The worst pairs by the mean over methods of Dice (CC where there is none), of those that all methods have."""
+    measure = measure_of(tables)
+    after = pd.DataFrame({name: table[measure] for name, table in tables.items() if measure in table}).dropna()
+    return list(by_quality(after.mean(axis=1).to_frame(measure), measure).index[:count])
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure in a URI, as WebP without loss, which every browser shows and has half the bytes of PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", pil_kwargs={"lossless": True})
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _comparison(runs: Sequence[Run]) -> Comparison:
+    """The runs after the row before registration; tests are between the runs, of a single one against that row."""
+    try:
+        initial = [before_registration(runs[0])]
+    except ValueError:  # an evaluation that measured nothing before
+        initial = []
+    tests = compare(runs if len(runs) > 1 else [*initial, *runs]).tests
+    measures, _, costs = columns_of([*initial, *runs])
+    order = [measure.column for measure in MEASURES]
+    measures.sort(key=lambda column: order.index(column) if column in order else len(order))
+    return Comparison([*initial, *runs], [*measures, *costs], tests)
+
+
+def _with_arrows(table: pd.DataFrame) -> pd.DataFrame:
+    """The headings of measures with an arrow to where they are better."""
+    return table.rename(columns={measure.heading: measure.heading + _ARROWS[measure.better] for measure in MEASURES})
+
+
+def _tests(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """The tests of each measure, under its heading."""
+    if comparison.tests.empty:
+        return {}
+    groups = comparison.tests.groupby("measure", sort=False)
+    return {heading(str(measure))[0]: shown_tests(part).drop(columns="Measure") for measure, part in groups}
+
+
+def _by_label(runs: Sequence[Run]) -> pd.DataFrame:
+    """A row for each measure of a single label, a column for each run."""
+    _, single, _ = columns_of(runs)
+    rows = []
+    for column in single:
+        name, decimals = heading(column)
+        rows.append([name, *(spread(pd.Series(values_of(run, column)), decimals) for run in runs)])
+    return pd.DataFrame(rows, columns=["", *(run.name for run in runs)])
+
+
+def _charts(folders: Sequence[Path], tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
+    measure = KNOWN[measure_of(tables)].heading
+    drawn = set_figures(tables, settings_of(folders, tables), stages_of(folders, list(tables)))
+    return [Picture(data_uri(figure), _CAPTIONS[name].format(measure=measure)) for name, figure in drawn]
+
+
+def _cases(folders: Sequence[Path], tables: Mapping[str, pd.DataFrame], count: int, missing: list[str]) -> list[Case]:
+    """The worst pairs with their pictures; why there are none of a run is added to `missing`."""
+    pairs = worst_pairs(tables, count)
+    measure = measure_of(tables)
+    first = next(iter(tables.values()))
+    cases = []
+    for pair in pairs:
+        values = {UNREGISTERED: float(first.loc[[pair], measure + BEFORE].iloc[0])} if measure + BEFORE in first else {}
+        values |= {name: float(table.loc[[pair], measure].iloc[0]) for name, table in tables.items()}
+        shown = {name: spread(pd.Series([value]), KNOWN[measure].decimals) for name, value in values.items()}
+        cases.append(Case(*pair, shown, []))
+    for folder, (name, table) in zip(folders, tables.items(), strict=True):
+        try:
+            for case, picture in zip(cases, _pages(folder, name, table, pairs), strict=False):
+                case.pictures.append(picture)
+        except (ValueError, OSError) as error:  # its checkpoint, package or scans may be elsewhere
+            missing.append(f"Pictures of {name}: {error}")
+    return cases
+
+
+def _pages(folder: Path, name: str, table: pd.DataFrame, pairs: Sequence[NamePair]) -> Iterator[Picture]:
+    drawn: Iterable[tuple[str, Figure]] = run_pages(folder, table, pairs, 0) if pairs else []
+    for (fixed, moving), (_, figure) in zip(pairs, drawn, strict=True):
+        yield Picture(data_uri(figure), f"{moving} registered onto {fixed} by {name}.")
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("regcascade.report.html", "templates"),
+        autoescape=True,  # names and texts come from files that anybody may have written
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,79 @@
+"""How a run differs from the experiment it says it is, in words."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from regcascade.report.paper.experiments import LABELS, Row
+from regcascade.report.paper.runs import PAPER_SCALE, Evaluation, Training
+
+Compose = Callable[[str, Sequence[str]], Mapping[str, Any]]
+_GROUPS = ("n", "model", "cascade", "affine", "loss", "optimizer")
+_OF_AFFINE = ("checkpoint",)  # says where the weights are, not what they are
+_LOADING = ("root", "pairs", "num_workers", "cache", "validate", "seed")  # of the data: where it is, how it is read
+_OF_TRAINER = (
+    "max_steps", "max_epochs", "max_time", "gradient_clip_val", "accumulate_grad_batches", "devices", "num_nodes",
+    "precision", "limit_train_batches", "overfit_batches", "fast_dev_run",
+)  # fmt: skip
+_NEARLY = 0.99  # of the steps; the last of them may not be logged
+
+
+def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
+    """How the config of a training differs from its experiment's, and whether it was stopped early."""
+    config = training.config
+    if training.scale != PAPER_SCALE:
+        size = config["data"].get("size")
+        volume = f" {'x'.join(map(str, size))}" if size else ""
+        yield f"scale={training.scale} ({config['data'].get('name')}{volume})"
+    meant = compose("train", [f"experiment={training.experiment}", f"scale={training.scale}"])
+    for group in _GROUPS:
+        yield from differences(group, config.get(group), meant.get(group), leave_out=_OF_AFFINE)
+    yield from differences("data", config["data"], meant["data"], leave_out=_LOADING)
+    ours, theirs = ({key: of["trainer"].get(key) for key in _OF_TRAINER} for of in (config, meant))
+    yield from differences("trainer", ours, theirs)
+    if init := config.get("init"):
+        yield f"init={Path(str(init)).name}"
+    yield from _callbacks(config.get("callbacks") or {}, meant.get("callbacks") or {})
+    trained, wanted_sets = (_sets(of["data"].get("root")) for of in (config, meant))
+    if wanted_sets and trained != wanted_sets:
+        yield f"trained on {', '.join(trained) or config['data'].get('root')}"
+    wanted, done = config["trainer"].get("max_steps"), training.steps
+    if done is not None and isinstance(wanted, int) and done < _NEARLY * wanted:
+        yield f"{done:,} of {wanted:,} steps"
+
+
+def evaluated_otherwise(evaluation: Evaluation, row: Row) -> Iterator[str]:
+    """How an evaluation differs from the paper's."""
+    labels = evaluation.summary.get("label_interpolation", "nearest")
+    if labels != LABELS[row.table.split("/")[0]]:
+        yield f"labels={labels}"
+    if evaluation.summary.get("checkpoint") and not evaluation.is_of_last:
+        yield Path(str(evaluation.summary["checkpoint"])).name
+    if failures := evaluation.summary.get("failures"):
+        yield f"{failures} pairs failed"
+
+
+def differences(name: str, ours: Any, theirs: Any, leave_out: Sequence[str] = ()) -> Iterator[str]:
+    """`name.key=value` of everything that is not the same."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for key in dict.fromkeys([*theirs, *ours]):
+            if key not in leave_out:
+                yield from differences(f"{name}.{key}", ours.get(key), theirs.get(key))
+    elif ours != theirs:
+        shown = "null" if ours is None else str(ours).lower() if isinstance(ours, bool) else ours
+        yield f"{name}={shown}"
+
+
+def _callbacks(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """The callbacks that were added, with their options, and those whose options differ; none that was left out."""
+    for name, options in ours.items():
+        if name in theirs:
+            yield from differences(f"callbacks.{name}", options, theirs[name])
+        elif isinstance(options, Mapping):
+            given = [f"callbacks.{name}.{key}={value}" for key, value in options.items() if key != "_target_"]
+            yield from given or [f"callbacks.{name}"]
+
+
+def _sets(root: Any) -> list[str]:
+    """The names of the sets that train."""
+    return sorted(name for name, folder in root.items() if folder) if isinstance(root, Mapping) else []

@@ -1,0 +1,224 @@
+"""A table of one of the papers, and beside what it prints the runs that are found for its rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import pandas as pd
+
+from regcascade.report.paper.deviations import Compose, differences, evaluated_otherwise, trained_otherwise
+from regcascade.report.paper.experiments import COST, SETS, Row, columns_of, printed_number
+from regcascade.report.paper.runs import Cells, Evaluation, Found, Training
+from regcascade.report.tables.markup import latex, markdown
+from regcascade.report.tables.measures import heading
+from regcascade.utils.files import written_whole
+
+NONE = "-"
+AS_PRINTED = "as the paper"
+_COSTS = {"seconds_gpu": ("Seconds, GPU", 2), "seconds_cpu": ("Seconds, CPU", 1), "paper_size_mib": ("Size [MiB]", 1)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run gives for a row.
+
+    Attributes:
+        folder: of the training, or of the evaluation of a method without one.
+        settings: how it differs from the paper; empty where it does not.
+        cells: what was measured.
+    """
+
+    folder: Path
+    settings: str
+    cells: Cells
+
+
+def results(row: Row, found: Found, compose: Compose) -> list[Result]:
+    """What each run found gives for a row; nothing for a training that was not evaluated with the row's r.
+
+    Args:
+        row: of a table.
+        found: the runs.
+        compose: what an entry point would run with given overrides, to tell how a run differs from it.
+    """
+    if row.method is not None:
+        return list(_of_method(row, found, compose))
+    given = []
+    for training in found.trainings:
+        if training.experiment != row.experiment:
+            continue
+        fitting = [evaluation for evaluation in _of(training, found) if evaluation.has_r(row.r)]
+        if not fitting:
+            continue
+        fitting.sort(key=lambda evaluation: (int(evaluation.summary["pairs"]), evaluation.is_of_last))
+        cells: Cells = {}
+        for evaluation in fitting:  # the last, of most pairs, wins where several have a set
+            cells |= evaluation.cells(row)
+        settings = [*trained_otherwise(training, compose), *evaluated_otherwise(fitting[-1], row)]
+        given.append(Result(training.folder, ", ".join(settings), cells))
+    return given
+
+
+def _of_method(row: Row, found: Found, compose: Compose) -> Iterator[Result]:
+    meant = compose("evaluate", [f"method={row.method}", f"data={row.data}"])
+    atlas = (meant["data"].get("pairing") == "atlas", meant["data"].get("atlas"))
+    for evaluation in found.evaluations:
+        method = evaluation.summary.get("method")
+        if not isinstance(method, Mapping) or method.get("name") != row.method or evaluation.atlas != atlas:
+            continue
+        settings = list(differences("method", evaluation.config.get("method"), meant["method"]))
+        if evaluation.data.get("name") != meant["data"]["name"]:
+            settings.insert(0, f"data={evaluation.data.get('name')}")
+        settings += evaluated_otherwise(evaluation, row)
+        yield Result(evaluation.folder, ", ".join(settings), evaluation.cells(row))
+
+
+def _of(training: Training, found: Found) -> list[Evaluation]:
+    """The evaluations of a training's checkpoints, its own among them."""
+    known = {str(own.summary.get("checkpoint_sha256")) for own in training.own}
+    unclear = []
+    evaluations = list(training.own)
+    for evaluation in found.evaluations:
+        digest = evaluation.summary.get("checkpoint_sha256")
+        if digest in known:
+            evaluations.append(evaluation)
+        elif digest is not None:
+            unclear.append(evaluation)
+    return evaluations + [one for one in unclear if one.summary["checkpoint_sha256"] in training.hashes]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table as it is assembled: a row, and one run of each experiment that gives a part of it.
+
+    Attributes:
+        parts: the row, as each of its experiments gives it.
+        results: what one run of each gives; none where no run was found.
+    """
+
+    parts: Sequence[Row]
+    results: Sequence[Result] = ()
+
+    @property
+    def printed(self) -> dict[tuple[str, str], str]:
+        """What the paper prints, by set and measure."""
+        return {(s, m): text for part in self.parts for s, of in part.printed.items() for m, text in of.items()}
+
+    @property
+    def cells(self) -> Cells:
+        """What was measured."""
+        cells: Cells = {}
+        for result in self.results:
+            cells |= {column: cell for column, cell in result.cells.items() if column not in cells}
+        return cells
+
+
+def lines_of(rows: Sequence[Sequence[Row]], found: Found, compose: Compose) -> list[Line]:
+    """The lines of a table: as many of each row as there are runs of one of its experiments, or one without any."""
+    lines = []
+    for parts in rows:
+        given = [results(part, found, compose) for part in parts]
+        for together in zip_longest(*given):
+            lines.append(Line(parts, [result for result in together if result is not None]))
+        if not any(given):
+            lines.append(Line(parts))
+    return lines
+
+
+def printed_table(rows: Sequence[Sequence[Row]]) -> pd.DataFrame:
+    """A table as printed, as text, with the commands that run each row."""
+    columns = columns_of(rows)
+    shown = []
+    for parts in rows:
+        line = Line(parts)
+        cells = {"Row": parts[0].name} | {_heading(*column): line.printed.get(column, NONE) for column in columns}
+        shown.append(cells | {"Command": "; ".join(dict.fromkeys(part.command for part in parts))})
+    return pd.DataFrame(shown)
+
+
+def shown_table(lines: Sequence[Line]) -> pd.DataFrame:
+    """The table as text: what is printed, which run, how it differs, and its measures of the same name."""
+    columns, measured = _columns(lines)
+    shown = []
+    for number, line in enumerate(lines):
+        again = number > 0 and lines[number - 1].parts is line.parts
+        cells = {"Row": line.parts[0].name}
+        cells |= {_heading(*column): "" if again else line.printed.get(column, NONE) for column in columns}
+        cells["Run"] = "; ".join("/".join(result.folder.parts[-2:]) for result in line.results) or NONE
+        settings = dict.fromkeys(result.settings or AS_PRINTED for result in line.results)
+        cells["Settings"] = "; ".join(settings) or NONE
+        cells["Pairs"] = _pairs(line.cells) or NONE
+        cells |= {f"{_heading(*column)}, run": _text(line.cells.get(column), column[1]) for column in measured}
+        shown.append(cells)
+    return pd.DataFrame(shown)
+
+
+def numbers(lines: Sequence[Line]) -> pd.DataFrame:
+    """In full precision: `_printed_mean`, `_printed_std`, `_mean`, `_std`, `_pairs` of each set and measure."""
+    columns, measured = _columns(lines)
+    rows = []
+    for line in lines:
+        first = line.parts[0]
+        row: dict[str, object] = {"table": first.table, "row": first.row, "name": first.name, "r": first.r}
+        row["experiments"] = " ".join(part.experiment for part in line.parts)
+        row["runs"] = " ".join(str(result.folder) for result in line.results)
+        row["settings"] = "; ".join(result.settings for result in line.results)
+        for s, m in columns:
+            printed = line.printed.get((s, m))
+            values = (None, None) if printed is None else printed_number(printed)
+            row |= dict(zip((f"{s}_{m}_printed_mean", f"{s}_{m}_printed_std"), values, strict=True))
+        for s, m in measured:
+            cell = line.cells.get((s, m), (None, None, None))
+            row |= dict(zip((f"{s}_{m}_mean", f"{s}_{m}_std", f"{s}_{m}_pairs"), cell, strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_table(name: str, title: str, shown: pd.DataFrame, full: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write a table as .md, .tex and .csv, each whole.
+
+    Raises:
+        ValueError: if the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file; name a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "md": f"{title}\n\n{markdown(shown)}",
+        "tex": f"% {title}\n{latex(shown)}",
+        "csv": full.to_csv(index=False),
+    }
+    files = {folder / f"{name.replace('/', '-')}.{suffix}": text for suffix, text in texts.items()}
+    for file, text in files.items():
+        with written_whole(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def _columns(lines: Sequence[Line]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The columns that are printed, and those of the same measures that a run has, of whatever set."""
+    columns = columns_of([list(line.parts) for line in lines])
+    measures = dict.fromkeys(measure for _, measure in columns)
+    sets = dict.fromkeys([*(name for name, _ in columns), *(name for line in lines for name, _ in line.cells)])
+    has = {cell for line in lines for cell in line.cells}
+    return columns, [(name, measure) for name in sets for measure in measures if (name, measure) in has]
+
+
+def _heading(name: str, measure: str) -> str:
+    if name == COST:
+        return _COSTS[measure][0]
+    return f"{SETS.get(name, name)} {heading(measure)[0]}"
+
+
+def _text(cell: tuple[float, float | None, int] | None, measure: str) -> str:
+    if cell is None:
+        return NONE
+    decimals = _COSTS[measure][1] if measure in _COSTS else heading(measure)[1]
+    mean, deviation, _ = cell
+    return f"{mean:.{decimals}f}" + ("" if deviation is None else f" ({deviation:.{decimals}f})")
+
+
+def _pairs(cells: Mapping[tuple[str, str], tuple[float, float | None, int]]) -> str:
+    """How many pairs of each set."""
+    return ", ".join(f"{SETS.get(s, s)} {cell[2]:,}" for (s, measure), cell in cells.items() if measure == "cc")

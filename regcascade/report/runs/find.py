@@ -1,0 +1,116 @@
+"""Finding the folders of evaluated runs below what a user names, and what their rows in a table are called."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from regcascade.report.runs.sweeps import read_job, read_sweep, sweeps_within
+
+PAIRS, SUMMARY = "pairs.csv", "summary.json"
+AGAIN = "Evaluate it (again): python evaluate.py checkpoint=FILE."
+_SHOWN = 3  # so many names in a message
+_REPEATED = re.compile(r"r(\d+)")  # what evaluate.py calls the folder of each r of several
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The run folders that paths name: each itself, or all those within it (a multirun folder), in order.
+
+    A path with `*`, `?` or `[` that is no folder stands for the folders that match it.
+
+    Returns:
+        The folders that hold both `pairs.csv` and `summary.json`, and those within a multirun folder that lack one:
+        jobs that failed or still run.
+
+    Raises:
+        ValueError: if a path is no folder, is or holds no evaluated run, or if a run is named twice.
+    """
+    runs: list[Path] = []
+    unfinished: list[Path] = []
+    for path in itertools.chain.from_iterable(map(_matches, paths)):
+        if not path.is_dir():
+            wrong = f"{path} is a file" if path.exists() else f"There is no {path}"
+            raise ValueError(f"{wrong}. Give folders of runs, or one that holds them: multirun/<date>/<time>.")
+        within = _folders_within(path)
+        if path in within or not within:
+            _check_started(path)
+            check_finished(path)
+            runs.append(path)
+            continue
+        finished = [folder for folder in within if not _missing(folder)]
+        if not finished:
+            raise ValueError(
+                f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}.{_why(within)} {AGAIN}"
+            )
+        runs += finished
+        unfinished += [folder for folder in within if folder not in finished]
+    places = [run.resolve() for run in runs]
+    twice = [str(run) for number, run in enumerate(runs) if places[number] in places[:number]]
+    if twice:
+        raise ValueError(f"{first_few(twice)} is named twice. Name every run once.")
+    return runs, unfinished
+
+
+def row_names(folders: Sequence[Path]) -> list[str]:
+    """What runs are called unless told: as their folders, with so many of those above as it takes to tell them apart.
+
+    The folders `r1`, `r2`, ... of an evaluation with several r are `r=1`, `r=2`, ..., if need be after the name of
+    the folder they are in.
+    """
+    parts = [folder.resolve().parts for folder in folders]
+    names = [""] * len(parts)
+    for number, own in enumerate(parts):
+        others = [other for place, other in enumerate(parts) if place != number]
+        length = next((k for k in range(1, len(own)) if all(own[-k:] != other[-k:] for other in others)), 1)
+        above, last = "/".join(own[-length:-1]), own[-1]
+        repeated = _REPEATED.fullmatch(last)
+        words = [above, f"r={repeated[1]}"] if repeated else [f"{above}/{last}".lstrip("/")]
+        names[number] = ", ".join(word for word in words if word)
+    return names
+
+
+def check_finished(folder: Path) -> None:
+    """Raise ValueError unless a folder holds what an evaluation that has ended leaves there."""
+    missing = _missing(folder)
+    if missing:
+        state = "is an evaluation that did not end" if missing == [SUMMARY] else "is no evaluated run"
+        raise ValueError(f"{folder} {state}: it has no {' and no '.join(missing)}. {AGAIN}")
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Names as a message lists them: the first few, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _matches(path: Path) -> list[Path]:
+    """A path itself, or the folders that match it where it is a pattern that no shell has expanded."""
+    if path.exists() or not any(character in str(path) for character in "*?["):
+        return [path]
+    found = sorted(match for match in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if match.is_dir())
+    if not found:
+        raise ValueError(f"No folder matches {path}.")
+    return found
+
+
+def _folders_within(path: Path) -> list[Path]:
+    """The folder and those below that an evaluation, a training run or a job of a sweep wrote to."""
+    found = {file.parent for name in (PAIRS, SUMMARY, "config.yaml") for file in path.rglob(name)}
+    found |= {job.folder for sweep in sweeps_within(path) for job in read_sweep(sweep).jobs}
+    return sorted(folder for folder in found if folder.name != ".hydra")
+
+
+def _check_started(path: Path) -> None:
+    if path in sweeps_within(path) and not read_sweep(path).jobs:
+        raise ValueError(f"{path} is a sweep of which no job has started. Look at what its command printed.")
+
+
+def _why(folders: Sequence[Path]) -> str:
+    """Why jobs of sweeps have no results, of the first few."""
+    jobs = [read_job(folder) for folder in folders]
+    reasons = [f"{job.folder.name}: {job.reason.rstrip('.')}" for job in jobs if job.reason and job.overrides]
+    return f" {first_few(reasons)}." if reasons else ""
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in (PAIRS, SUMMARY) if not (folder / name).is_file()]

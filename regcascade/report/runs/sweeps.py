@@ -1,0 +1,197 @@
+"""Sweeps as their folders tell it: what each job was given, and whether it finished, failed or did not end."""
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from regcascade.utils.files import written_whole
+
+SWEEP, JOB = "sweep.json", "job.json"
+OVERRIDES = ".hydra/overrides.yaml"  # Hydra's own record of a job
+FINISHED, FAILED, OPEN = "finished", "failed", "open"
+_GRID = "multirun.yaml"  # what Hydra's grid sweeper writes, and others do not
+_OF_A_RUN = ("metrics.csv", "checkpoints/last.ckpt", "pairs.csv", "train.log")
+
+
+class Job(NamedTuple):
+    """One job of a sweep.
+
+    Attributes:
+        folder: where it writes.
+        number: of the job in its sweep.
+        overrides: what it was given on the command line, texts by their keys.
+        state: `finished`, `failed` or `open` (killed, or still running).
+        reason: why it is not finished, in one line.
+        log: the file with all it said.
+        objective: what the sweep optimises, None where there is none.
+    """
+
+    folder: Path
+    number: int
+    overrides: dict[str, str]
+    state: str
+    reason: str
+    log: Path | None
+    objective: float | None
+
+
+class Sweep(NamedTuple):
+    """A sweep.
+
+    Attributes:
+        folder: with a folder for each of its jobs.
+        jobs: those that have started, in order.
+        planned: how many jobs there are to be; None where unknown.
+        command: the command that goes on with it; empty where unknown.
+    """
+
+    folder: Path
+    jobs: list[Job]
+    planned: int | None
+    command: str
+
+    def of(self, state: str) -> list[Job]:
+        """The jobs in a state."""
+        return [job for job in self.jobs if job.state == state]
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have not started."""
+        return max((self.planned or 0) - len(self.jobs), 0)
+
+
+def sweeps_within(path: Path) -> list[Path]:
+    """The folders of sweeps among a folder and those below it."""
+    return sorted({file.parent for name in (SWEEP, _GRID) for file in path.rglob(name)})
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """What the folder of a sweep tells.
+
+    Raises:
+        ValueError: if a file of it is damaged.
+    """
+    record = _json(folder / SWEEP)
+    jobs = [read_job(file.parents[1]) for file in folder.glob(f"*/{OVERRIDES}")]
+    jobs.sort(key=lambda job: (job.number, job.folder))
+    return Sweep(folder, jobs, record.get("planned"), str(record.get("command") or ""))
+
+
+def is_job(folder: Path) -> bool:
+    """Whether a folder is that of a job of a sweep."""
+    return (folder / OVERRIDES).is_file() and any((folder.parent / name).is_file() for name in (SWEEP, _GRID))
+
+
+def read_job(folder: Path) -> Job:
+    """What the folder of a job tells.
+
+    Raises:
+        ValueError: if a file of it is damaged.
+    """
+    record = _json(folder / JOB)
+    evaluated = all((folder / name).is_file() for name in ("pairs.csv", "summary.json"))
+    state, reason = record.get("state"), str(record.get("error") or "")
+    if state != FAILED:
+        state = FINISHED if evaluated or state == FINISHED else OPEN
+    if state == OPEN:
+        reason = f"it has not ended (killed, or still running); {_last_written(folder)}"
+    number = re.match(r"\d+", folder.name)
+    objective = record.get("objective")
+    log = next(iter(sorted(folder.glob("*.log"))), None)
+    return Job(
+        folder, int(number[0]) if number else -1, overrides_of(folder), state, reason, log,
+        float(objective) if isinstance(objective, int | float) else None,
+    )  # fmt: skip
+
+
+def overrides_of(folder: Path) -> dict[str, str]:
+    """What a run was given on the command line, texts by their keys; none where Hydra left no record.
+
+    Raises:
+        ValueError: if the record is damaged.
+    """
+    file = folder / OVERRIDES
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}. Remove its folder.") from error
+    if not isinstance(given, list):
+        raise ValueError(f"{file} is no list of overrides. Remove its folder.")
+    parts = (str(one).lstrip("+").partition("=") for one in given)
+    return {key: value for key, equals, value in parts if equals}
+
+
+def write_job(folder: Path, state: str, objective: float | None, error: str = "") -> None:
+    """Write how a job ended into its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = None if objective is None or not math.isfinite(objective) else objective
+    with written_whole(folder / JOB) as temporary:
+        temporary.write_text(
+            json.dumps({"state": state, "objective": known, "error": error}, indent=2) + "\n", encoding="utf-8"
+        )
+
+
+def write_sweep(folder: Path, swept: Sequence[str], planned: int | None, command: str) -> None:
+    """Write at the start of a sweep what its folder shall tell of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"swept": list(swept), "planned": planned, "command": command}
+    with written_whole(folder / SWEEP) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def swept_by(folder: Path) -> list[str]:
+    """The keys that a sweep varies, as it was started."""
+    return [str(key) for key in _json(folder / SWEEP).get("swept") or []]
+
+
+def varied(jobs: Iterable[Mapping[str, str]]) -> list[str]:
+    """The keys of overrides that are not the same in all jobs, in the order in which they appear."""
+    given = list(jobs)
+    keys = dict.fromkeys(key for overrides in given for key in overrides)
+    return [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """What keys are called in a table: their last part, where that tells enough (lambda1 for loss.lambda1)."""
+    last = {key: key.rsplit(".", 1)[-1] for key in keys}
+    several = {name for name in last.values() if name == "name" or list(last.values()).count(name) > 1}
+    return {key: key if name in several else name for key, name in last.items()}
+
+
+def shown_value(text: str) -> str:
+    """A value of an override as it is shown: long decimals, which only a search draws, rounded."""
+    try:
+        return f"{float(text):.4g}" if len(text) > 8 else text
+    except ValueError:
+        return text
+
+
+def described(overrides: Mapping[str, str], keys: Sequence[str]) -> str:
+    """Overrides in a few words: `lambda1=0.5 n=2`; empty where there are none of these keys."""
+    names = short_names([key for key in keys if key in overrides])
+    return " ".join(f"{name}={shown_value(overrides[key])}" for key, name in names.items())
+
+
+def _last_written(folder: Path) -> str:
+    times = [path.stat().st_mtime for name in _OF_A_RUN if (path := folder / name).is_file()]
+    if not times:
+        return "it has written nothing"
+    return f"last written {datetime.datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M:%S}"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}. Remove it.") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds no record of ours. Remove it.")
+    return record

@@ -1,0 +1,124 @@
+"""Runs of sweeps in order, best first, with what was varied beside their measures."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from regcascade.report.runs.find import row_names
+from regcascade.report.runs.run import NotComparableError, Run, aligned, read_run
+from regcascade.report.runs.sweeps import FAILED, Job, described, short_names, shown_value, varied
+from regcascade.report.tables.compare import columns_of, values_of
+from regcascade.report.tables.measures import KNOWN
+from regcascade.utils.registry import did_you_mean
+
+DICE, LOSS, CC = "dice_mean", "loss", "cc"
+_BETTER_MORE = ("dice_", "jaccard_")
+
+
+class Ranking(NamedTuple):
+    """Runs in order.
+
+    Attributes:
+        runs: best first; those without the measure come last.
+        by: the measure they are ordered by.
+        apart: why paired tests cannot be made; empty where they can.
+    """
+
+    runs: list[Run]
+    by: str
+    apart: str
+
+
+def rank(
+    folders: Sequence[Path], jobs: Mapping[Path, Job], by: str | None = None, names: Sequence[str] = ()
+) -> Ranking:
+    """Order runs by their mean over pairs.
+
+    Args:
+        folders: of evaluated runs.
+        jobs: those of the folders that are jobs of a sweep; rows are then called by their numbers.
+        by: a column of `pairs.csv`, or `loss`, the validation loss of runs without labels. By default the mean Dice;
+            where no run has it, the loss; where that is not known either, the correlation coefficient.
+        names: of the rows, one for each folder; told from the folders by default.
+
+    Raises:
+        ValueError: if no run has the measure, or a folder is damaged.
+    """
+    names = list(names) or _row_names(folders, jobs)
+    runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+    losses = _losses(folders, jobs, runs)
+    by = _measure(by, runs, losses)
+    means = losses if by == LOSS else [float(_mean(run, by)) for run in runs]
+    keys = varied(jobs[folder].overrides for folder in folders if folder in jobs)
+    titles = short_names(keys)
+    ranked = []
+    for folder, run, loss in zip(folders, runs, losses, strict=True):
+        given = jobs[folder].overrides if folder in jobs else {}
+        about = {titles[key]: shown_value(given.get(key, "")) for key in keys}
+        ranked.append(run._replace(about=about | ({"Loss": f"{loss:.5g}"} if by == LOSS else {})))
+    sign = 1.0 if _more_is_better(by) else -1.0
+    order = sorted(range(len(runs)), key=lambda k: math.inf if math.isnan(means[k]) else -sign * means[k])
+    in_order = [ranked[k] for k in order]
+    try:
+        return Ranking(aligned(in_order), by, "")
+    except NotComparableError as error:
+        return Ranking(in_order, by, str(error))
+
+
+def left_out(jobs: Sequence[Job], among: Sequence[Job]) -> Iterator[str]:
+    """A line for each job without results: its name, why, and the file that tells more.
+
+    Args:
+        jobs: without results.
+        among: all jobs of the sweep, which tell what was varied.
+    """
+    keys = varied(job.overrides for job in among)
+    for job in jobs:
+        words = [f"#{job.number}" if job.number >= 0 else job.folder.name, described(job.overrides, keys)]
+        name = " ".join(word for word in words if word)
+        where = f" Log: {job.log}." if job.log else f" Folder: {job.folder}."
+        yield f"{'Failed' if job.state == FAILED else 'Not ended'}: {name}: {job.reason.rstrip('.')}.{where}"
+
+
+def _row_names(folders: Sequence[Path], jobs: Mapping[Path, Job]) -> list[str]:
+    """Jobs of one sweep are called by their numbers, of several by the sweep's name too, other runs as ever."""
+    several = len({folder.parent for folder in folders if folder in jobs}) > 1
+    above = dict(zip(folders, row_names([folder.parent for folder in folders]), strict=True)) if several else {}
+    names = row_names(folders)
+    for place, folder in enumerate(folders):
+        if folder in jobs and jobs[folder].number >= 0:
+            names[place] = f"{above[folder]} #{jobs[folder].number}" if several else f"#{jobs[folder].number}"
+    doubled = {name for name in names if names.count(name) > 1}
+    return [folder.name if name in doubled else name for name, folder in zip(names, folders, strict=True)]
+
+
+def _losses(folders: Sequence[Path], jobs: Mapping[Path, Job], runs: Sequence[Run]) -> list[float]:
+    """The validation losses that jobs without labels have told; NaN of all others."""
+    told = [jobs[folder].objective if folder in jobs else None for folder in folders]
+    return [
+        math.nan if objective is None or (DICE in run.pairs and run.pairs[DICE].notna().any()) else objective
+        for objective, run in zip(told, runs, strict=True)
+    ]
+
+
+def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> str:
+    measures = [column for group in columns_of(runs) for column in group]
+    known = [*measures, *([LOSS] if not all(map(math.isnan, losses)) else [])]
+    if by is None:
+        return next((name for name in (DICE, LOSS, CC) if name in known), known[0])
+    if by not in known:
+        raise ValueError(f"--rank-by {by}: no run has it. Known: {', '.join(known)}.{did_you_mean(by, known)}")
+    return by
+
+
+def _mean(run: Run, measure: str) -> float:
+    values = values_of(run, measure)
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _more_is_better(measure: str) -> bool:
+    return KNOWN[measure].better > 0 if measure in KNOWN else measure.startswith(_BETTER_MORE)

@@ -1,0 +1,58 @@
+"""Runs that differ in their seed alone as one row of a table."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from regcascade.report.runs.run import Run, aligned
+from regcascade.report.runs.sweeps import described, varied
+from regcascade.report.tables.compare import columns_of, values_of
+from regcascade.report.tables.measures import heading
+from regcascade.utils.registry import did_you_mean
+
+_NOT_TOLD = ("paths.",)  # where a run writes makes it no other run
+
+
+def averaged(runs: Sequence[Run], overrides: Sequence[Mapping[str, str]], over: Sequence[str]) -> list[Run]:
+    """A row for every group of runs whose overrides are the same but for some keys, such as `seed`.
+
+    Every measure of a pair is its mean over the runs of the group, so that tests and intervals are of the means and
+    know the spread over scans, not over runs. Rows are called by what varies between them.
+
+    Args:
+        runs: on the same pairs.
+        overrides: what each was given on the command line, texts by their keys.
+        over: the keys over which to average.
+
+    Raises:
+        ValueError: if no run was given a key, two of a group were given the same, or the pairs are not the same.
+    """
+    known = dict.fromkeys(key for given in overrides for key in given)
+    for key in over:
+        if key not in known:
+            listed = ", ".join(known) or "none"
+            raise ValueError(f"--over {key}: no run was given it. Given: {listed}.{did_you_mean(key, list(known))}")
+    groups: dict[tuple[tuple[str, str], ...], dict[tuple[str, ...], Run]] = {}
+    for run, given in zip(aligned(runs), overrides, strict=True):
+        same = {key: text for key, text in given.items() if key not in over and not key.startswith(_NOT_TOLD)}
+        group = groups.setdefault(tuple(sorted(same.items())), {})
+        value = tuple(given.get(key, "") for key in over)
+        if value in group:
+            told = " ".join(f"{key}={text}" for key, text in zip(over, value, strict=True))
+            raise ValueError(f"--over: {group[value].name} and {run.name} are the same but for {told}. Leave one out.")
+        group[value] = run
+    keys = varied([dict(same) for same in groups])
+    names = [described(dict(same), keys) or "all runs" for same in groups]
+    return [_mean(name, list(group.values())) for name, group in zip(names, groups.values(), strict=True)]
+
+
+def _mean(name: str, runs: Sequence[Run]) -> Run:
+    tables = pd.concat([run.pairs for run in runs], keys=range(len(runs)), names=["run"])
+    pairs = tables.groupby(level=["fixed", "moving"], sort=False).mean().loc[runs[0].pairs.index]
+    about = {"Runs": str(len(runs))}
+    if measures := columns_of(runs)[0]:
+        title, decimals = heading(measures[0])
+        means = [float(np.nanmean(values_of(run, measures[0]))) for run in runs]
+        about[f"{title}, SD over runs"] = f"{np.std(means, ddof=1):.{decimals}f}" if len(runs) > 1 else "-"
+    return runs[0]._replace(name=name, pairs=pairs, failures=sum(run.failures for run in runs), about=about)

@@ -1,0 +1,1 @@
+"""The Lightning module and all that a training needs."""

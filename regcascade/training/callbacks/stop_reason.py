@@ -1,0 +1,68 @@
+"""What happens beside the training: checkpoints, a picture for each validation, why it stopped."""
+
+import time
+from datetime import timedelta
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+
+from regcascade.training.callbacks.checkpoints import _INTERRUPTIONS
+
+
+class StopReason(Callback):
+    """Says at the end of training why it ended, with the numbers: a limit, early stopping, an interruption.
+
+    Attributes:
+        reason: the sentence; empty before the end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason = ""
+        self._start = time.monotonic()
+        self._first_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note when, and at which step, training starts or goes on."""
+        self._start = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say which limit ended the training."""
+        self._say(trainer, limit_reached(trainer))
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Say that it was interrupted, or by which error it ended."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            interrupted = isinstance(exception, _INTERRUPTIONS)
+            self._say(trainer, "interrupted" if interrupted else f"error {type(exception).__name__}")
+
+    def _say(self, trainer: L.Trainer, why: str) -> None:
+        steps, seconds = trainer.global_step - self._first_step, time.monotonic() - self._start
+        rate = f", {steps / seconds:.3g} steps a second" if steps and seconds > 0 else ""
+        self.reason = (
+            f"Training stopped: {why}. Step {trainer.global_step}, epoch {trainer.current_epoch}, "
+            f"{steps} steps in {_clock(seconds)} including validation{rate}."
+        )
+        rank_zero_info(self.reason)
+
+
+def limit_reached(trainer: L.Trainer) -> str:
+    """Which limit ended a training that ended by itself, with its value."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare them
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            return f"early stopping ({callback.stopping_reason_message.strip().rstrip('.')})"
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return f"max_steps={trainer.max_steps} reached"
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare them
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            return f"max_time={_clock(callback.time_elapsed() + left)} reached"
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
+        return f"max_epochs={trainer.max_epochs} reached"
+    return "a callback asked for it" if trainer.should_stop else "nothing left to train on"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

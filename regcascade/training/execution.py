@@ -1,0 +1,118 @@
+"""How a training runs without changing what it learns: what is recomputed, compiled, laid out otherwise."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regcascade.cascades import Cascade
+from regcascade.cascades.base import RECOMPUTE
+from regcascade.utils.registry import check_choice, check_options
+
+_NUMBERS: Mapping[str, tuple[Callable[[float], bool], str]] = {  # of Lightning's Trainer
+    "max_steps": (lambda value: value == -1 or value >= 1, "counts training steps, 1 or more, or is -1 for no limit"),
+    "max_epochs": (lambda value: value == -1 or value >= 1, "counts epochs, 1 or more, or is -1 for no limit"),
+    "val_check_interval": (
+        lambda value: 0 < value <= 1 or (isinstance(value, int) and value > 1),
+        "counts batches between validations, 1 or more, or is a part of an epoch, above 0.0 and up to 1.0",
+    ),
+    "accumulate_grad_batches": (lambda value: value >= 1, "counts the batches of a training step, 1 or more"),
+    "gradient_clip_val": (lambda value: value >= 0, "is the largest norm of a gradient, above 0, or null for any"),
+}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Our own options of the group `trainer`, beside those of Lightning's Trainer.
+
+    Attributes:
+        recompute: `stage` keeps only what each stage returns and runs it once more for its gradient; `none` keeps all.
+        compile: the networks by `torch.compile`, once for each size and mode they run in.
+        channels_last: weights of convolutions, and with them the feature maps, in PyTorch's `channels_last_3d` layout.
+    """
+
+    recompute: str = "none"
+    compile: bool = False
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("trainer.recompute", self.recompute, RECOMPUTE)
+
+    def apply(self, cascade: Cascade) -> None:
+        """Let a cascade run so. The names of its weights stay what they are."""
+        cascade.recompute = self.recompute
+        if self.channels_last:
+            for module in cascade.modules():
+                if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                    module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch forgets it
+        if self.compile:
+            for net in cascade.nets:
+                net.compile()  # in place, unlike torch.compile(net), so that weights keep their names
+
+
+def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]]:
+    """The options of the group `trainer` that are ours, and those of Lightning's Trainer.
+
+    Raises:
+        ValueError: for a value of ours that is not valid.
+    """
+    names = {field.name for field in fields(Execution)}
+    ours = {key: value for key, value in options.items() if key in names}
+    check_options("trainer", ours, Execution)
+    return Execution(**ours), {key: value for key, value in options.items() if key not in names}
+
+
+def check_numbers(trainer: Mapping[str, Any]) -> None:
+    """Raise ValueError for a number of Lightning's Trainer by which nothing can be trained, and which it takes."""
+    for key, (fits, wanted) in _NUMBERS.items():
+        value = trainer.get(key)
+        if isinstance(value, int | float) and not fits(value):
+            raise ValueError(f"trainer.{key}={value}: it {wanted}.")
+
+
+def likely_device(accelerator: Any) -> torch.device:
+    """The kind of device that Lightning will choose for `trainer.accelerator`."""
+    on_gpu = str(accelerator) in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def check_precision(precision: int | str | None, device: torch.device) -> None:
+    """Raise ValueError if a device lacks a precision, or ours cannot train in it."""
+    name = str(precision)
+    if name in ("16-true", "bf16-true"):
+        raise ValueError(
+            f"trainer.precision={name} would round the flows themselves; set trainer.precision="
+            f"{name.removesuffix('true')}mixed, which keeps flows, warps and losses in float32."
+        )
+    if name.startswith("16") and device.type == "cpu":
+        raise ValueError(
+            f"trainer.precision={name}: a CPU has no fp16 training. Set trainer.precision=bf16-mixed, or 32-true."
+        )
+    on_gpu = name.startswith("bf16") and device.type == "cuda"
+    if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError(
+            f"trainer.precision={name}: {torch.cuda.get_device_name(device)} has no bf16. Set "
+            "trainer.precision=16-mixed, or 32-true."
+        )
+
+
+def check_compiles(device: torch.device) -> None:
+    """Raise ValueError unless PyTorch can compile for a device here, by compiling one line."""
+    try:
+        # Without its caches, which would answer for a compiler that has gone since.
+        with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]  # added at run time
+            torch.compile(_one_line)(torch.zeros(2, device=device))
+    except Exception as error:  # a missing compiler, missing headers and a missing Triton each raise their own
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise ValueError(
+            f"trainer.compile=true: PyTorch cannot compile for {device.type} here ({shorten(lines[0], 200)}). It needs "
+            "a C++ compiler on a CPU (g++, or the one that CXX names) and Triton on a GPU: install it, or set "
+            "trainer.compile=false."
+        ) from error
+
+
+def _one_line(x: Tensor) -> Tensor:
+    return x.sin() + 1

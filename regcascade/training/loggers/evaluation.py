@@ -1,0 +1,82 @@
+"""What loggers that take pictures get: the page of a validation, and at the end the evaluation with its figures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
+
+from regcascade.cascades.checkpoint import read
+from regcascade.data import RegistrationData
+from regcascade.evaluation.evaluate import EvaluationOptions
+from regcascade.evaluation.run import summarise
+from regcascade.report.figures.charts import measure_of
+from regcascade.report.figures.registration import as_image
+from regcascade.report.figures.run_figures import extreme_pairs, pair_figures, set_figures
+from regcascade.report.figures.style import write_figure
+from regcascade.report.runs.reload import Again, Setting
+
+FIGURES = "figures"
+PREFIX = "evaluation"
+
+
+def log_picture(logger: Logger, key: str, figure: Figure, path: Path, step: int) -> None:
+    """Hand a figure and its file to a logger, if that takes pictures."""
+    if isinstance(logger, WandbLogger):
+        logger.log_image(key, [str(path)], step=step)
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(key, as_image(figure), step, dataformats="HWC")
+
+
+def log_evaluation(
+    loggers: Sequence[Logger],
+    folder: Path,
+    table: pd.DataFrame,
+    data: RegistrationData,
+    checkpoint: Path | None,
+    options: EvaluationOptions,
+    step: int,
+) -> None:
+    """Hand the evaluation of a run to its loggers that take pictures: means, charts, its worst and its best pair.
+    W&B gets the table of pairs too.
+
+    The names there begin with `evaluation/`; the files are `<folder>/figures/<name>.png`. Where no logger takes
+    pictures, nothing is drawn.
+
+    Args:
+        loggers: of the run.
+        folder: of the run.
+        table: a row per pair, as in `pairs.csv`.
+        data: the set that the pairs are of.
+        checkpoint: what was evaluated; without one there are no pages of pairs.
+        options: how.
+        step: the optimiser step to log it at.
+    """
+    takers = [logger for logger in loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
+    if not takers:
+        return
+    means = {f"{PREFIX}/{name}": of["mean"] for name, of in summarise(table).items() if of["mean"] is not None}
+    for logger in takers:
+        logger.log_metrics(means, step)
+        if isinstance(logger, WandbLogger):
+            logger.log_table(f"{PREFIX}/pairs", dataframe=table, step=step)
+    for name, figure in _figures(folder, table.set_index(["fixed", "moving"]), data, checkpoint, options):
+        path = write_figure(figure, folder / FIGURES / f"{name}.png")
+        for logger in takers:
+            log_picture(logger, f"{PREFIX}/{name}", figure, path, step)
+
+
+def _figures(
+    folder: Path, pairs: pd.DataFrame, data: RegistrationData, checkpoint: Path | None, options: EvaluationOptions
+) -> Iterator[tuple[str, Figure]]:
+    tables = {folder.resolve().name: pairs}
+    try:
+        measure = measure_of(tables)
+    except ValueError:  # a model that diverged has no measures, and that must not end the training with an error
+        return
+    yield from set_figures(tables)
+    if checkpoint is not None:
+        cascade, chosen = read(checkpoint).build(), extreme_pairs(pairs, measure, 1)
+        drawn = pair_figures(Again(cascade, data, Setting(cascade.n, options.r, options.repeat)), chosen)
+        yield from ((word, figure) for (word, _), (_, figure) in zip(chosen, drawn, strict=True))

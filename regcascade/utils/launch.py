@@ -1,0 +1,125 @@
+"""How a training is spread over devices and machines: what started its processes, and what they must agree on."""
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NamedTuple
+
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from torch.distributed import TCPStore
+
+from regcascade.utils import distributed as ranks
+
+PATIENCE = timedelta(minutes=10)
+
+
+class Launch(NamedTuple):
+    """The processes that a launcher started.
+
+    Attributes:
+        launcher: what started them.
+        ranks: how many.
+        rank: which of them this is.
+        nodes: on how many machines.
+    """
+
+    launcher: str
+    ranks: int
+    rank: int
+    nodes: int
+
+
+def launched() -> Launch | None:
+    """What a launcher says of its processes; None where Lightning starts them itself, or there is but one."""
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        ranks = int(env["WORLD_SIZE"])
+        launch = Launch("torchrun", ranks, int(env["RANK"]), ranks // int(env["LOCAL_WORLD_SIZE"]))
+    elif SLURMEnvironment.detect():
+        nodes = int(env.get("SLURM_NNODES", env.get("SLURM_JOB_NUM_NODES", 1)))
+        launch = Launch("SLURM", int(env["SLURM_NTASKS"]), int(env.get("SLURM_PROCID", 0)), nodes)
+    elif "SUBMITIT_LOCAL_NTASKS" in env:
+        launch = Launch("submitit", int(env["SUBMITIT_LOCAL_NTASKS"]), int(env["SUBMITIT_LOCAL_GLOBALID"]), 1)
+    else:
+        return None
+    return launch if launch.ranks > 1 else None
+
+
+def from_first_rank(name: str, value: Callable[[], str]) -> str:
+    """A value that rank 0 makes and all ranks of a launcher have, before there is a process group.
+
+    Machines on which Lightning starts the processes (NODE_RANK, MASTER_ADDR and MASTER_PORT set by hand) count as
+    ranks here.
+
+    Raises:
+        ValueError: if rank 0 does not answer.
+    """
+    rank = _rank_among_starters()
+    if rank is None:
+        return value()
+    try:
+        store = _store(rank == 0)
+        key = f"regcascade/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        if rank == 0:
+            store.set(key, value())
+        return store.get(key).decode()
+    except RuntimeError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ValueError(
+            f"Rank {rank} got no answer from rank 0 at {where} within {PATIENCE.seconds // 60} minutes: see whether it "
+            "ended, or set MASTER_ADDR and MASTER_PORT to what all machines can reach."
+        ) from error
+
+
+def is_first_starter() -> bool:
+    """`ranks.is_first` before Lightning knows the ranks: by what the launcher says, or by machine where set by hand."""
+    rank = _rank_among_starters()
+    return ranks.is_first() if rank is None else rank == 0
+
+
+def follow_parent() -> None:
+    """End this process when the one that started it has ended: for ranks that Lightning starts.
+
+    A rank that waits for others inside of a GPU collective would otherwise stay for minutes after rank 0 was killed.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+def outlive_parent(seconds: float = 5.0) -> None:
+    """Stay for a moment while the process that started this one ends by itself.
+
+    Lightning kills a training some time after it sees that one of its ranks ended by an error; rank 0, which has the
+    same error, could then be cut off before it says so and closes its loggers.
+    """
+    parent, end = os.getppid(), time.monotonic() + seconds
+    while os.getppid() == parent and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def _rank_among_starters() -> int | None:
+    launch = launched()
+    if launch is not None:
+        return launch.rank
+    by_hand = {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    return int(os.environ["NODE_RANK"]) if by_hand and "LOCAL_RANK" not in os.environ else None
+
+
+@functools.cache
+def _store(first: bool) -> TCPStore:
+    """A connection to rank 0, kept: the process group later shares its server."""
+    slurm = "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect()
+    environment = SLURMEnvironment() if slurm else LightningEnvironment()
+    address = os.environ.get("MASTER_ADDR") or environment.main_address
+    port = int(os.environ.get("MASTER_PORT") or environment.main_port)
+    serves = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # torchrun has a server itself
+    return TCPStore(address, port, None, serves, PATIENCE, wait_for_workers=False, multi_tenant=True)
