@@ -67,8 +67,8 @@ def test_long_overrides_are_cut():
         {"_target_": "os.getcwd"},
         {"_target_": "regcascade.utils.registry.import_user_modules", "modules": ["evil.py"]},
         {"_target_": "lightning.pytorch.callbacks.LambdaCallback", "setup": {"_target_": "os.getcwd"}},
-        {"_target_": "regcascade.training.callbacks.stop_reason.Path.write_text", "_args_": ["harm"]},
-        {"_target_": "regcascade.training.loggers.metrics_file.os.mkdir", "path": "harm"},
+        {"_target_": "regcascade.training.callbacks.checkpoints.Path.write_text", "_args_": ["harm"]},
+        {"_target_": "regcascade.training.loggers.wandb_run.os.mkdir", "path": "harm"},
         {"no_target": 1},
     ],
 )
