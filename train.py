@@ -27,7 +27,14 @@ from regcascade.report.tables.terminal import measure_tables, model_table
 from regcascade.training.callbacks.checkpoints import CHECKPOINTS, checkpoint_callbacks
 from regcascade.training.checkpoint_io import WholeCheckpoints
 from regcascade.training.devices import devices_in_all, placed
-from regcascade.training.execution import check_compiles, check_numbers, check_precision, likely_device, split_trainer
+from regcascade.training.execution import (
+    check_compiles,
+    check_half_precision,
+    check_numbers,
+    check_precision,
+    likely_device,
+    split_trainer,
+)
 from regcascade.training.loggers.evaluation import log_evaluation
 from regcascade.training.loggers.wandb_run import begin_logging, close_loggers
 from regcascade.training.lr_finder import AUTO, find_learning_rate
@@ -183,6 +190,7 @@ def _prepare(module: RegistrationModule, data: RegistrationData, options: dict[s
     if execution.compile:
         check_compiles(device)
     execution.apply(module.cascade)
+    check_half_precision(module.cascade, data.size, options["data"].get("batch_size", 1), trainer["precision"], device)
     step = Step(
         lambda n: build(options["model"], options["cascade"], n, _affine_options(options), data.size),
         module.objective,

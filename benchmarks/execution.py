@@ -51,6 +51,8 @@ def _step(model: str, execution: Execution, bf16: bool, given: argparse.Namespac
     moving, fixed = torch.rand(2, 1, 1, given.side, given.side, given.side, device=given.device)
     cascade, objective = build(model, "cr", given.n).to(given.device), Objective()
     execution.apply(cascade)
+    if bf16:
+        check_half_precision(cascade, (given.side,) * 3, 1, "bf16-mixed", torch.device(given.device))
     optimizer = torch.optim.Adam(cascade.parameters(), lr=1e-4, fused=True)
 
     def run() -> None:

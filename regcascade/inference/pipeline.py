@@ -22,6 +22,7 @@ from regcascade.inference.model import Trained, intensity_warning
 from regcascade.inference.scans import Scan, ScanFiles, open_scan
 from regcascade.registration import Registration
 from regcascade.types import Batch
+from regcascade.utils.half_precision import unsound_convolution
 from regcascade.utils.registry import Spec, check_choice
 from regcascade.utils.timing import read_clock
 
@@ -216,6 +217,8 @@ def _run_on(
     if cascade.needs_alignment:  # the pair was aligned before
         there["alignment"] = torch.eye(4, device=device)[None]
     reduced = PRECISIONS[options.precision]
+    if reduced is not None and device == CPU:
+        _check_half_precision(cascade, there, reduced, options)
     with torch.autocast(device.type, dtype=reduced, enabled=reduced is not None):
         with clock.part("networks", device), torch.no_grad():
             registration = cascade.register(there, options.r, options.repeat)
@@ -237,6 +240,17 @@ def _run_on(
                     options.repeat,
                 )
     return without_graph(registration, "cpu"), refined
+
+
+def _check_half_precision(cascade: Cascade, batch: Batch, dtype: torch.dtype, options: RegisterOptions) -> None:
+    """Raise ValueError if this CPU convolves wrongly in half precision at the map sizes of a pair."""
+
+    def run() -> None:
+        with torch.autocast("cpu", dtype=dtype):
+            cascade.register(batch)
+
+    if fault := unsound_convolution(run, dtype, CPU, gradients=options.refine > 0):
+        raise ValueError(f"--precision {options.precision}: on this CPU {fault}. Take --precision 32.")
 
 
 def _about(trained: Trained, options: RegisterOptions) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from regcascade.cascades import Cascade
 from regcascade.cascades.base import RECOMPUTE
+from regcascade.training.memory_estimate import AUTOCAST
+from regcascade.types import Size
+from regcascade.utils.half_precision import unsound_convolution
 from regcascade.utils.registry import check_choice, check_options
 
 _NUMBERS: Mapping[str, tuple[Callable[[float], bool], str]] = {  # of Lightning's Trainer
@@ -96,6 +99,34 @@ def check_precision(precision: int | str | None, device: torch.device) -> None:
         raise ValueError(
             f"trainer.precision={name}: {torch.cuda.get_device_name(device)} has no bf16. Set "
             "trainer.precision=16-mixed, or 32-true."
+        )
+
+
+def check_half_precision(
+    cascade: Cascade, size: Size, batch: int, precision: int | str | None, device: torch.device
+) -> None:
+    """Raise ValueError if a CPU convolves wrongly in half precision at the map sizes that a training will have.
+
+    Args:
+        cascade: what will train.
+        size: sides of the volumes.
+        batch: pairs at a time.
+        precision: as Lightning names it; nothing is checked in full precision.
+        device: where it will train; GPUs are not checked.
+    """
+    dtype = AUTOCAST.get(str(precision))
+    if dtype is None or device.type != "cpu":
+        return
+
+    def run() -> None:
+        moving, fixed = (torch.rand(batch, 1, *size) for _ in range(2))
+        with torch.autocast("cpu", dtype=dtype):
+            cascade(moving, fixed, alignment=torch.eye(4).expand(batch, 4, 4))
+
+    if fault := unsound_convolution(run, dtype, device):
+        raise ValueError(
+            f"trainer.precision={precision}: on this CPU {fault}, so that a training would learn from garbage. Set "
+            "trainer.precision=32-true, or a data.size of which no map gets so small."
         )
 
 

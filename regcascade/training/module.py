@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from regcascade.cascades import Cascade
@@ -120,7 +121,9 @@ class RegistrationModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser over what is not frozen, its learning rate set at every step."""
         heads = [p for net in self.cascade.nets for p in net.get_submodule("heads").parameters()]
-        optimizer = self.optimization.optimizer((p for p in self.cascade.parameters() if p.requires_grad), heads)
+        mixed = self._trainer is not None and isinstance(self.trainer.precision_plugin, MixedPrecision)
+        learning = (p for p in self.cascade.parameters() if p.requires_grad)
+        optimizer = self.optimization.optimizer(learning, heads, mixed)
         factor = self.optimization.factor
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.phase_done))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

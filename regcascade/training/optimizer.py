@@ -55,12 +55,18 @@ class Optimization:
             )
 
     def optimizer(
-        self, parameters: Iterable[torch.nn.Parameter], heads: Iterable[torch.nn.Parameter] = ()
+        self, parameters: Iterable[torch.nn.Parameter], heads: Iterable[torch.nn.Parameter] = (), mixed: bool = False
     ) -> torch.optim.Optimizer:
-        """The optimiser over what is to be trained; `heads` are those of `parameters` that learn at `head_lr`."""
+        """Make the optimiser.
+
+        Args:
+            parameters: what is to be trained.
+            heads: those of `parameters` that learn at `head_lr`.
+            mixed: whether the training is in mixed precision, in which Lightning clips no gradients of a fused update.
+        """
         parameters = list(parameters)
-        # The fused update is several times faster on a CPU; on a GPU it would rule out gradient clipping with fp16.
-        fused = all(parameter.device.type == "cpu" for parameter in parameters)
+        # The fused update is several times faster on a CPU.
+        fused = not mixed and all(parameter.device.type == "cpu" for parameter in parameters)
         faster = {id(head) for head in heads} if self.head_lr != 1 else set()
         groups = [
             {"params": [each for each in parameters if (id(each) in faster) == is_head], "lr": lr, "name": name}

@@ -19,7 +19,13 @@ from regcascade.data.options import check_size
 from regcascade.losses import Objective
 from regcascade.report.paper.experiments import CONF
 from regcascade.report.tables.terminal import model_table
-from regcascade.training.execution import check_compiles, check_precision, likely_device, split_trainer
+from regcascade.training.execution import (
+    check_compiles,
+    check_half_precision,
+    check_precision,
+    likely_device,
+    split_trainer,
+)
 from regcascade.training.lr_finder import AUTO
 from regcascade.training.memory_estimate import Footprint, Step, free_memory
 from regcascade.training.optimizer import MOMENTS, Optimization
@@ -94,6 +100,7 @@ def _profile(arguments: argparse.Namespace) -> None:
             check_compiles(device)
         cascade = _built(options, n, size).to(device)
         execution.apply(cascade)
+        check_half_precision(cascade, size, batch, precision, device)
         optimizer = optimization.optimizer(parameter for parameter in cascade.parameters() if parameter.requires_grad)
         console.print(_times(profile(cascade, step.objective, optimizer, size, batch, precision, arguments.repeats)))
     console.print(_memory(step.footprint(n)))
