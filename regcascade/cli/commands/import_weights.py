@@ -1,0 +1,42 @@
+"""`regcascade import`: published weights of others as checkpoints."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from regcascade.cascades.published import SIZE_OF_VOXELMORPH, Published, read_rcn, read_voxelmorph
+from regcascade.cli.console import key_and_value, say
+from regcascade.data.options import check_size
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    if not options.file.is_file():
+        raise ValueError(f"There is no file {options.file}.")
+    if not options.out.parent.is_dir():
+        raise ValueError(f"--out {options.out}: there is no folder {options.out.parent}.")
+    size = None if options.size is None else check_size("--size", options.size)
+    if options.kind == "voxelmorph":
+        width, level = options.window
+        model = read_voxelmorph(options.file, size or SIZE_OF_VOXELMORPH, (width, level))
+    else:
+        model = read_rcn(options.file, size, options.recipe)
+    names = {int(value): name for value, name in map(key_and_value, options.label_names)}
+    model.write(options.out, names)
+    count = sum(weight.numel() for weight in model.weights.values())
+    say(
+        f"Written: {options.out} ({count:,} parameters).",
+        f"Train on from it: {shlex.join(_training(model, options.out))}",
+    )
+
+
+def _training(model: Published, checkpoint: Path) -> list[str]:
+    """The command of a training that starts from a checkpoint of this model."""
+    parts = ["python", "train.py", f"init={checkpoint}", f"cascade={model.cascade['name']}"]
+    if "stages" in model.cascade:
+        stages = (",".join(f"{key}:{value}" for key, value in spec.items()) for spec in model.cascade["stages"])
+        parts.append(f"cascade.stages=[{','.join('{' + stage + '}' for stage in stages)}]")
+    else:
+        chosen = [f"model{'' if key == 'name' else '.' + key}={value}" for key, value in model.model.items()]
+        parts += [*chosen, f"n={model.n}"]
+    return [*parts, f"affine={model.affine['name']}"]

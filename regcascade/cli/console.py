@@ -1,0 +1,28 @@
+"""What commands say on the terminal, and how their arguments are read."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are: no markup, no colours, no wrapping."""
+    for line in lines:
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def key_and_value(text: str) -> tuple[str, str]:
+    """The two sides of KEY=VALUE; raises ValueError if it is none."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ValueError(f"{text!r} is no KEY=VALUE.")
+    return key, value
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table without frames; the first column holds names, the others numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made.show_edge = False
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left")
+    return made
