@@ -1,6 +1,5 @@
 """Every config composes, and lists the keys and defaults of the signature it configures."""
 
-import importlib
 import inspect
 from collections.abc import Collection
 from pathlib import Path
@@ -18,6 +17,7 @@ from regcascade.data.augmentation import AUGMENTATIONS
 from regcascade.losses import Objective
 from regcascade.networks import NETS
 from regcascade.networks.affine import AffineNetwork
+from regcascade.training.build import place_trainer
 from regcascade.training.execution import Execution, split_trainer
 from regcascade.training.optimizer import Optimization
 
@@ -167,8 +167,7 @@ def test_the_trained_data_set_replaces_nothing_unless_told_to():
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "trainer").glob("*.yaml"))])
-def test_every_trainer_can_be_made_on_one_device(name, monkeypatch):
-    monkeypatch.syspath_prepend(str(CONF.parent))
+def test_every_trainer_can_be_made_on_one_device(name):
     given = composed(f"trainer={name}", "trainer.accelerator=cpu")["trainer"]
-    options = split_trainer(importlib.import_module("train")._placed(given))[1]
+    options = split_trainer(place_trainer(given))[1]
     assert L.Trainer(**options, logger=False).num_devices == 1

@@ -1,7 +1,6 @@
 """The papers' rows as experiments: they compose, build, train at tiny size, and print what the papers print."""
 
 import functools
-import importlib
 import math
 from pathlib import Path
 
@@ -12,10 +11,12 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from regcascade.cascades import CASCADES, build
+from regcascade.cli import train
 from regcascade.cli.run_folder import composed
 from regcascade.data import DATA_SETS, build_data
 from regcascade.losses import Objective
 from regcascade.report.paper.experiments import CONF, COST, LABELS, TABLES, read_rows, rows_of
+from regcascade.training.build import build_module
 from regcascade.training.optimizer import Optimization
 from regcascade.utils.registry import check_options
 
@@ -164,8 +165,7 @@ def test_the_classes_are_those_of_the_papers():
 
 
 @pytest.mark.parametrize("name", CLASSES.values())
-def test_each_class_trains_two_steps(name, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_each_class_trains_two_steps(name):
     options = config(name, "small")
     options |= {"n": min(options["n"], 2), "model": dict(options["model"])}
     if options["model"]["name"] == "vtn":
@@ -173,7 +173,7 @@ def test_each_class_trains_two_steps(name, monkeypatch):
     phantom = {"size": [16, 16, 16], "train": 2, "validation": 2, "pairs_per_epoch": 2}
     data = build_data(options["data"] | phantom)
     torch.manual_seed(0)
-    module = importlib.import_module("train").build_module(options, data)
+    module = build_module(options, data)
     parts = [module.cascade.affine, *module.cascade.nets]
     before = [torch.cat([p.detach().flatten() for p in part.parameters()]) for part in parts]
     trainer = L.Trainer(
@@ -188,12 +188,11 @@ def test_each_class_trains_two_steps(name, monkeypatch):
 
 
 def test_a_row_that_trains_nothing_says_what_to_run(monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py", "experiment=rcn/brain_2/ants_syn"])
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit):
-        importlib.import_module("regcascade.cli.hydra_app").command(importlib.import_module("train").main)
+        train.main()
     assert "python evaluate.py method=ants_syn data=brain_2" in capsys.readouterr().err
 
 

@@ -53,6 +53,11 @@ class Checkpoint:
         cascade.description = self.description
         return cascade.eval()
 
+    def data_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The data options it was trained with, and in their place those of `given` that are not `as_trained`."""
+        changed = {key: value for key, value in given.items() if key != "name" and value != "as_trained"}
+        return {**self.description["data"], **changed}
+
     def load_into(self, cascade: Cascade) -> None:
         """Copy its weights into a cascade of the same shape.
 

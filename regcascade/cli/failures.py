@@ -6,9 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from regcascade.report.runs.sweeps import is_job
 from regcascade.utils.files import NotWritten
 
@@ -17,7 +14,17 @@ class LostProcessError(ValueError):
     """Another process of the same command is gone."""
 
 
-TERMINATED = 128 + 15  # the exit status of what SIGTERM ends, as shells have it
+class Terminated(SystemExit):
+    """SIGTERM has ended a training; exits with the status that shells give such processes.
+
+    Args:
+        text: what to tell.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(128 + 15)
+        self.text = text
+
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WORKER = re.compile(r"DataLoader worker.*(exited unexpectedly|is killed by signal: (?P<signal>[\w ]+))", re.DOTALL)
@@ -41,8 +48,10 @@ def explained(workers: int, going_on: Callable[[], str]) -> Iterator[None]:
         going_on: says, after the error, what is kept and how to go on, in a sentence.
 
     Raises:
-        SIGTERMException: with such a sentence, where Lightning has ended a training for that signal.
+        Terminated: with such a sentence, where Lightning has ended a training for that signal.
     """
+    from lightning.pytorch.utilities.exceptions import SIGTERMException  # which a command that only helps never needs
+
     try:
         yield
     except NotWritten as error:
@@ -60,11 +69,13 @@ def explained(workers: int, going_on: Callable[[], str]) -> Iterator[None]:
             raise LostProcessError(f"{_LOST_WORDS} {going_on()}") from error
         raise
     except SIGTERMException as end:
-        raise SIGTERMException(f"Ended by SIGTERM. {going_on()}") from end
+        raise Terminated(f"Ended by SIGTERM. {going_on()}") from end
 
 
 def resuming_training(checkpoints: Path) -> str:
     """How to go on with a training that keeps its checkpoints in a folder, in a sentence."""
+    import torch  # as above
+
     way = "The command of the sweep" if is_job(checkpoints.parent) else "ckpt_path=last"
     last = checkpoints / "last.ckpt"
     if not last.is_file():

@@ -1,48 +1,48 @@
 """The `regcascade` command."""
 
 import argparse
+import runpy
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from regcascade.cli.commands import (
-    apply,
-    compare,
-    figures,
-    import_,
-    invert,
-    model,
-    prepare,
-    profile,
-    register,
-    report,
-    table,
-)
-from regcascade.cli.hydra_app import clear_errors
+from regcascade.cli.parsers import models, runs, scans
 from regcascade.utils.version import __version__
-
-COMMANDS = (model, profile, prepare, register, apply, invert, import_, compare, table, figures, report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error of the user's ends it with one line and status 1."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given and given[0] in models.OF_HYDRA:
+        # As `python -m` runs it, so that Lightning starts the other ranks of a training by that command.
+        sys.argv[1:] = given[1:]
+        runpy.run_module(f"regcascade.cli.{given[0]}", run_name="__main__", alter_sys=True)
+        return
+    options = _parsed(given)
+    from regcascade.cli.hydra_app import clear_errors  # imports wait until there is work to do
+
+    with clear_errors():
+        import_module(f"regcascade.cli.commands.{options.command}").run(options)
+
+
+def _parsed(given: Sequence[str]) -> argparse.Namespace:
+    parser = make_parser()
+    options, rest = parser.parse_known_args(given)
     overrides = getattr(options, "overrides", None)
     if rest and (overrides is None or any(text.startswith("-") for text in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if overrides is not None:
         overrides.extend(rest)  # argparse takes KEY=VALUE in one place only, before or after the flags
-    with clear_errors():
-        options.run(options)
+    return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="regcascade",
-        description="Cascades of networks for deformable registration of 3D medical images. "
-        "Train with `python train.py`, evaluate with `python evaluate.py`.",
+        prog="regcascade", description="Cascades of networks for deformable registration of 3D medical images."
     )
     parser.add_argument("--version", action="version", version=f"regcascade {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for group in (models, scans, runs):
+        group.add(commands)
     return parser

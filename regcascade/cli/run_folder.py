@@ -13,7 +13,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from regcascade.report.runs.sweeps import shown_value, swept_by
-from regcascade.utils import distributed as ranks
 from regcascade.utils.diff import differences
 from regcascade.utils.files import claimed
 from regcascade.utils.launch import from_first_rank, is_first_starter, launched
@@ -35,7 +34,7 @@ def run_folder(runs: str, ckpt_path: str | None) -> str:
 
 
 def _for_first_rank(own: str, other: str | None) -> str | None:
-    return own if ranks.is_first() else other
+    return own if is_first_starter() else other
 
 
 def _run_folder(runs: str, ckpt_path: str | None) -> str:
@@ -201,6 +200,3 @@ def _moved(config: DictConfig, old: str, new: str) -> DictConfig:
         return new + value[len(old) :] if isinstance(value, str) and value.startswith(old) else value
 
     return OmegaConf.create(replaced(OmegaConf.to_container(config)))
-
-
-register_resolvers()  # also where a launcher runs a job in a process that has imported nothing else of ours

@@ -7,6 +7,7 @@ on with.
 import logging
 import math
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from regcascade.cli import hydra_app
+from regcascade.cli.failures import Terminated
 from regcascade.cli.run_folder import in_sweep
 from regcascade.report.runs.sweeps import (
     FAILED,
@@ -43,7 +45,6 @@ RANKING = "ranking"
 _PRINTED = ("dice_mean", "cc", "landmark_distance_mm", "folding_percent")  # the files have all measures
 _MOST_NAMED = 3
 _log = logging.getLogger(__name__)
-_started: list[Path] = []  # sweeps that this process has begun and whose end it has not told yet
 
 
 class SweepRecord(Callback):
@@ -52,7 +53,7 @@ class SweepRecord(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `sweep.json` into the folder of the sweep."""
         folder = Path(config.hydra.sweep.dir)
-        _started.append(folder)
+        hydra_app.at_end.append(lambda: finish_sweep(folder, Console()))
         swept = _swept(config)
         write_sweep(folder, list(swept), _planned(config, swept), _command(config, folder))
 
@@ -81,8 +82,8 @@ def run_job(
             _log.info("%s has finished before and is kept.", name)
             return before.objective
         objective = work(config)
-    except SIGTERMException as end:
-        _record(folder, FAILED, None, str(end) or "Ended by SIGTERM.")
+    except Terminated as end:
+        _record(folder, FAILED, None, end.text)
         raise
     except Exception as error:  # of any kind: it must not end the other jobs
         known = reason(error)
@@ -104,16 +105,13 @@ def check_direction(has_labels: bool) -> None:
         raise ValueError(f"hydra.sweeper.direction={given}: the objective is {objective}; set it to {right}.")
 
 
-def finish_sweep(console: Console) -> bool:
-    """Tell what became of the sweep that this process has run, if it has: the ranking, and what has no results.
+def finish_sweep(folder: Path, console: Console) -> bool:
+    """Tell what became of a sweep: the ranking, and what has no results.
 
     Returns:
-        Whether all of its jobs have finished; true where there was no sweep.
+        Whether all of its jobs have finished.
     """
-    if not _started:
-        return True
-    sweep = read_sweep(_started[0])
-    _started.clear()
+    sweep = read_sweep(folder)
     finished, failed, unended = (sweep.of(state) for state in (FINISHED, FAILED, OPEN))
     if finished:
         _print_ranking(sweep, finished, console)
@@ -203,4 +201,6 @@ def _command(config: DictConfig, folder: Path) -> str:
     """The command that goes on with a sweep: the one that began it, with its folder."""
     hydra = [one for one in config.hydra.overrides.hydra if not one.startswith(("hydra.sweep.dir=", "hydra.mode="))]
     words = [*config.hydra.overrides.task, *hydra, f"hydra.sweep.dir={folder}"]
-    return f"python {config.hydra.job.name}.py -m {shlex.join(words)}"
+    installed = Path(sys.argv[0]).parent == Path(__file__).parent  # as `regcascade train` runs it
+    name = config.hydra.job.name
+    return f"{f'regcascade {name}' if installed else f'python {name}.py'} -m {shlex.join(words)}"

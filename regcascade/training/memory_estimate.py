@@ -3,7 +3,7 @@
 import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +16,8 @@ from regcascade.cascades import Cascade
 from regcascade.data.cache import available_memory
 from regcascade.losses import Objective
 from regcascade.types import Size
-from regcascade.utils.memory import GIB
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
-MARGIN = 1.2  # for what the way back of the gradients takes
 
 
 @dataclass(frozen=True)
@@ -103,10 +101,6 @@ class Step:
     def footprint(self, n: int) -> Footprint:
         """What it takes with n stages, in about a second whatever the size."""
         return self._counted(n, self.run)
-
-    def forward_footprint(self, n: int) -> Footprint:
-        """What it takes up to the loss, in half of the time; the gradients' way back adds a few hundredths."""
-        return self._counted(n, self.loss)
 
     def prediction(self) -> Prediction:
         """What it takes against n, from n = 1 and 3."""
@@ -195,45 +189,6 @@ def free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return available_memory()
-
-
-def shortage(step: Step, n: int, device: torch.device, alike: bool = True) -> str | None:
-    """A warning if a training step is estimated to exceed what is free on a device; None if it fits.
-
-    Args:
-        step: the training step.
-        n: its stages.
-        device: where it is to run.
-        alike: whether all stages have the same network, so that a few of them tell of all.
-    """
-    free = free_memory(device)
-    try:
-        estimate = _estimate(step, n, free, alike)
-    except Exception as error:  # a network of a user's own may do what tensors without data cannot
-        why = (str(error).splitlines() or [""])[0]
-        return f"The memory of a training step could not be estimated ({type(error).__name__}: {why})."
-    if estimate.total <= free:
-        return None
-    remedies = ["fewer stages (n)", "a smaller data.batch_size or data.size"]
-    if step.precision not in AUTOCAST:
-        remedies.insert(0, "trainer.precision=bf16-mixed")
-    if step.recompute == "none":
-        remedies.insert(0, "trainer.recompute=stage")
-    return (
-        f"A training step is estimated to take {estimate.total / GIB:.1f} GiB, {estimate.activations / GIB:.1f} of "
-        f"them activations, and {free / GIB:.1f} GiB are free on {device}. Use {', '.join(remedies)}."
-    )
-
-
-def _estimate(step: Step, n: int, enough: float, alike: bool) -> Footprint:
-    """The footprint with n stages, or more than it where even that is no more than enough, which is told sooner."""
-    if not alike or n < 1:
-        return step.footprint(n)
-    first = replace(step, recompute="none").forward_footprint(1)
-    several = first.plus(first, MARGIN * n - 1)  # every further stage adds less than the first one takes
-    if several.total <= enough:
-        return several
-    return step.footprint(n) if n <= 2 else step.prediction().at(n)
 
 
 def _bytes(tensors: Sequence[Tensor]) -> float:

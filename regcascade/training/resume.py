@@ -19,11 +19,6 @@ def check_state(checkpoint: Checkpoint) -> None:
         )
 
 
-def rate_of(checkpoint: Checkpoint) -> float:
-    """The `optimizer.lr` that a checkpoint's training has."""
-    return float(_optimizer_options(checkpoint.param_groups or ())["optimizer.lr"])
-
-
 def check_resumed(checkpoint: Checkpoint, module: RegistrationModule) -> list[str]:
     """Compare what a checkpoint says of itself with what is to go on.
 

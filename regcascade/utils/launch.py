@@ -6,12 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
-from torch.distributed import TCPStore
-
-from regcascade.utils import distributed as ranks
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # it and Lightning are imported where a training has begun
 
 PATIENCE = timedelta(minutes=10)
 
@@ -34,6 +32,8 @@ class Launch(NamedTuple):
 
 def launched() -> Launch | None:
     """What a launcher says of its processes; None where Lightning starts them itself, or there is but one."""
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
+
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
         ranks = int(env["WORLD_SIZE"])
@@ -76,6 +76,8 @@ def from_first_rank(name: str, value: Callable[[], str]) -> str:
 
 def is_first_starter() -> bool:
     """`ranks.is_first` before Lightning knows the ranks: by what the launcher says, or by machine where set by hand."""
+    from regcascade.utils import distributed as ranks
+
     rank = _rank_among_starters()
     return ranks.is_first() if rank is None else rank == 0
 
@@ -115,8 +117,11 @@ def _rank_among_starters() -> int | None:
 
 
 @functools.cache
-def _store(first: bool) -> TCPStore:
+def _store(first: bool) -> "TCPStore":
     """A connection to rank 0, kept: the process group later shares its server."""
+    from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+    from torch.distributed import TCPStore
+
     slurm = "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect()
     environment = SLURMEnvironment() if slurm else LightningEnvironment()
     address = os.environ.get("MASTER_ADDR") or environment.main_address

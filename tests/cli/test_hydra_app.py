@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from regcascade.cli.failures import explained, resuming_training
-from regcascade.cli.hydra_app import _TARGETS_OF_0_1, built, command
+from regcascade.cli.hydra_app import command
+from regcascade.cli.instantiate import _TARGETS_OF_0_1, built
 from regcascade.cli.run_folder import job_folder, owner, resumed_checkpoint, run_folder
 from regcascade.training.module import NonFiniteLossError
 from regcascade.utils.registry import import_user_modules
@@ -69,6 +70,7 @@ def test_long_overrides_are_cut():
         {"_target_": "lightning.pytorch.callbacks.LambdaCallback", "setup": {"_target_": "os.getcwd"}},
         {"_target_": "regcascade.training.callbacks.checkpoints.Path.write_text", "_args_": ["harm"]},
         {"_target_": "regcascade.training.loggers.wandb_run.os.mkdir", "path": "harm"},
+        {"_target_": "regcascade.training.callbacks.stop_reason.NoSuchCallback"},
         {"no_target": 1},
     ],
 )

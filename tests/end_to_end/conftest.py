@@ -9,16 +9,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def in_process(monkeypatch) -> Callable[[str, list[str], Path], tuple[int, str]]:
     """A function from `train` or `evaluate`, arguments and a folder to the exit status and all output."""
-    monkeypatch.syspath_prepend(str(ROOT))
     from hydra.core.global_hydra import GlobalHydra
-
-    from regcascade.cli.hydra_app import command
 
     def run(script: str, arguments: list[str], folder: Path) -> tuple[int, str]:
         monkeypatch.chdir(folder)
@@ -28,7 +23,7 @@ def in_process(monkeypatch) -> Callable[[str, list[str], Path], tuple[int, str]]
         status = 0
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             try:
-                command(importlib.import_module(script).main)
+                importlib.import_module(f"regcascade.cli.{script}").main()
             except SystemExit as end:
                 status = int(end.code or 0)
         return status, output.getvalue()

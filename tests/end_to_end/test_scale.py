@@ -1,7 +1,6 @@
 """Trainings that are killed and go on, that run on several ranks, and that a launcher of Hydra's starts."""
 
 import contextlib
-import importlib
 import os
 import random
 import signal
@@ -53,15 +52,14 @@ def train(arguments: list[str], folder: Path) -> None:
     """What `python train.py` does, for a forked process."""
     torch.set_num_threads(1)
     os.chdir(folder)
-    sys.path.insert(0, str(ROOT))
     sys.argv = ["train.py", *arguments]
     from hydra.core.global_hydra import GlobalHydra
 
-    from regcascade.cli.hydra_app import command
+    from regcascade.cli.train import main
 
     GlobalHydra.instance().clear()
     with Path("output.txt").open("a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        command(importlib.import_module("train").main)
+        main()
 
 
 def finished(arguments: list[str], folder: Path) -> str:
@@ -208,7 +206,7 @@ MISTAKES = {
     "cascade=mcr model=monai_voxelmorph": "monai_voxelmorph",
     "n=0": "affine=learned",
     "-m trainer.devices=2": "trainer.devices=2 in a sweep",
-    "optimizer.lr=auto trainer.devices=2": "found on one device",
+    "optimizer.lr=auto": "optimizer.lr=auto: there is no search for a learning rate",
     "optimizer.lr=fast": "lr",
     "callbacks=[default,ema] callbacks.ema.decay=2.0": "callbacks.ema.decay=2",
 }

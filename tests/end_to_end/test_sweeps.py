@@ -167,14 +167,12 @@ def test_a_job_goes_on_only_with_the_same_options(tmp_path):
         sweeps._before(tmp_path, config)
 
 
-def test_the_end_of_a_sweep_ranks_lists_and_says_whether_all_finished(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps, "_started", [sweep])
+def test_the_end_of_a_sweep_ranks_lists_and_says_whether_all_finished(sweep):
     console = Console(record=True, width=160)
-    assert not sweeps.finish_sweep(console)
+    assert not sweeps.finish_sweep(sweep, console)
     said = console.export_text()
     assert "2 finished, 1 failed, 1 not ended, 1 not started." in said and COMMAND in said and "Failed: #2" in said
     assert pd.read_csv(sweep / "ranking/table.csv")["name"].tolist() == ["#1", "#0"]
-    assert sweeps.finish_sweep(console)  # told once
 
 
 def test_damaged_records_are_named(sweep):

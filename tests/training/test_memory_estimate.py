@@ -5,7 +5,7 @@ import torch
 
 from regcascade import build
 from regcascade.losses import Objective
-from regcascade.training.memory_estimate import Footprint, LiveMemory, Prediction, Step, shortage
+from regcascade.training.memory_estimate import Footprint, LiveMemory, Prediction, Step
 
 SIZE = (16, 32, 24)
 MIB = 2**20
@@ -92,23 +92,3 @@ def test_the_largest_n_is_what_fits():
     prediction = Prediction(Footprint(1.0, 1.0, 2.0, 6.0), Footprint(1.0, 1.0, 2.0, 1.0))
     assert [prediction.largest_n(free) for free in (9.9, 10.0, 14.9, 15.0, 30.0)] == [0, 1, 1, 2, 5]
     assert prediction.at(5).total == 30
-
-
-def test_a_warning_says_what_is_needed_and_what_helps(monkeypatch):
-    of, device = step(), torch.device("cpu")
-    needed = of.prediction().at(6).total
-    for enough in (1.02 * needed, 2 * needed):  # by the estimate, and by the first stage's forward pass alone
-        monkeypatch.setattr("regcascade.training.memory_estimate.available_memory", lambda enough=enough: enough)
-        assert shortage(of, 6, device) is None
-    monkeypatch.setattr("regcascade.training.memory_estimate.available_memory", lambda: 0.9 * needed)
-    warning = shortage(of, 6, device)
-    assert "are free on cpu" in warning and "trainer.recompute=stage, trainer.precision=bf16-mixed" in warning
-    assert shortage(step(recompute="stage", precision="bf16-mixed"), 6, device) is None
-
-
-def test_a_network_that_cannot_be_estimated_does_not_stop_a_training():
-    def build_none(n):
-        raise RuntimeError("needs data")
-
-    warning = shortage(Step(build_none, Objective(), SIZE), 1, torch.device("cpu"))
-    assert warning == "The memory of a training step could not be estimated (RuntimeError: needs data)."

@@ -11,7 +11,7 @@ from regcascade.cascades.checkpoint import Checkpoint, CheckpointError, describe
 from regcascade.losses import Objective
 from regcascade.training.module import RegistrationModule
 from regcascade.training.optimizer import Optimization
-from regcascade.training.resume import check_resumed, check_state, rate_of
+from regcascade.training.resume import check_resumed, check_state
 
 SIZE = (16, 16, 16)
 
@@ -41,7 +41,6 @@ ALONE = replace(STARTED, head_lr=1.0)
 def test_the_same_options_go_on(started, affine, n):
     then = checkpoint(module(started, affine, n))
     assert check_resumed(then, module(started, affine, n)) == []
-    assert rate_of(then) == started.lr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Averages of weights, early stopping and the learning-rate search, each by its config."""
+"""Averages of weights and early stopping, each by its config."""
 
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from regcascade import build
-from regcascade.data import build_data
-from regcascade.losses import Objective
 from regcascade.training.callbacks.checkpoints import checkpoint_callbacks
 from regcascade.training.callbacks.early_stopping import StopWithoutGain
 from regcascade.training.callbacks.ema import AveragedWeights
 from regcascade.training.callbacks.stop_reason import limit_reached
-from regcascade.training.lr_finder import find_learning_rate
-from regcascade.training.module import RegistrationModule
-from regcascade.training.optimizer import Optimization
 
 
 class Toy(L.LightningModule):
@@ -127,17 +121,3 @@ def test_small_gains_are_none(tmp_path):
 def test_options_that_make_no_sense(callback, options, message):
     with pytest.raises(ValueError, match=message):
         callback(**options)
-
-
-def test_the_learning_rate_is_sought_and_all_else_is_as_before(tmp_path, monkeypatch):
-    monkeypatch.setattr("regcascade.training.lr_finder.STEPS", 16)
-    data = build_data({"name": "phantom", "size": [16, 16, 16], "train": 3, "validation": 2, "pairs_per_epoch": 4})
-    module = RegistrationModule(build(n=1), Objective(), Optimization(head_lr=10.0))
-    before = {name: weight.clone() for name, weight in module.cascade.state_dict().items()}
-    rate = find_learning_rate(module, data, {"accelerator": "cpu", "devices": 1, "precision": "32-true"}, tmp_path)
-    assert module.optimization.lr == rate
-    assert all(torch.equal(before[name], weight) for name, weight in module.cascade.state_dict().items())
-    assert data.state_dict() == {"consumed_pairs": 0} and data.unsettled_batches == 0
-    tried = [float(line.split(",")[0]) for line in (tmp_path / "lr_find.csv").read_text().splitlines()[1:]]
-    assert tried == sorted(tried) and tried[0] < rate * 10 < 0.11
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["lr_find.csv", "lr_find.png"]

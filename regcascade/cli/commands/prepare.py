@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,17 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from regcascade.cli.commands.arguments import Commands, key_and_value
+from regcascade.cli.console import key_and_value, say
 from regcascade.data.datasets.decathlon import decathlon_sources
 from regcascade.data.datasets.rcn.manifest import is_manifest
 from regcascade.data.datasets.rcn.sources import h5_sources
 from regcascade.data.datasets.set_lists import SetList, read_set_list
 from regcascade.data.io.images import check_no_h5
 from regcascade.data.io.raw_scan import Source
-from regcascade.data.io.scan_lists import COLUMNS, find, read_table
+from regcascade.data.io.scan_lists import find, read_table
 from regcascade.data.options import check_spacing
-from regcascade.data.preprocessing.case_files import STORED, PreparedCases
+from regcascade.data.preprocessing.case_files import PreparedCases
 from regcascade.data.preprocessing.prepare import DONE, FAILED, KEPT, prepare
-from regcascade.data.preprocessing.recipes import RECIPES
 from regcascade.report.figures.contact_sheet import write_contact_sheets
 from regcascade.report.tables.terminal import outcome_table
 
@@ -29,73 +27,8 @@ BESIDE = ("labels", "masks", "points")  # options of files that belong to --imag
 H5_ONLY = ("subset", "scans", "adjacent", "spacing", "axes")
 
 
-def add(commands: Commands) -> None:
-    """Add the command to a parser's."""
-    prepare = commands.add_parser(
-        "prepare",
-        help="turn raw scans into ready cases",
-        description="Turn raw scans (NIfTI, MetaImage, NRRD, DICOM folders, ...) into a folder of ready cases that "
-        "data=prepared trains on. A run that was stopped goes on where it was; a bad scan is left out and listed, and "
-        "the exit status is then 1.",
-        epilog="Examples: regcascade prepare Task08_HepaticVessel --out prepared/vessel --recipe liver; "
-        "regcascade prepare OASIS --images '*/t1.nii.gz' --labels '*/seg.nii.gz' --out prepared/oasis "
-        "--recipe brain --set mask=labels size=[160,192,160]; regcascade prepare scans.csv --out prepared/own.",
-    )
-    prepare.add_argument(
-        "source",
-        type=Path,
-        help="a Decathlon folder (with dataset.json); a folder, with --images; the JSON of the first paper's HDF5 "
-        f"files; or a table, CSV or JSON, with the columns {', '.join(COLUMNS)}, of which image is a must",
-    )
-    prepare.add_argument("--out", type=Path, required=True, help="the folder to write")
-    prepare.add_argument(
-        "--list",
-        type=Path,
-        metavar="FILE",
-        help="take what follows from the list of a public set, such as data/lists/sliver.yaml; what is given here wins",
-    )
-    prepare.add_argument(
-        "--recipe", help=f"one of {', '.join(RECIPES.names())}, or a YAML file with its options; generic by default"
-    )
-    prepare.add_argument(
-        "--set",
-        dest="options",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of the recipe: size=[96,96,96]",
-    )
-    prepare.add_argument("--images", help="glob of the images below the folder: '*/t1.nii.gz'; DICOM folders too")
-    prepare.add_argument("--labels", help="glob of the label maps, its wildcards standing for the same text")
-    prepare.add_argument("--masks", help="glob of the masks, likewise")
-    prepare.add_argument("--points", help="glob of the landmarks, likewise: CSV files of voxel coordinates x, y, z")
-    prepare.add_argument("--label-names", nargs="*", default=[], metavar="VALUE=NAME", help="1=liver 2=tumour")
-    prepare.add_argument("--exclude", type=Path, metavar="FILE", help="names of scans to leave out, one a line")
-    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes side by side")
-    prepare.add_argument("--store", default="float32", choices=list(STORED), help="how images are stored")
-    prepare.add_argument(
-        "--align",
-        metavar="SCAN",
-        help="align every scan to this one by an affine map, for affine=precomputed: one of their names, or the file "
-        "of a prepared case, such as the atlas of another set",
-    )
-    _add_h5(prepare.add_argument_group("for the first paper's HDF5 files"))
-    prepare.set_defaults(run=_prepare)
-
-
-def _add_h5(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--subset", nargs="+", default=[], metavar="NAME", help="the subsets of the JSON to prepare")
-    group.add_argument("--scans", metavar="PATTERN", help="only scans whose names in the JSON match: 'youyi/*'")
-    group.add_argument(
-        "--adjacent", action="store_true", help="scans that follow each other, two by two, are of one group: LSPIG's"
-    )
-    group.add_argument(
-        "--spacing", nargs=3, type=float, metavar="MM", help="mm per voxel along each axis, which they do not say: 1"
-    )
-    group.add_argument("--axes", metavar="RAS", help="where their axes lead, which they do not say: RAS")
-
-
-def _prepare(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     listed = None if options.list is None else read_set_list(options.list)
     if listed is not None:
         _take(options, listed)
@@ -123,12 +56,11 @@ def _prepare(options: argparse.Namespace) -> None:
             f"{options.out} cannot be written ({error.strerror or error}). Make room, or give another folder by --out; "
             "finished cases stay, and the same command goes on after them."
         ) from error
-    console = Console()
-    console.print(outcome_table(outcomes))
-    console.print(f"Prepared: {options.out}. Look over {', '.join(sheet.name for sheet in sheets) or 'nothing'}.")
+    Console().print(outcome_table(outcomes))
+    say(f"Prepared: {options.out}. Look over {', '.join(sheet.name for sheet in sheets) or 'nothing'}.")
     ready = sum(outcome.outcome in (DONE, KEPT) for outcome in outcomes)
     if listed is not None and listed.cases not in (None, ready):
-        console.print(f"{ready} scans are ready, and the papers use {listed.cases} of {listed.title}.")
+        say(f"{ready} scans are ready, and the papers use {listed.cases} of {listed.title}.")
     if any(outcome.outcome == FAILED for outcome in outcomes):
         raise SystemExit(1)
 
@@ -138,7 +70,7 @@ def _take(options: argparse.Namespace, listed: SetList) -> None:
     form = "rcn_h5" if is_manifest(options.source) else "raw"
     given: Mapping[str, Any] | None = getattr(listed, form)
     if given is None:
-        forms = "the first paper's HDF5 files by their JSON" if form == "raw" else "raw scans"
+        forms = "RCN's HDF5 files by their JSON" if form == "raw" else "raw scans"
         raise ValueError(f"{options.list} tells how to prepare {forms}, which {options.source} is not.")
     own_recipe = options.recipe is not None
     for key, value in given.items():
@@ -165,7 +97,7 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]
         )
     for key in given:
         if key in H5_ONLY:
-            raise ValueError(f"--{key} is for the JSON of the first paper's HDF5 files, which {root} is not.")
+            raise ValueError(f"--{key} is for the JSON of RCN's HDF5 files, which {root} is not.")
         if key in BESIDE and options.images is None:
             raise ValueError(f"--{key} needs --images, the glob of the images that these belong to.")
     if options.images is not None:

@@ -12,9 +12,8 @@ import pandas as pd
 import yaml
 
 from regcascade.cascades.checkpoint import CheckpointError, read
-from regcascade.utils.files import file_hash
-from regcascade.utils.files import git_state
 from regcascade.report.runs.find import PAIRS, SUMMARY
+from regcascade.utils.files import file_hash, git_state
 from regcascade.utils.version import __version__
 
 PACKAGES = ("torch", "lightning", "monai", "SimpleITK", "numpy", "scipy", "pandas", "matplotlib", "hydra-core")

@@ -8,9 +8,9 @@ import yaml
 
 from regcascade.cascades import Cascade
 from regcascade.cascades.checkpoint import Checkpoint, read
-from regcascade.utils.files import file_hash
 from regcascade.data import RegistrationData, build_data
 from regcascade.evaluation.baselines import Method, build_method
+from regcascade.utils.files import file_hash
 
 SUMMARY, CONFIG = "summary.json", "config.yaml"
 BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")

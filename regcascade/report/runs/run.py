@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from regcascade.evaluation.run import FAILED, SET
 from regcascade.evaluation.layout import BEFORE
+from regcascade.evaluation.run import FAILED, SET
 from regcascade.report.runs.find import AGAIN, PAIRS, SUMMARY, check_finished, first_few, row_names
 
 KEY = ["fixed", "moving"]

@@ -14,7 +14,7 @@ SIZE = (16, 16, 32)
 
 
 def numbers(line: str) -> list[str]:
-    return [cell for cell in line.replace("│", " ").split() if cell]
+    return line.split()
 
 
 def test_a_profile_adds_up():
@@ -47,7 +47,7 @@ def test_nothing_is_run_if_only_the_estimate_is_asked_for(capsys, monkeypatch):
     main(["profile", "n=1", "--no-run", "size=[128,128,128]", "--memory", "0.5", "cascade=cr"])  # in any order
     printed = capsys.readouterr().out
     assert "recompute" in printed
-    assert next(numbers(line)[-1] for line in printed.splitlines() if "none" in line and "│" in line) == "0"
+    assert next(numbers(line)[-1] for line in printed.splitlines() if line.startswith("none ")) == "0"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def test_nothing_is_run_if_only_the_estimate_is_asked_for(capsys, monkeypatch):
         (["model=voxelmorf"], "voxelmorf"),
         (["trainer.recompute=all"], "trainer.recompute=all is not valid. Known: none, stage."),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "a CPU has no fp16 training"),
+        (["optimizer.lr=auto"], "optimizer.lr=auto: there is no search for a learning rate. Give one"),
         (["size=128"], "size=128 is not valid: give three sides"),
         (["size=[128,128]"], "size=[128, 128] is not valid: give three sides"),
         (["--repeats", "0"], "--repeats 0: 1 or more."),
@@ -74,7 +75,6 @@ def test_bad_input_is_one_line(arguments, message, capsys):
     [
         (["experiment=drnet/vm_mcr2"], "n=2, 128x128x128, batch 1"),  # on prepared scans, which have their own size
         (["experiment=drnet/vm_mcr2", "size=[32,40,48]"], "n=2, 32x40x48, batch 1"),
-        (["optimizer.lr=auto", "data.size=[32,40,48]"], "32x40x48"),
     ],
 )
 def test_experiments_are_profiled_by_name(arguments, said, capsys, monkeypatch):

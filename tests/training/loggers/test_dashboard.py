@@ -1,8 +1,6 @@
 """One tiny training, logged to W&B offline, TensorBoard and the CSV: all that a dashboard shows is there."""
 
-import importlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from test_loggers import content, leveldb_records
 
+from regcascade.cli.commands.train import train
 from regcascade.cli.run_folder import register_resolvers
 from regcascade.report.runs.sweeps import write_sweep
 from regcascade.training.loggers.wandb_run import BEST, STEP
@@ -49,7 +48,6 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
         for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
             patch.setenv(name, str(sweep))
         patch.setenv("NETRC", str(sweep / "netrc"))
-        patch.syspath_prepend(str(ROOT))
         wandb.teardown()
         _train(sweep, run)
         wandb.teardown()
@@ -70,8 +68,7 @@ def _train(sweep: Path, run: Path) -> None:
             "trainer.max_steps=2", "trainer.max_time=null", "trainer.val_check_interval=2",
             "trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu",
         ])  # fmt: skip
-    importlib.import_module("train").train(config)
-    sys.modules.pop("train")
+    train(config)
 
 
 def _records(file: Path) -> list[Any]:

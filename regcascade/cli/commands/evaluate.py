@@ -1,0 +1,128 @@
+"""`regcascade evaluate`: a checkpoint, or another method, over pairs of scans."""
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.fabric import Fabric
+from omegaconf import DictConfig
+from rich.console import Console
+
+from regcascade.cascades import Cascade
+from regcascade.cascades.checkpoint import Checkpoint, CheckpointError, read
+from regcascade.cli.failures import explained, resuming_evaluation
+from regcascade.cli.hydra_app import plain, record_run
+from regcascade.cli.run_folder import check_devices
+from regcascade.data import build_data
+from regcascade.evaluation.baselines import Method, build_method
+from regcascade.evaluation.evaluate import EvaluationOptions
+from regcascade.evaluation.processes import devices_of, together
+from regcascade.evaluation.resume import alone_in, can_resume, identity
+from regcascade.evaluation.run import evaluate_to_folder
+from regcascade.report.tables.terminal import measure_tables
+from regcascade.utils.registry import check_options, import_user_modules
+
+NETWORK = "network"  # the method that is the checkpoint's own model
+
+
+def run(config: DictConfig) -> None:
+    """Evaluate, and print the measures before and after."""
+    evaluate(config)
+
+
+def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
+    """Evaluate a checkpoint, or another method, as a config says; writes `pairs.csv` and `summary.json` for each r.
+
+    Returns:
+        The rows of `pairs.csv` by r.
+    """
+    import_user_modules(config.imports)
+    options = plain(config)
+    checkpoint = None if options["checkpoint"] is None else read(options["checkpoint"])
+    data_options = _data_options(options["data"], checkpoint)
+    method = _method(options, checkpoint)
+    data = build_data(data_options)
+    file = checkpoint.path if checkpoint is not None and isinstance(method, Cascade) else None
+    if isinstance(method, Cascade) and method.size not in (None, tuple(data.size)):
+        raise CheckpointError(
+            f"{file} has an affine network for volumes of {list(method.size or ())} voxels, and "
+            f"data.size={list(data.size)}: set data.size to the former."
+        )
+    each = _each_r(options)
+    for one in each:
+        method.about(one.r, one.repeat)  # which says what is wrong with them, before any pair
+    fabric = _fabric(options, method)
+    folder = Path(options["paths"]["run"])
+    folders = [folder / f"r{one.r}" if isinstance(options["r"], list) else folder for one in each]
+    resume: list[bool] = []
+    whose = [identity(method, data, data_options, file, one, fabric.device.type) for one in each]
+    console, rows = Console(quiet=not fabric.is_global_zero), {}
+    with ExitStack() as stack:
+        stack.enter_context(explained(data.num_workers, partial(resuming_evaluation, folder)))
+        if fabric.is_global_zero:  # before there are others, that what is wrong is said once
+            stack.enter_context(alone_in(folders))
+            resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
+        share = stack.enter_context(together(fabric))
+        folders, resume = fabric.broadcast((folders, resume))
+        for one, place, resumed in zip(each, folders, resume, strict=True):
+            if share.rank == 0:
+                record_run(place, config)
+            rows[one.r] = evaluate_to_folder(method, data, place, file, one, fabric.device, resumed, share)
+            if len(each) > 1:
+                console.print(f"r={one.r}")
+            console.print(*measure_tables(rows[one.r]), sep="\n")
+    console.print(f"Results: {folder}")
+    return rows
+
+
+def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
+    """What to do with each pair, for each r."""
+    r, others = options["r"], {key: options[key] for key in ("repeat", "labels", "metrics", "stages", "directions")}
+    check_options("evaluate", others, EvaluationOptions)
+    several = r if isinstance(r, list) else [r]
+    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in several)
+    if not several or not whole or len(set(several)) < len(several):
+        raise ValueError(f"r={r}: give an integer, 1 or more, or a list of different ones, such as r=[1,2,3].")
+    return [EvaluationOptions(one, **others) for one in several]
+
+
+def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade | Method:
+    """What registers: the checkpoint's cascade, or the method that the config names."""
+    spec = options["method"]
+    if spec["name"] == NETWORK:
+        if checkpoint is None:
+            raise ValueError("checkpoint is missing: give it as checkpoint=FILE, or name another method: method=NAME.")
+        return checkpoint.build()
+    if checkpoint is not None and options["data"]["name"] != "trained":
+        raise ValueError(
+            f"checkpoint={checkpoint.path} would not be used, as data={options['data']['name']} says which scans and "
+            f"method={spec['name']} registers them: leave one of them out."
+        )
+    if options["stages"]:
+        raise ValueError(f"stages=true measures after every network, and method={spec['name']} has none: leave it out.")
+    return build_method(spec)
+
+
+def _fabric(options: dict[str, Any], method: Cascade | Method) -> Fabric:
+    """The devices, or on a CPU the processes, that share the pairs."""
+    accelerator, devices, nodes = (options[key] for key in ("accelerator", "devices", "num_nodes"))
+    if isinstance(method, Method) and not method.on_gpu:
+        if accelerator not in ("auto", "cpu"):
+            raise ValueError(f"accelerator={accelerator}: this method runs on the CPU only. Leave accelerator out.")
+        accelerator = "cpu"
+    fabric = devices_of(accelerator, devices, nodes)
+    check_devices(fabric.world_size, "devices")
+    return fabric
+
+
+def _data_options(options: dict[str, Any], checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The data set asked for; `trained` is the checkpoint's own, with what is set put in its place."""
+    if options["name"] != "trained":
+        return options
+    if checkpoint is None:
+        raise ValueError(
+            "No scans are named: give data=..., or checkpoint=FILE for the pairs that checkpoint was validated on."
+        )
+    return checkpoint.data_options(options)

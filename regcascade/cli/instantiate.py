@@ -1,0 +1,80 @@
+"""The loggers and callbacks of a config: only harmless classes are made."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from regcascade.training.loggers.wandb_run import wandb_logger
+from regcascade.utils.registry import user_file_module
+
+INSTANTIABLE = (
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "regcascade.training.callbacks.",
+    "regcascade.training.loggers.",
+)
+_TARGETS_OF_0_1 = {  # where the config.yaml of a run of version 0.1 finds what it names
+    "regcascade.averaging.AveragedWeights": "regcascade.training.callbacks.ema.AveragedWeights",
+    "regcascade.callbacks.PictureCallback": "regcascade.training.callbacks.pictures.PictureCallback",
+    "regcascade.callbacks.StopReason": "regcascade.training.callbacks.stop_reason.StopReason",
+    "regcascade.monitors.GradientNorm": "regcascade.training.callbacks.monitors.GradientNorm",
+    "regcascade.monitors.PeakMemory": "regcascade.training.callbacks.monitors.PeakMemory",
+    "regcascade.monitors.Throughput": "regcascade.training.callbacks.monitors.Throughput",
+    "regcascade.report.loggers.MetricsFile": "regcascade.training.loggers.metrics_file.MetricsFile",
+    "regcascade.report.loggers.wandb_logger": "regcascade.training.loggers.wandb_run.wandb_logger",
+    "regcascade.stopping.StopWithoutGain": "regcascade.training.callbacks.early_stopping.StopWithoutGain",
+}
+
+
+def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> list[Any]:
+    """The loggers or callbacks of a config group, less those that are null.
+
+    Only Lightning's loggers and callbacks, ours, and those of the modules the user imports are made: a config of
+    somebody else's, such as the one in the folder of a run to resume, cannot name any other code to run.
+    """
+    files = {Path(module).stem: user_file_module(module) for module in imports if module.endswith(".py")}
+    allowed = (*INSTANTIABLE, *(f"{module}." for module in [*files.values(), *imports] if not module.endswith(".py")))
+    given = {name: _found(config, files) for name, config in (configs or {}).items() if config is not None}
+    for name, config in given.items():
+        target, *nested = list(_targets(config)) or [None]
+        if nested or not str(target).startswith(allowed) or not _is_harmless(str(target)):
+            raise ValueError(
+                f"{name}: its _target_ is {', '.join(map(str, [target, *nested]))}, and it must be one logger or "
+                f"callback of {', '.join(allowed)}."
+            )
+    return [instantiate(config) for config in given.values()]
+
+
+def _is_harmless(name: str) -> bool:
+    try:
+        target = get_object(name)
+    except ImportError:  # there is no such thing
+        return False
+    return target is wandb_logger or (isinstance(target, type) and issubclass(target, Callback | Logger))
+
+
+def _found(config: Any, files: Mapping[str, str]) -> Any:
+    """A config whose `_target_` is where it is today: in the module that a Python file of `imports` was loaded as, or
+    where a later version has moved it."""
+    if not isinstance(config, Mapping):
+        return config
+    target = str(config.get("_target_", ""))
+    stem, _, rest = target.partition(".")
+    today = f"{files[stem]}.{rest}" if stem in files else _TARGETS_OF_0_1.get(target)
+    return {**config, "_target_": today} if today else config
+
+
+def _targets(config: Any) -> Iterator[Any]:
+    """Every `_target_` in nested plain values."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key == "_target_":
+                yield value
+            yield from _targets(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _targets(value)

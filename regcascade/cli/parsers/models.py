@@ -1,0 +1,109 @@
+"""Parsers of `train`, `evaluate`, `model`, `profile` and `import`."""
+
+import argparse
+from pathlib import Path
+
+from regcascade.cli.parsers.choices import RECIPES_OF_RCN, in_group
+from regcascade.cli.parsers.shared import Commands, add_imports, add_label_names
+
+OF_HYDRA = {  # Hydra parses the arguments of these
+    "train": "train a cascade, as `python train.py` does",
+    "evaluate": "evaluate a checkpoint or another method, as `python evaluate.py` does",
+}
+
+
+def add(commands: Commands) -> None:
+    """Add these commands."""
+    for name, about in OF_HYDRA.items():
+        commands.add_parser(name, help=about, add_help=False)
+    _add_model(commands)
+    _add_profile(commands)
+    _add_import(commands)
+
+
+def _add_model(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "model",
+        help="print a model's parameters and size",
+        description="Print the parameters of a model by part, their float32 size, and the size as DR-Net's paper "
+        "counts it (weights and Adam's two moments, 12 bytes a parameter).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    networks, cascades = (", ".join(in_group(group)) for group in ("model", "cascade"))
+    parser.add_argument("network", nargs="?", default="voxelmorph", help=f"one of {networks}, or yours")
+    parser.add_argument("--cascade", default="cr", help=f"one of {cascades}, or yours")
+    parser.add_argument("-n", type=int, default=1, help="deformable stages")
+    parser.add_argument("--affine", default="none", choices=in_group("affine"), help="affine stage")
+    parser.add_argument(
+        "--size", type=int, nargs=3, default=(128, 128, 128), metavar=("X", "Y", "Z"), help="sides of the volume"
+    )
+    add_imports(parser)
+
+
+def _add_profile(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "profile",
+        help="time and memory of a training step, and how many stages fit",
+        description="Time a registration and a training step on random images, say where the time of a step goes and "
+        "what memory it takes, and predict how many stages fit. Memory is estimated by going through steps of one and "
+        "of three stages with tensors that have no data, so nothing of that size is allocated for it: weights, "
+        "gradients, the optimiser's moments and activations, without the workspace of convolutions (add a tenth).",
+        epilog="Examples: regcascade profile model=drnet cascade=mcr n=3 size=[128,128,128]; regcascade profile "
+        "model=vtn n=10 trainer.recompute=stage trainer.precision=bf16-mixed --memory 12 --no-run.",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="as train.py takes them; size=[X,Y,Z] is the size of the images, data.size by default, and 128 a side "
+        "for data sets that have no such option. Training data is not read.",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="of each timing; the median counts (default 3)")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="to fit stages into; by default what is free here")
+    parser.add_argument("--no-run", action="store_true", help="estimate the memory only")
+    add_imports(parser)
+
+
+def _add_import(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="turn published weights into a checkpoint",
+        description="Turn the published weights of VoxelMorph (Keras, .h5) or of RCN (TensorFlow, .npz) into a "
+        "checkpoint that registers, evaluates and trains on. TensorFlow is not needed.",
+    )
+    parser.set_defaults(command="import_weights")
+    kinds = parser.add_subparsers(required=True, metavar="KIND", dest="kind")
+    voxelmorph = kinds.add_parser(
+        "voxelmorph",
+        help="a Keras file, .h5, of VoxelMorph's first networks",
+        description="A Keras file of VoxelMorph's first networks (such as cvpr2018_vm2_l2.h5), trained on "
+        "skull-stripped, normalised T1 brains.",
+        epilog="Example: regcascade import voxelmorph cvpr2018_vm2_l2.h5 --out voxelmorph.ckpt",
+    )
+    _add_weights(voxelmorph, "160 192 224")
+    voxelmorph.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        default=(1.0, 0.5),
+        metavar=("WIDTH", "LEVEL"),
+        help="intensities that become 0..1: 1 0.5 (default) for images in 0..1, 255 127.5 for FreeSurfer's norm.mgz",
+    )
+    rcn = kinds.add_parser(
+        "rcn",
+        help="RCN's variables, .npz",
+        description="The variables of a model of RCN's program, exported to .npz by their names (docs/published.md has "
+        "the script).",
+        epilog="Example: regcascade import rcn vtn_10.npz --out vtn_10.ckpt --label-names 1=liver",
+    )
+    _add_weights(rcn, "128 128 128, or what the affine network implies")
+    rcn.add_argument("--recipe", default="liver", choices=RECIPES_OF_RCN, help="how its scans were prepared (liver)")
+
+
+def _add_weights(parser: argparse.ArgumentParser, size: str) -> None:
+    parser.add_argument("file", type=Path, help="the published weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.ckpt", help="the checkpoint to write")
+    add_label_names(parser)
+    parser.add_argument(
+        "--size", type=int, nargs=3, metavar=("X", "Y", "Z"), help=f"sides of the volumes it was trained on ({size})"
+    )
