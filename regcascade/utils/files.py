@@ -104,7 +104,10 @@ def check_output(path: Path, overwrite: bool = False) -> None:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit, branch, whether the tree has changes, and those; None for all where the code is in no checkout."""
+    """Commit, branch, whether the tree has changes, and those; None for all where the code is not from a checkout.
+
+    A package that is installed within another project's checkout is of none: git does not track its files.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
@@ -117,6 +120,8 @@ def git_state() -> dict[str, Any]:
         output = git(*arguments)
         return output.strip() if output else None
 
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return dict.fromkeys(("commit", "branch", "dirty", "difference"))
     difference = git("diff", "HEAD")
     return {
         "commit": line("rev-parse", "HEAD"),

@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 
 from regcascade.cli.console import key_and_value, say
+from regcascade.data.datasets import set_lists
 from regcascade.data.datasets.decathlon import decathlon_sources
 from regcascade.data.datasets.rcn.manifest import is_manifest
 from regcascade.data.datasets.rcn.sources import h5_sources
@@ -23,13 +24,14 @@ from regcascade.data.preprocessing.prepare import DONE, FAILED, KEPT, prepare
 from regcascade.report.figures.contact_sheet import write_contact_sheets
 from regcascade.report.tables.terminal import outcome_table
 
+LISTS = Path(set_lists.__file__).parent / "lists"
 BESIDE = ("labels", "masks", "points")  # options of files that belong to --images
 H5_ONLY = ("subset", "scans", "adjacent", "spacing", "axes")
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    listed = None if options.list is None else read_set_list(options.list)
+    listed = None if options.list is None else read_set_list(_list_file(options.list))
     if listed is not None:
         _take(options, listed)
     sources, label_names = _sources(options)
@@ -63,6 +65,12 @@ def run(options: argparse.Namespace) -> None:
         say(f"{ready} scans are ready, and the papers use {listed.cases} of {listed.title}.")
     if any(outcome.outcome == FAILED for outcome in outcomes):
         raise SystemExit(1)
+
+
+def _list_file(given: Path) -> Path:
+    """The list that --list names: a file, or one that comes with regcascade by its name."""
+    ours = LISTS / f"{given}.yaml"
+    return ours if given.suffix == "" and not given.exists() and ours.is_file() else given
 
 
 def _take(options: argparse.Namespace, listed: SetList) -> None:

@@ -37,8 +37,9 @@ def _add_prepare(commands: Commands) -> None:
     parser.add_argument(
         "--list",
         type=Path,
-        metavar="FILE",
-        help="take what follows from the list of a public set, such as data/lists/sliver.yaml; what is given here wins",
+        metavar="NAME",
+        help="take what follows from the list of a public set: the name of one that comes with regcascade (sliver, "
+        "lpba, ...), or a file laid out as those of data/lists. What is given here wins",
     )
     parser.add_argument(
         "--recipe", help=f"one of {', '.join(choices.RECIPES)}, or a YAML file with its options; generic by default"

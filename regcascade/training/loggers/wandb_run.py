@@ -121,12 +121,8 @@ def wandb_logger(
         id: of the W&B run; by default a new one, or that of the run resumed.
 
     Raises:
-        ValueError: if wandb is not installed, or for what `wandb_mode` raises.
+        ValueError: for what `wandb_mode` raises.
     """
-    try:
-        import wandb  # noqa: F401  (an extra, so not imported with the module)
-    except ImportError as error:
-        raise ValueError("logger=wandb needs wandb: pip install -c constraints.txt -e '.[wandb]'.") from error
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
     previous = _previous_wandb_id(folder)
