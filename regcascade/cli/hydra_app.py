@@ -16,13 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
-from regcascade.cli.failures import LostProcessError, Terminated
 from regcascade.cli.run_folder import register_resolvers
 from regcascade.report.paper.experiments import CONF
 from regcascade.utils.files import git_state, written_whole
 from regcascade.utils.registry import did_you_mean
 
-# Deprecations between the libraries we stand on, which no user of ours can act on, and hints at other products.
+# Deprecations among our dependencies, which no user can act on, and hints at other products.
 for message in ("monai.metrics.utils get_mask_edges", "`isinstance.treespec, LeafSpec.` is deprecated"):
     warnings.filterwarnings("ignore", message=f".*{message}", category=FutureWarning)
 logging.getLogger("alembic").setLevel(logging.WARNING)  # which Optuna brings, and which lists its own plugins
@@ -36,22 +35,38 @@ _PLUGINS = {
     "launcher/submitit_local": "-c constraints.txt -e '.[slurm]'",
 }
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_OURS = "REGCASCADE_SET_FULL_ERROR"  # marks that we have set the former, for processes that inherit it
+_OURS = "REGCASCADE_SET_FULL_ERROR"  # tells processes that inherit the former that we set it, not the user
 
-at_end: list[Callable[[], bool]] = []  # what `command` still has to do, however it ends: tell of a sweep
+
+class LostProcessError(ValueError):
+    """Another process of the same command is gone."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM ended a training. Exits with 143, as shells do.
+
+    Args:
+        text: what to tell.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(128 + 15)
+        self.text = text
+
+
+at_end: list[Callable[[], bool]] = []  # what `command` does last, however it ends: report on a sweep
 
 register_resolvers()
 
 
 def command(main: Callable[[], Any]) -> None:
-    """Run a Hydra command; an error of the user's ends it with one line on stderr and status 1.
+    """Run a Hydra command. A user's error ends it with one line on stderr and status 1, SIGTERM with status 143.
 
-    Anything else shows its traceback, and HYDRA_FULL_ERROR=1 shows it for every error. A training that SIGTERM has
-    ended says so and exits with 143.
+    Any other error shows its traceback; with HYDRA_FULL_ERROR=1 every error does.
     """
     show = os.environ.get(_FULL_ERROR) == "1" and _OURS not in os.environ
     before = {name: os.environ.get(name) for name in (_FULL_ERROR, _OURS)}
-    os.environ[_FULL_ERROR] = "1"  # Hydra then hands errors on instead of printing them itself
+    os.environ[_FULL_ERROR] = "1"  # so that Hydra raises errors instead of printing them
     if not show:
         os.environ[_OURS] = "1"
     try:
@@ -74,7 +89,7 @@ def command(main: Callable[[], Any]) -> None:
 
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn an error of the user's into one line on stderr and exit status 1."""
+    """Turn a user's error into one line on stderr and exit status 1."""
     try:
         yield
     except Exception as error:
@@ -87,7 +102,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str | None:
-    """An error of the user's in one line; None for any other, which is a defect."""
+    """Give a user's error in one line; None for any other, which is a defect."""
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: give it as {error.full_key}=VALUE."
     if isinstance(error, ConfigCompositionException):
@@ -100,7 +115,7 @@ def reason(error: Exception) -> str | None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A config as plain values, everything resolved."""
+    """Resolve a config into plain values."""
     options = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return {str(key): value for key, value in options.items()}  # type: ignore[union-attr]  # a mapping
 
@@ -118,7 +133,7 @@ def record_run(folder: Path, config: DictConfig) -> None:
 
 
 def _bare(error: Exception) -> str | None:
-    """Of an error that names no option, what it is about: a folder that cannot be made, a group that is null."""
+    """Name the option behind an error that does not: a folder that cannot be made, a group that is null."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     if isinstance(error, OSError) and last and last[0].name == "mkdir":
         return f"The folder {error.filename} cannot be made ({error.strerror}). Give another (paths.runs, paths.run)."
@@ -130,10 +145,10 @@ def _bare(error: Exception) -> str | None:
 
 
 def _config_error(error: ConfigCompositionException) -> str:
-    """What Hydra says, and for a key that does not exist the ones that do."""
+    """Give Hydra's message; for a key that does not exist, name those that do."""
     for plugin, package in _PLUGINS.items():
         if f"Could not find 'hydra/{plugin}'" in str(error):
-            return f"hydra/{plugin.replace('/', '=')} needs a plugin of Hydra's: pip install {package}."
+            return f"hydra/{plugin.replace('/', '=')} needs a plugin: pip install {package}."
     cause = error.__cause__
     if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
         return str(error)
@@ -143,7 +158,7 @@ def _config_error(error: ConfigCompositionException) -> str:
 
 
 def _of_training() -> tuple[type[Exception], ...]:
-    """Further kinds of a user's error, which all ranks of a training have; none where nothing can have raised them."""
+    """Give the user's errors that all ranks of a training raise; none before Lightning is imported."""
     if "lightning" not in sys.modules:
         return ()
     from lightning.fabric.utilities.exceptions import MisconfigurationException

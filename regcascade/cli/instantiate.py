@@ -17,7 +17,7 @@ INSTANTIABLE = (
     "regcascade.training.callbacks.",
     "regcascade.training.loggers.",
 )
-_TARGETS_OF_0_1 = {  # where the config.yaml of a run of version 0.1 finds what it names
+_TARGETS_OF_0_1 = {  # new names of what the config.yaml of a run of version 0.1 names
     "regcascade.averaging.AveragedWeights": "regcascade.training.callbacks.ema.AveragedWeights",
     "regcascade.callbacks.PictureCallback": "regcascade.training.callbacks.pictures.PictureCallback",
     "regcascade.callbacks.StopReason": "regcascade.training.callbacks.stop_reason.StopReason",
@@ -31,10 +31,13 @@ _TARGETS_OF_0_1 = {  # where the config.yaml of a run of version 0.1 finds what 
 
 
 def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> list[Any]:
-    """The loggers or callbacks of a config group, less those that are null.
+    """Make the loggers or callbacks of a config group, except those that are null.
 
-    Only Lightning's loggers and callbacks, ours, and those of the modules the user imports are made: a config of
-    somebody else's, such as the one in the folder of a run to resume, cannot name any other code to run.
+    Allowed are Lightning's loggers and callbacks, ours, and those of the modules that the user imports. So a config of
+    somebody else, such as that of a run to resume, cannot run any other code.
+
+    Raises:
+        ValueError: for any other `_target_`.
     """
     files = {Path(module).stem: user_file_module(module) for module in imports if module.endswith(".py")}
     allowed = (*INSTANTIABLE, *(f"{module}." for module in [*files.values(), *imports] if not module.endswith(".py")))
@@ -58,8 +61,7 @@ def _is_harmless(name: str) -> bool:
 
 
 def _found(config: Any, files: Mapping[str, str]) -> Any:
-    """A config whose `_target_` is where it is today: in the module that a Python file of `imports` was loaded as, or
-    where a later version has moved it."""
+    """Replace a `_target_` that has another name today: in a Python file of `imports`, or moved by a later version."""
     if not isinstance(config, Mapping):
         return config
     target = str(config.get("_target_", ""))
@@ -69,7 +71,7 @@ def _found(config: Any, files: Mapping[str, str]) -> Any:
 
 
 def _targets(config: Any) -> Iterator[Any]:
-    """Every `_target_` in nested plain values."""
+    """Yield every `_target_` in nested plain values."""
     if isinstance(config, Mapping):
         for key, value in config.items():
             if key == "_target_":

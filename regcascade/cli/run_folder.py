@@ -18,7 +18,6 @@ from regcascade.utils.files import claimed
 from regcascade.utils.launch import from_first_rank, is_first_starter, launched
 
 LONGEST_FOLDER_NAME = 150
-IN_CHECKPOINT = ("optimizer.name", "optimizer.lr", "optimizer.weight_decay", "optimizer.head_lr")
 
 
 def register_resolvers() -> None:
@@ -29,7 +28,7 @@ def register_resolvers() -> None:
 
 
 def run_folder(runs: str, ckpt_path: str | None) -> str:
-    """The folder of a run: a new one named by date and time, or that of the run to resume; one for all its ranks."""
+    """Name the folder of a run by date and time, or find that of the run to resume; all ranks get the same."""
     return from_first_rank("run_folder", lambda: _run_folder(runs, ckpt_path))
 
 
@@ -52,10 +51,10 @@ def _run_folder(runs: str, ckpt_path: str | None) -> str:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a run folder, which is made if there is none; rank 0 does for all its ranks.
+    """Make a run folder and lock it against other trainings; rank 0 does so for all.
 
     Raises:
-        ValueError: if another one trains there.
+        ValueError: if another training has the lock.
     """
     if not is_first_starter():
         yield
@@ -64,16 +63,16 @@ def alone_in(folder: Path) -> Iterator[None]:
     with claimed(folder / "training") as mine:
         if not mine:
             raise ValueError(
-                f"Another process trains in {folder}: wait until it has ended, or stop it; then ckpt_path=last goes on "
-                "from its last checkpoint."
+                f"Another process trains in {folder}: wait until it has ended, or stop it; then ckpt_path=last resumes "
+                "its last checkpoint."
             )
         yield
 
 
 def job_folder(number: int, overrides: str, sweep: str = "") -> str:
-    """The folder of one job of a sweep: its number and overrides, in characters that any shell takes unquoted.
+    """Name the folder of a job by its number and overrides, in characters that no shell wants quoted.
 
-    Of the overrides only those that the sweep varies, where its folder tells which these are.
+    Where the folder of the sweep tells what it varies, only those overrides count.
     """
     if sweep and HydraConfig.initialized() and (keys := swept_by(Path(sweep))):
         given = [one.lstrip("+").partition("=") for one in HydraConfig.get().overrides.task]
@@ -83,7 +82,7 @@ def job_folder(number: int, overrides: str, sweep: str = "") -> str:
 
 
 def resumed_checkpoint(runs: str | Path, ckpt_path: str) -> Path | None:
-    """The checkpoint file to resume: that of the newest run for `last`; None where there is no such file."""
+    """Find the checkpoint file to resume, for `last` that of the newest run; None where there is none."""
     if ckpt_path != "last":
         return Path(ckpt_path) if Path(ckpt_path).is_file() else None
     found = sorted(Path(runs).glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
@@ -97,7 +96,7 @@ def owner(checkpoint: Path) -> Path | None:
 
 
 def composed(conf: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """What `train` or `evaluate` would run with these overrides, as plain values; interpolations stay as they are."""
+    """Compose the config of `train` or `evaluate` as plain values, interpolations unresolved."""
     register_resolvers()
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         config = OmegaConf.to_container(compose(name, list(overrides)))
@@ -112,7 +111,7 @@ def in_sweep() -> bool:
 def check_devices(devices: int, option: str = "trainer.devices") -> None:
     """Refuse several devices in a sweep whose launcher does not start a process for each.
 
-    Lightning starts its other ranks by running the command again, which would be the whole sweep.
+    Lightning starts other ranks by running the command again, which would be the whole sweep.
     """
     if devices == 1 or not in_sweep():
         return
@@ -129,17 +128,20 @@ def check_devices(devices: int, option: str = "trainer.devices") -> None:
 
 
 def to_resume(config: DictConfig) -> Path | None:
-    """The checkpoint a config asks to resume, None if it asks for none. Raises ValueError if there is none.
+    """Find the checkpoint that a config asks to resume; a job of a resumed sweep has its own.
 
-    A job of a sweep that is gone on with resumes from its own.
+    Returns:
+        The file; None where a new run starts.
+
+    Raises:
+        ValueError: if there is no such file.
     """
+    own = Path(config.paths.run) / "checkpoints" / "last.ckpt"
     if config.ckpt_path is None:
-        own = Path(config.paths.run) / "checkpoints" / "last.ckpt"
         return own if in_sweep() and own.is_file() else None
     if in_sweep():
         raise ValueError("ckpt_path resumes one run; a sweep (-m) starts new ones. Leave one of the two out.")
-    # The run folder is that of the newest checkpoint already, and one for all ranks; by now there may be a newer one.
-    own = Path(config.paths.run) / "checkpoints" / "last.ckpt"
+    # All ranks already agree on the run folder of `last`; another run may have written a newer checkpoint since.
     if config.ckpt_path == "last" and own.is_file():
         return own
     resumed = resumed_checkpoint(config.paths.runs, config.ckpt_path)
@@ -150,15 +152,18 @@ def to_resume(config: DictConfig) -> Path | None:
 
 
 def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, list[str]]:
-    """The config a run was started with, and the single values given on this command line on top of it.
+    """Take the config that a run was started with, and set the single values of this command line.
 
-    Its own `imports` are not taken over, so that resuming somebody else's run imports nothing unasked.
+    The `imports` stay those of this command line: to resume somebody else's run imports nothing unasked.
 
     Returns:
-        The config, and what is not as it was, in words.
+        The config, and each change in words.
+
+    Raises:
+        ValueError: if the stored config is none, or the command line chooses another group.
     """
     folder = owner(resumed)
-    if folder is None or in_sweep():  # a job that goes on has been told the same again
+    if folder is None or in_sweep():  # the command of a sweep has told the job its whole config
         return config, []
     stored = OmegaConf.load(folder / "config.yaml")
     if isinstance(stored, ListConfig) or "paths" not in stored:
@@ -170,14 +175,7 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, li
         for override in HydraConfig.get().overrides.task:
             _override(stored, config, override, groups)
     stored.paths, stored.imports = config.paths, config.imports
-    changes = list(differences(OmegaConf.to_container(started), OmegaConf.to_container(stored)))
-    for option in IN_CHECKPOINT:
-        if any(change.startswith(f"{option}:") for change in changes):
-            raise ValueError(
-                f"{next(change for change in changes if change.startswith(option))}: a resumed run has {option} from "
-                "its checkpoint. To change it, start a new run from the weights: init=FILE."
-            )
-    return stored, changes
+    return stored, list(differences(OmegaConf.to_container(started), OmegaConf.to_container(stored)))
 
 
 def _override(stored: DictConfig, config: DictConfig, override: str, groups: set[str]) -> None:
@@ -190,7 +188,7 @@ def _override(stored: DictConfig, config: DictConfig, override: str, groups: set
 
 
 def _moved(config: DictConfig, old: str, new: str) -> DictConfig:
-    """The config with every path in the old run folder replaced, in case the folder was moved or copied."""
+    """Replace every path in the old run folder, in case the folder was moved or copied."""
 
     def replaced(value: Any) -> Any:
         if isinstance(value, dict):

@@ -1,7 +1,6 @@
 """The jobs of a sweep (`-m`).
 
-An error ends its job and not the others, the end tells what became of each, and a sweep that was killed can be gone
-on with.
+An error ends its job and not the others. The end of the sweep ranks its jobs. A killed sweep can be resumed.
 """
 
 import logging
@@ -9,6 +8,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from regcascade.cli import hydra_app
-from regcascade.cli.failures import Terminated
+from regcascade.cli.console import say
 from regcascade.cli.run_folder import in_sweep
 from regcascade.report.runs.sweeps import (
     FAILED,
@@ -48,30 +48,27 @@ _log = logging.getLogger(__name__)
 
 
 class SweepRecord(Callback):
-    """Hydra calls this where a sweep begins: it notes what is varied, how many jobs there will be, how to go on."""
+    """Hydra's callback at the start of a sweep: records what varies, how many jobs there are, and how to resume."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `sweep.json` into the folder of the sweep."""
         folder = Path(config.hydra.sweep.dir)
-        hydra_app.at_end.append(lambda: finish_sweep(folder, Console()))
+        hydra_app.at_end.append(partial(finish_sweep, folder))
         swept = _swept(config)
         write_sweep(folder, list(swept), _planned(config, swept), _command(config, folder))
 
 
-def run_job(
-    config: DictConfig, work: Callable[[DictConfig], float | None], reason: Callable[[Exception], str | None]
-) -> float | None:
-    """Do the work of a run; in a sweep, an error ends this job only, and its folder tells how it ended.
+def run_job(config: DictConfig, work: Callable[[DictConfig], float | None]) -> float | None:
+    """Do the work of a run. In a sweep an error ends only its job, and the folder of the job records the end.
 
-    A job that has finished before, in a sweep that is gone on with, is not done again. SIGTERM ends them all.
+    A resumed sweep skips jobs that have finished. SIGTERM ends the whole sweep.
 
     Args:
         config: of the run.
-        work: what to do; gives the objective.
-        reason: of an error, in one line if it is one of the user's.
+        work: trains, and gives the objective.
 
     Returns:
-        The objective; None for a job that failed or whose objective is no number, which a search takes as a failure.
+        The objective; None, which a search takes as a failure, for a job that failed or has no finite objective.
     """
     if not in_sweep():
         return work(config)
@@ -82,11 +79,11 @@ def run_job(
             _log.info("%s has finished before and is kept.", name)
             return before.objective
         objective = work(config)
-    except Terminated as end:
+    except hydra_app.Terminated as end:
         _record(folder, FAILED, None, end.text)
         raise
     except Exception as error:  # of any kind: it must not end the other jobs
-        known = reason(error)
+        known = hydra_app.reason(error)
         text = " ".join((known or f"{type(error).__name__}: {error}").split())
         _log.error("%s failed: %s", name, text, exc_info=None if known else error)
         _record(folder, FAILED, None, text)
@@ -96,7 +93,7 @@ def run_job(
 
 
 def check_direction(has_labels: bool) -> None:
-    """Refuse a search for the worst: the objective is the Dice where there are labels, and the loss where not."""
+    """Refuse a search in the wrong direction: the objective is the Dice, or without labels the loss."""
     if not in_sweep() or not (direction := HydraConfig.get().sweeper.get("direction")):
         return
     given, right = getattr(direction, "name", str(direction)), "maximize" if has_labels else "minimize"
@@ -105,8 +102,8 @@ def check_direction(has_labels: bool) -> None:
         raise ValueError(f"hydra.sweeper.direction={given}: the objective is {objective}; set it to {right}.")
 
 
-def finish_sweep(folder: Path, console: Console) -> bool:
-    """Tell what became of a sweep: the ranking, and what has no results.
+def finish_sweep(folder: Path) -> bool:
+    """Print what became of a sweep: the ranking, the jobs without results, the command that resumes it.
 
     Returns:
         Whether all of its jobs have finished.
@@ -114,38 +111,33 @@ def finish_sweep(folder: Path, console: Console) -> bool:
     sweep = read_sweep(folder)
     finished, failed, unended = (sweep.of(state) for state in (FINISHED, FAILED, OPEN))
     if finished:
-        _print_ranking(sweep, finished, console)
-    for line in left_out([*failed, *unended], sweep.jobs):
-        console.print(line, markup=False, soft_wrap=True, highlight=False)
+        _print_ranking(sweep, finished)
+    say(*left_out([*failed, *unended], sweep.jobs))
     counts = {"finished": len(finished), "failed": len(failed), "not ended": len(unended), "not started": sweep.waiting}
     told = ", ".join(f"{number} {what}" for what, number in counts.items() if number) or "no job has started"
-    console.print(f"Sweep {sweep.folder}: {told}.", markup=False, soft_wrap=True, highlight=False)
+    say(f"Sweep {sweep.folder}: {told}.")
     complete = bool(finished) and not (failed or unended or sweep.waiting)
     if not complete and sweep.command:
-        console.print(f"Go on with it: {sweep.command}", markup=False, soft_wrap=True, highlight=False)
+        say(f"Go on with it: {sweep.command}")
     return complete
 
 
-def _print_ranking(sweep: Sweep, finished: list[Job], console: Console) -> None:
+def _print_ranking(sweep: Sweep, finished: list[Job]) -> None:
     """Print the jobs with results, best first, and write the table into the folder of the sweep."""
     try:
         ranking = rank([job.folder for job in finished], {job.folder: job for job in finished})
     except ValueError as error:  # damaged files of one job must not hide what became of the others
-        console.print(f"No ranking: {error}", markup=False, soft_wrap=True, highlight=False)
+        say(f"No ranking: {error}")
         return
     table = untested(ranking.runs)
     shown = [measure for measure in table.measures if measure in (*_PRINTED, ranking.by)]
-    print_comparison(table._replace(measures=shown), console)
-    files = write_comparison(table, sweep.folder / RANKING)
-    listed = ", ".join(map(str, files))
-    console.print(
-        f"Ranked by {ranking.by}, best first. Written: {listed}. With tests: regcascade compare {sweep.folder}.",
-        markup=False, soft_wrap=True, highlight=False,
-    )  # fmt: skip
+    print_comparison(table._replace(measures=shown), Console())
+    listed = ", ".join(map(str, write_comparison(table, sweep.folder / RANKING)))
+    say(f"Ranked by {ranking.by}, best first. Written: {listed}. With tests: regcascade compare {sweep.folder}.")
 
 
 def _before(folder: Path, config: DictConfig) -> Job | None:
-    """The job as it finished before, None if it has to be done (again).
+    """Read the job as it finished before; None if it is still to do.
 
     Raises:
         ValueError: if the folder holds a run with another config.
@@ -161,12 +153,7 @@ def _before(folder: Path, config: DictConfig) -> Job | None:
 
 
 def _check_same(stored: Any, config: Any, folder: Path) -> None:
-    changes = [
-        change
-        for change in differences(stored, config)
-        if not change.startswith("logger.") and not change.endswith("now auto")  # which has been found, and is stored
-    ]
-    if changes:
+    if changes := [change for change in differences(stored, config) if not change.startswith("logger.")]:
         raise ValueError(
             f"{folder} holds a run with other options ({'; '.join(changes[:_MOST_NAMED])}). Go on with the same "
             "command, or leave hydra.sweep.dir out for a new sweep."
@@ -179,7 +166,7 @@ def _record(folder: Path, state: str, objective: float | None, error: str = "") 
 
 
 def _swept(config: DictConfig) -> dict[str, Override]:
-    """The overrides that vary, of the sweeper's parameters and the command line; the latter win."""
+    """Collect the overrides that vary, of the sweeper's parameters and of the command line, which wins."""
     parameters = config.hydra.sweeper.get("params") or {}
     texts = [*(f"{key}={value}" for key, value in parameters.items()), *config.hydra.overrides.task]
     overrides = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(texts)}
@@ -187,7 +174,7 @@ def _swept(config: DictConfig) -> dict[str, Override]:
 
 
 def _planned(config: DictConfig, swept: Mapping[str, Override]) -> int | None:
-    """How many jobs there will be: as many as a search tries, or all of a grid; None where that cannot be told."""
+    """Count the jobs: the trials of a search, or all of a grid; None where that cannot be known."""
     trials = config.hydra.sweeper.get("n_trials")
     if trials is not None:
         return int(trials)
@@ -198,7 +185,7 @@ def _planned(config: DictConfig, swept: Mapping[str, Override]) -> int | None:
 
 
 def _command(config: DictConfig, folder: Path) -> str:
-    """The command that goes on with a sweep: the one that began it, with its folder."""
+    """Build the command that resumes a sweep: the one that began it, with its folder."""
     hydra = [one for one in config.hydra.overrides.hydra if not one.startswith(("hydra.sweep.dir=", "hydra.mode="))]
     words = [*config.hydra.overrides.task, *hydra, f"hydra.sweep.dir={folder}"]
     installed = Path(sys.argv[0]).parent == Path(__file__).parent  # as `regcascade train` runs it

@@ -81,7 +81,7 @@ def build_module(options: Mapping[str, Any], data: RegistrationData, fresh: bool
     if min(data.size) < SMALLEST_SIDE:
         raise ValueError(f"data.size={list(data.size)}: the networks need {SMALLEST_SIDE} voxels a side or more.")
     cascade = build_cascade(options, data.size)
-    cascade.order(options["r"], options["repeat"])  # which says what is wrong with them, before training
+    cascade.order(options["r"], options["repeat"])  # raises for wrong values before training
     if fresh and (affine := options["affine"].get("checkpoint")):
         load_affine(cascade, affine)
     if fresh and options["init"]:

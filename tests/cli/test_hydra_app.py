@@ -149,7 +149,7 @@ def test_sigterm_is_told_with_its_status_and_with_what_there_is_to_go_on_from(st
     said = capsys.readouterr().err
     assert end.value.code == 143
     assert "Ended by SIGTERM." in said
-    assert ("ckpt_path=last goes on from step 12" in said) == (step is not None)
+    assert ("ckpt_path=last resumes at step 12" in said) == (step is not None)
     assert ("Nothing was saved yet" in said) == (step is None)
 
 
@@ -181,7 +181,7 @@ def test_a_job_of_a_sweep_goes_on_by_the_command_of_the_sweep(tmp_path):
     (tmp_path / "sweep.json").write_text("{}")
     (job / ".hydra/overrides.yaml").write_text("[]")
     torch.save({"global_step": 3}, job / "checkpoints/last.ckpt")
-    assert resuming_training(job / "checkpoints").startswith("The command of the sweep goes on from step 3")
+    assert resuming_training(job / "checkpoints").startswith("The command of the sweep resumes at step 3")
 
 
 def test_the_callbacks_and_loggers_of_a_run_of_version_0_1_are_found(tmp_path):

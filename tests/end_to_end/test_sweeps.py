@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
-from rich.console import Console
 from short_runs import ON_ONE_CORE, steps
 
 from regcascade.cli import sweep as sweeps
@@ -153,9 +152,7 @@ def test_a_run_of_a_sweep_is_named_by_what_that_varies_and_grouped_by_it(sweep, 
 
 
 def test_a_job_goes_on_only_with_the_same_options(tmp_path):
-    config = OmegaConf.create(
-        {"n": 2, "paths": {"run": str(tmp_path)}, "optimizer": {"lr": "auto"}, "logger": {"csv": 1}}
-    )
+    config = OmegaConf.create({"n": 2, "paths": {"run": str(tmp_path)}, "optimizer": {"lr": 0.1}, "logger": {"csv": 1}})
     stored = {"n": 2, "paths": {"run": "elsewhere"}, "optimizer": {"lr": 0.1}, "logger": {}}
     OmegaConf.save(OmegaConf.create(stored), tmp_path / "config.yaml")
     assert sweeps._before(tmp_path, config) is None
@@ -167,10 +164,9 @@ def test_a_job_goes_on_only_with_the_same_options(tmp_path):
         sweeps._before(tmp_path, config)
 
 
-def test_the_end_of_a_sweep_ranks_lists_and_says_whether_all_finished(sweep):
-    console = Console(record=True, width=160)
-    assert not sweeps.finish_sweep(sweep, console)
-    said = console.export_text()
+def test_the_end_of_a_sweep_ranks_lists_and_says_whether_all_finished(sweep, capsys):
+    assert not sweeps.finish_sweep(sweep)
+    said = capsys.readouterr().out
     assert "2 finished, 1 failed, 1 not ended, 1 not started." in said and COMMAND in said and "Failed: #2" in said
     assert pd.read_csv(sweep / "ranking/table.csv")["name"].tolist() == ["#1", "#0"]
 

@@ -52,7 +52,7 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
         )
     each = _each_r(options)
     for one in each:
-        method.about(one.r, one.repeat)  # which says what is wrong with them, before any pair
+        method.about(one.r, one.repeat)  # raises for wrong values before any pair is read
     fabric = _fabric(options, method)
     folder = Path(options["paths"]["run"])
     folders = [folder / f"r{one.r}" if isinstance(options["r"], list) else folder for one in each]
@@ -61,7 +61,7 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
     console, rows = Console(quiet=not fabric.is_global_zero), {}
     with ExitStack() as stack:
         stack.enter_context(explained(data.num_workers, partial(resuming_evaluation, folder)))
-        if fabric.is_global_zero:  # before there are others, that what is wrong is said once
+        if fabric.is_global_zero:  # before other processes start, so that an error is told once
             stack.enter_context(alone_in(folders))
             resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
         share = stack.enter_context(together(fabric))
@@ -78,7 +78,7 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
 
 
 def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
-    """What to do with each pair, for each r."""
+    """Check r, and give the options for each value."""
     r, others = options["r"], {key: options[key] for key in ("repeat", "labels", "metrics", "stages", "directions")}
     check_options("evaluate", others, EvaluationOptions)
     several = r if isinstance(r, list) else [r]
@@ -89,7 +89,7 @@ def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
 
 
 def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade | Method:
-    """What registers: the checkpoint's cascade, or the method that the config names."""
+    """Build what registers: the checkpoint's cascade, or the method that the config names."""
     spec = options["method"]
     if spec["name"] == NETWORK:
         if checkpoint is None:
@@ -106,7 +106,7 @@ def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade |
 
 
 def _fabric(options: dict[str, Any], method: Cascade | Method) -> Fabric:
-    """The devices, or on a CPU the processes, that share the pairs."""
+    """Find the devices, or on a CPU the processes, that share the pairs."""
     accelerator, devices, nodes = (options[key] for key in ("accelerator", "devices", "num_nodes"))
     if isinstance(method, Method) and not method.on_gpu:
         if accelerator not in ("auto", "cpu"):
@@ -118,7 +118,7 @@ def _fabric(options: dict[str, Any], method: Cascade | Method) -> Fabric:
 
 
 def _data_options(options: dict[str, Any], checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The data set asked for; `trained` is the checkpoint's own, with what is set put in its place."""
+    """Give the options of the data set; `trained` is the checkpoint's own, with what is set in place of its own."""
     if options["name"] != "trained":
         return options
     if checkpoint is None:

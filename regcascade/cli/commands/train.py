@@ -17,7 +17,7 @@ from rich.console import Console
 from regcascade.cascades.base import parts
 from regcascade.cascades.checkpoint import Checkpoint, read
 from regcascade.cli.failures import evaluating_again, explained, resuming_training
-from regcascade.cli.hydra_app import plain, reason, record_run
+from regcascade.cli.hydra_app import plain, record_run
 from regcascade.cli.instantiate import built
 from regcascade.cli.run_folder import alone_in, check_devices, config_of_resumed, owner, to_resume
 from regcascade.cli.sweep import check_direction, run_job
@@ -39,7 +39,7 @@ from regcascade.utils.registry import check_options, import_user_modules
 def run(config: DictConfig) -> float | None:
     """Train, and give a sweeper the mean validation Dice (the loss where nothing is labelled)."""
     with alone_in(Path(config.paths.run)):
-        return run_job(config, lambda config: train(config)["objective"], reason)
+        return run_job(config, lambda config: train(config)["objective"])
 
 
 def train(config: DictConfig) -> dict[str, Any]:

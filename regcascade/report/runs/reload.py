@@ -140,10 +140,7 @@ def data_of(folder: Path, checkpoint: Checkpoint | None) -> RegistrationData:
                 "pages of pairs out: --worst 0."
             )
         checkpoint = read(named)
-    options: dict[str, Any] = dict(checkpoint.description["data"])
-    if isinstance(chosen, dict):
-        options |= {key: value for key, value in chosen.items() if key != "name" and value != "as_trained"}
-    return build_data(options)
+    return build_data(checkpoint.data_options(chosen if isinstance(chosen, dict) else {}))
 
 
 def _summary(folder: Path) -> dict[str, Any]:
