@@ -11,7 +11,7 @@ import yaml
 from rcn_toys import brain_json, edit, liver_json
 
 from regcascade.cli.commands.prepare import _take, recipe_of
-from regcascade.cli.main import _parser, main
+from regcascade.cli.main import main, make_parser
 from regcascade.data import build_data
 from regcascade.data.datasets.set_lists import ROLES, read_set_list
 from regcascade.data.preprocessing.case_files import PreparedCases
@@ -62,8 +62,8 @@ def test_every_command_parses_and_its_recipe_is_valid(path, tmp_path, monkeypatc
         (tmp_path / f"datasets/{name}.json").write_text('{"files": {}}')
     for command in listed.commands:
         program, *arguments = shlex.split(command)
-        options = _parser().parse_args(arguments)
-        assert program == "regcascade" and options.list.resolve() == path
+        options = make_parser().parse_args(arguments)
+        assert program == "regcascade" and options.list.resolve() == path.resolve()
         _take(options, read_set_list(options.list))
         assert options.recipe and build_recipe(recipe_of(options.recipe, options.options))
 
