@@ -109,7 +109,7 @@ class Registration:
         return tuple(stage for stage in self.stages if stage.affine is None)
 
     def enlarged_total(self, level: int) -> Tensor:
-        """The last stage's field of a level, enlarged to the full grid (the second paper's Phi^k)."""
+        """The last stage's field of a level, enlarged to the full grid (DR-Net's Phi^k)."""
         totals = self.stages[-1].totals
         if level not in totals:
             raise ValueError(

@@ -4,7 +4,7 @@ Images are `(B, 1, X, Y, Z)` float32 in 0..1, axes in the file's array order. La
 hold integers, 0 being background. A flow is `(B, 3, X, Y, Z)` in voxels of its own grid: channel a displaces
 along array axis a, and `moved(p) = moving(p + flow(p))`. Points are `(B, K, 3)` in voxels, NaN where missing.
 
-Level l is the image at 1 / 2^l resolution: 0 full, 1 half, 2 quarter (the second paper's l4, l3, l2). Voxel i of
+Level l is the image at 1 / 2^l resolution: 0 full, 1 half, 2 quarter (DR-Net's l4, l3, l2). Voxel i of
 level l sits at `2^l i + (2^l - 1) / 2` of the full grid, and a side of S voxels has `ceil(S / 2^l)` there.
 """
 

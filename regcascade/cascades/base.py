@@ -108,7 +108,7 @@ class Cascade(nn.Module, ABC):
         Args:
             moving: `(B, 1, X, Y, Z)` in 0..1, to be deformed.
             fixed: of the same shape, to be met.
-            r: how often each network is applied (first paper, Section 3.4); 1 is how it was trained.
+            r: how often each network is applied (RCN, Section 3.4); 1 is how it was trained.
             repeat: `stage` repeats each stage in place (1, 1, 2, 2), `chain` the whole chain (1, 2, 1, 2).
             alignment: `(B, 4, 4)` from voxels of the fixed to those of the moving scan, for `affine=precomputed`; any
                 other cascade does without it.
@@ -133,7 +133,7 @@ class Cascade(nn.Module, ABC):
         """What a summary says of it: how it registers, and its size.
 
         Returns:
-            `n`, `r`, `repeat`, `parameters`, `weights_mib` of float32 weights, and `paper_size_mib` as the second paper
+            `n`, `r`, `repeat`, `parameters`, `weights_mib` of float32 weights, and `paper_size_mib` as DR-Net
             counts (weights and Adam's two moments).
 
         Raises:

@@ -1,4 +1,4 @@
-"""The edge loss of the second paper: do the two images have their edges at the same places?"""
+"""The edge loss of DR-Net: do the two images have their edges at the same places?"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +17,7 @@ _ROOT_EPSILON = 1e-12
 
 
 def sobel_magnitude(image: Image, epsilon: float = 1e-6) -> Image:
-    """Length of the 3D Sobel gradient at each voxel, `S(I)` of Eq. 11 of the second paper.
+    """Length of the 3D Sobel gradient at each voxel, `S(I)` of Eq. 11 of DR-Net.
 
     Convention: three 3x3x3 kernels, [-1, 0, 1] along one axis and [1, 2, 1] along the other two, not
     normalised, so a ramp of 1 per voxel gives 32. Beyond the border the image continues with its edge values.
@@ -40,7 +40,7 @@ def sobel_magnitude(image: Image, epsilon: float = 1e-6) -> Image:
 
 
 def edge_loss(moved: Image, fixed: Image, form: str = "rms", epsilon: float = 1e-6) -> Tensor:
-    """Difference of the edges of two images (Eq. 12 of the second paper), averaged over the batch.
+    """Difference of the edges of two images (Eq. 12 of DR-Net), averaged over the batch.
 
     Args:
         moved: `(B, 1, X, Y, Z)`, intensities 0..1.

@@ -24,7 +24,7 @@ SUPERVISION = {"labels": "labels", "landmarks": "points"}
 
 
 class Objective(nn.Module):
-    """Eqs. 13 to 15 of the second paper, and the first paper's loss, by the same weights.
+    """Eqs. 13 to 15 of DR-Net, and RCN's loss, by the same weights.
 
     total = lambda1 similarity + lambda2 edge + smoothness + affine terms, where similarity and smoothness sum the
     full, half and quarter resolution with the weights 1, alpha, beta. Weak supervision, of neither paper, adds
@@ -37,9 +37,9 @@ class Objective(nn.Module):
         lambda2: weight of the edge loss, at full resolution.
         alpha: weight of the half-resolution field (enlarged) in similarity and smoothness.
         beta: the same for the quarter resolution.
-        smoothness: weight of the smoothness term; the first paper's program halves Eq. 10.
-        smoothness_of: `stages`, each stage's own flow (first paper), or `fields`, the last stage's total fields less
-            the affine displacement (second paper).
+        smoothness: weight of the smoothness term; RCN's program halves Eq. 10.
+        smoothness_of: `stages`, each stage's own flow (RCN), or `fields`, the last stage's total fields less
+            the affine displacement (DR-Net).
         affine_det: weight of 0.5 (det A - 1)^2, where there is an affine stage that learns.
         affine_ortho: weight of the orthogonality of A, likewise.
         similarity: `cc`, `lncc`, `mi`, `mse`, or a mapping with `name` and options.

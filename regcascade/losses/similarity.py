@@ -33,7 +33,7 @@ def build_similarity(spec: Spec) -> nn.Module:
 
 @SIMILARITIES.register("cc")
 class CorrelationLoss(nn.Module):
-    """`1 - CC` (Eq. 9 of the second paper), the similarity of both papers.
+    """`1 - CC` (Eq. 9 of DR-Net), the similarity of both papers.
 
     Args:
         epsilon: added to each variance.

@@ -24,10 +24,10 @@ def build_regularizer(spec: Spec) -> nn.Module:
 
 
 def smoothness(flow: Flow) -> Tensor:
-    """Squared forward differences of a flow (Eq. 10 of the second paper), averaged over the batch.
+    """Squared forward differences of a flow (Eq. 10 of DR-Net), averaged over the batch.
 
     The sum over voxels, axes and components is divided by `3 |Omega|`, `|Omega| = X Y Z` counting every
-    voxel, although the last plane of an axis has no forward difference. The first paper's program computes
+    voxel, although the last plane of an axis has no forward difference. RCN's program computes
     half of it.
 
     Args:
@@ -83,7 +83,7 @@ class GradientPenalty(nn.Module):
         super().__init__()
 
     def forward(self, flow: Flow) -> Tensor:
-        """Eq. 10 of the second paper."""
+        """Eq. 10 of DR-Net."""
         return smoothness(flow)
 
 

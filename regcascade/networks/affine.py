@@ -5,7 +5,7 @@ from torch import nn
 
 from regcascade.geometry.affine import Affine
 from regcascade.networks.base import shrink_head
-from regcascade.networks.blocks import init_like_the_first_paper
+from regcascade.networks.blocks import init_like_rcn
 from regcascade.networks.vtn import VTNEncoder
 from regcascade.types import Image, Size, size_of
 from regcascade.utils.precision import at_least_float32
@@ -37,7 +37,7 @@ class AffineNetwork(nn.Module):
         self.encoder = VTNEncoder()
         self.matrix = nn.Conv3d(self.encoder.widths[-1], 9, (x, y, z), bias=False)
         self.offset = nn.Conv3d(self.encoder.widths[-1], 3, (x, y, z), bias=False)
-        self.apply(init_like_the_first_paper)
+        self.apply(init_like_rcn)
         if head_init == "near_zero":
             shrink_head(self.matrix)
             shrink_head(self.offset)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regcascade.networks.blocks import init_like_the_first_paper
+from regcascade.networks.blocks import init_like_rcn
 from regcascade.types import Image, LevelFlow, level_size, size_of
 from regcascade.utils.precision import at_least_float32
 from regcascade.utils.registry import Registry, check_choice
@@ -30,8 +30,8 @@ class Network(nn.Module):
 
     Args:
         levels: the levels wanted, 0 (full resolution) among them.
-        flow_multiplier: factor on every flow; a cascade of n stages gives 1/n, as the first paper does.
-        input_order: `fixed_first` (the first paper) or `moving_first` (VoxelMorph's published weights).
+        flow_multiplier: factor on every flow; a cascade of n stages gives 1/n, as RCN does.
+        input_order: `fixed_first` (RCN) or `moving_first` (VoxelMorph's published weights).
         head_init: `near_zero`, so that the untrained network is close to the identity, or `paper`.
     """
 
@@ -87,12 +87,12 @@ class Network(nn.Module):
         return {level: flows[level][:, :, :x, :y, :z] for level, (x, y, z) in sides.items()}
 
     def initialise(self) -> None:
-        """Draw the weights: the first paper's uniform ones, flow heads as `head_init` says.
+        """Draw the weights: RCN's uniform ones, flow heads as `head_init` says.
 
         The paper's VoxelMorph has a normal(0, 1e-5) head, which is `near_zero` here for every network; its VTN draws
         the head like any other layer, which `head_init=paper` keeps.
         """
-        self.apply(init_like_the_first_paper)
+        self.apply(init_like_rcn)
         if self.head_init == "near_zero":
             for head in self.heads.values():
                 shrink_head(head)

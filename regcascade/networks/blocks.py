@@ -57,7 +57,7 @@ def conv(channels_in: int, channels_out: int, stride: int = 1, kernel: int = 3) 
     return nn.Sequential(SameConv3d(channels_in, channels_out, kernel, stride), nn.LeakyReLU(LEAK))
 
 
-def init_like_the_first_paper(module: nn.Module) -> None:
+def init_like_rcn(module: nn.Module) -> None:
     """Uniform within sqrt(3 / (taps of one output)) of the released program, biases 0.
 
     Its bound is sqrt(3 / product(shape[:-1])) of the TensorFlow shape, which ends in the output channels for a

@@ -1,4 +1,4 @@
-"""DR-Net (the second paper, Section 2.2)."""
+"""DR-Net (Cai 2023, Section 2.2)."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""VoxelMorph, the variant both papers use, and the first paper's Table 4 variants of it."""
+"""VoxelMorph, the variant both papers use, and RCN's Table 4 variants of it."""
 
 from collections.abc import Iterable, Mapping
 

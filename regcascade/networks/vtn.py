@@ -1,4 +1,4 @@
-"""VTN: one deformable sub-network of the volume tweening network (the second paper's IVTN)."""
+"""VTN: one deformable sub-network of the volume tweening network (DR-Net's IVTN)."""
 
 from collections.abc import Iterable, Mapping
 

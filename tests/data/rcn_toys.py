@@ -1,4 +1,4 @@
-"""Files as the first paper's authors published theirs, made small: HDF5, and the JSON that lists them."""
+"""Files as RCN's authors published theirs, made small: HDF5, and the JSON that lists them."""
 
 import json
 from collections.abc import Callable

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regcascade.networks.blocks import SameConv3d, UpConv3d, init_like_the_first_paper, same_padding
+from regcascade.networks.blocks import SameConv3d, UpConv3d, init_like_rcn, same_padding
 
 
 def tensorflow_padding(side, kernel, stride):
@@ -86,7 +86,7 @@ def test_up_convolution_without_a_size_doubles():
     ],
 )
 def test_initial_weights_fill_the_first_paper_s_range(layer, shape):
-    init_like_the_first_paper(layer)
+    init_like_rcn(layer)
     assert layer.weight.permute(2, 3, 4, 1, 0).shape == shape
     bound = math.sqrt(3 / math.prod(shape[:-1]))
     assert layer.weight.abs().max() <= bound

@@ -18,7 +18,7 @@ COUNTS = {
     "pyramid": 206_113,
     "monai_voxelmorph": 244_323,
 }
-# The second paper's column "Para. (Mb)", 12 bytes a parameter, affine network included: (n, MiB).
+# DR-Net's column "Para. (Mb)", 12 bytes a parameter, affine network included: (n, MiB).
 PRINTED = [
     ("voxelmorph", 1, 165.6), ("voxelmorph", 2, 169.0), ("voxelmorph", 3, 172.4),
     ("vtn", 1, 485.4), ("vtn", 2, 808.8), ("vtn", 3, 1132.1),

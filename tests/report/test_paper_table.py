@@ -199,7 +199,7 @@ def test_the_command_writes_the_table_in_three_forms(runs, tmp_path, capsys, mon
     runs.evaluation("one", run, ["sliver"])
     main(["table", "rcn/2", "--runs", str(runs.folder), "--out", str(tmp_path / "out")])
     output = capsys.readouterr().out
-    assert "First paper, Table 2" in output
+    assert "RCN, Table 2" in output
     text = (tmp_path / "out" / "rcn-2.md").read_text(encoding="utf-8")
     assert "| 9-cascade VTN | 0.953 (0.014) |" in text
     assert "| runs/a | " in text

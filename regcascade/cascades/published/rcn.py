@@ -1,4 +1,4 @@
-"""The first paper's TensorFlow weights, by the names of its variables.
+"""RCN's TensorFlow weights, by the names of its variables.
 
 A released model is an affine stem and deform stems, each an own scope: `gaffdfrm/affine_stem/conv1/W`,
 `gaffdfrm/deform_stem_0/conv1/W`, and so on. The names say the networks and how many there are, the shapes how wide
@@ -82,7 +82,7 @@ class _Stem:
 
 
 def read_rcn(file: Path, size: Size | None = None, recipe: str = "liver") -> Published:
-    """Read an export of the first paper's variables as a recursive cascade.
+    """Read an export of RCN's variables as a recursive cascade.
 
     Args:
         file: .npz, each variable under its name (docs/published.md has the script).

@@ -1,4 +1,4 @@
-"""Recursive cascades (the first paper): jointly trained stages, similarity of the last warped image."""
+"""Recursive cascades (RCN): jointly trained stages, similarity of the last warped image."""
 
 from regcascade.cascades.base import CASCADES, Cascade, continued, moved_so_far
 from regcascade.registration import Stage

@@ -1,4 +1,4 @@
-"""The multi-scale cooperative cascade (the second paper, Section 2.3)."""
+"""The multi-scale cooperative cascade (DR-Net, Section 2.3)."""
 
 from collections.abc import Sequence
 from typing import cast

@@ -1,4 +1,4 @@
-"""The first paper's variables, against its graph in NumPy."""
+"""RCN's variables, against its graph in NumPy."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""`data=rcn_h5`: files as the first paper's authors published theirs, made small."""
+"""`data=rcn_h5`: files as RCN's authors published theirs, made small."""
 
 import json
 from collections import Counter

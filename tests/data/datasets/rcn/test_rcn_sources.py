@@ -1,4 +1,4 @@
-"""The first paper's HDF5 files prepared: the same as `data=rcn_h5` reads, in the frame that the user says."""
+"""RCN's HDF5 files prepared: the same as `data=rcn_h5` reads, in the frame that the user says."""
 
 import h5py
 import nibabel
