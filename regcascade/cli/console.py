@@ -1,5 +1,7 @@
 """What commands say on the terminal, and how their arguments are read."""
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -11,8 +13,18 @@ def say(*lines: str) -> None:
         Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def label_names(texts: Iterable[str]) -> dict[int, str]:
+    """Read --label-names; raises ValueError for a text that is no VALUE=NAME."""
+    names = {}
+    for value, name in map(key_and_value, texts):
+        if not value.isdecimal():
+            raise ValueError(f"--label-names {value}={name}: give whole numbers and names, such as 1=liver.")
+        names[int(value)] = name
+    return names
+
+
 def key_and_value(text: str) -> tuple[str, str]:
-    """The two sides of KEY=VALUE; raises ValueError if it is none."""
+    """Split KEY=VALUE; raises ValueError if it is none."""
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise ValueError(f"{text!r} is no KEY=VALUE.")
@@ -20,7 +32,7 @@ def key_and_value(text: str) -> tuple[str, str]:
 
 
 def table(title: str, *columns: str) -> Table:
-    """A table without frames; the first column holds names, the others numbers."""
+    """Make a table without frames: names in the first column, numbers in the others."""
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     made.show_edge = False
     for number, column in enumerate(columns):

@@ -20,8 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     options = _parsed(given)
     from regcascade.cli.hydra_app import clear_errors  # imports wait until there is work to do
+    from regcascade.utils.registry import import_user_modules
 
     with clear_errors():
+        import_user_modules(getattr(options, "imports", ()))
         import_module(f"regcascade.cli.commands.{options.command}").run(options)
 
 

@@ -1,1 +1,1 @@
-"""The commands of `regcascade`, a module each with `add`, which tells the parser of it."""
+"""The work of the commands, a module each with `run`."""

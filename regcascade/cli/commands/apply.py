@@ -1,4 +1,4 @@
-"""`regcascade apply`: a saved transform on an image, a label map or points."""
+"""`regcascade apply`: take an image, a label map or points through a saved transform."""
 
 import argparse
 

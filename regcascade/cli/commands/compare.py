@@ -1,4 +1,4 @@
-"""`regcascade compare`: evaluated runs in one table, with tests."""
+"""`regcascade compare`: put evaluated runs into one table, with tests."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
@@ -54,7 +54,7 @@ def _averaged(folders: Sequence[Path], options: argparse.Namespace) -> list[Run]
 
 
 def _open_sweeps(folders: Iterable[Path]) -> Iterator[str]:
-    """What is missing of sweeps, and the command that goes on with each."""
+    """Say what is missing of sweeps, and the command that resumes each."""
     for sweep in map(read_sweep, sorted(folders)):
         missing = len(sweep.jobs) - len(sweep.of(FINISHED)) + sweep.waiting
         if missing and sweep.command:

@@ -1,4 +1,4 @@
-"""`regcascade evaluate`: a checkpoint, or another method, over pairs of scans."""
+"""`regcascade evaluate`: measure a checkpoint, or another method, over pairs of scans."""
 
 from contextlib import ExitStack
 from functools import partial

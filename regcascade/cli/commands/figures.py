@@ -1,4 +1,4 @@
-"""`regcascade figures`: charts of evaluated runs and pages of pairs."""
+"""`regcascade figures`: draw charts of evaluated runs and pages of pairs."""
 
 import argparse
 
@@ -8,12 +8,10 @@ from regcascade.report.figures.stage_charts import stages_of
 from regcascade.report.figures.style import write_figures
 from regcascade.report.runs.find import find_runs
 from regcascade.report.runs.run import read_runs
-from regcascade.utils.registry import import_user_modules
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    import_user_modules(options.imports)
     folders, unfinished = find_runs(options.runs)
     if options.checkpoint is not None and len(folders) > 1:
         raise ValueError(f"--checkpoint is of one run, and these are {len(folders)}. Draw them one by one.")

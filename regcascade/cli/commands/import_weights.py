@@ -1,11 +1,11 @@
-"""`regcascade import`: published weights of others as checkpoints."""
+"""`regcascade import`: turn published weights into a checkpoint."""
 
 import argparse
 import shlex
 from pathlib import Path
 
 from regcascade.cascades.published import SIZE_OF_VOXELMORPH, Published, read_rcn, read_voxelmorph
-from regcascade.cli.console import key_and_value, say
+from regcascade.cli.console import label_names, say
 from regcascade.data.options import check_size
 
 
@@ -21,8 +21,7 @@ def run(options: argparse.Namespace) -> None:
         model = read_voxelmorph(options.file, size or SIZE_OF_VOXELMORPH, (width, level))
     else:
         model = read_rcn(options.file, size, options.recipe)
-    names = {int(value): name for value, name in map(key_and_value, options.label_names)}
-    model.write(options.out, names)
+    model.write(options.out, label_names(options.label_names))
     count = sum(weight.numel() for weight in model.weights.values())
     say(
         f"Written: {options.out} ({count:,} parameters).",
@@ -31,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _training(model: Published, checkpoint: Path) -> list[str]:
-    """The command of a training that starts from a checkpoint of this model."""
+    """Build the command that trains on from a checkpoint of this model."""
     parts = ["python", "train.py", f"init={checkpoint}", f"cascade={model.cascade['name']}"]
     if "stages" in model.cascade:
         stages = (",".join(f"{key}:{value}" for key, value in spec.items()) for spec in model.cascade["stages"])

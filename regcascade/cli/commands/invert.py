@@ -1,4 +1,4 @@
-"""`regcascade invert`: the inverse of a saved transform, and how far it can be trusted."""
+"""`regcascade invert`: invert a saved transform, and say how far the inverse can be trusted."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`regcascade prepare`: raw scans made ready."""
+"""`regcascade prepare`: make raw scans ready."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from regcascade.cli.console import key_and_value, say
+from regcascade.cli.console import key_and_value, label_names, say
 from regcascade.data.datasets import set_lists
 from regcascade.data.datasets.decathlon import decathlon_sources
 from regcascade.data.datasets.rcn.manifest import is_manifest
@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> None:
     listed = None if options.list is None else read_set_list(_list_file(options.list))
     if listed is not None:
         _take(options, listed)
-    sources, label_names = _sources(options)
-    label_names = {**label_names, **dict(map(_label_name, options.label_names))}
+    sources, names = _sources(options)
     excluded = []
     if options.exclude is not None:
         lines = _text("--exclude", options.exclude).splitlines()
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
             sources,
             options.out,
             recipe,
-            label_names=label_names,
+            label_names={**names, **label_names(options.label_names)},
             exclude=excluded,
             workers=options.workers,
             store=options.store,
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _list_file(given: Path) -> Path:
-    """The list that --list names: a file, or one that comes with regcascade by its name."""
+    """Find what --list names: a file, or a list that comes with regcascade."""
     ours = LISTS / f"{given}.yaml"
     return ours if given.suffix == "" and not given.exists() and ours.is_file() else given
 
@@ -93,7 +92,7 @@ def _take(options: argparse.Namespace, listed: SetList) -> None:
 
 
 def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]:
-    """The raw scans that the command line names, and what their labels mean where that is known."""
+    """Find the raw scans that the command line names, and the names of their labels where known."""
     root: Path = options.source
     given = [key for key in ("images", *BESIDE, *H5_ONLY) if getattr(options, key)]
     if is_manifest(root):
@@ -119,7 +118,7 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]
 
 
 def recipe_of(recipe: str, options: Sequence[str]) -> dict[str, Any]:
-    """The recipe that --recipe and --set describe, its name among its options."""
+    """Read the recipe of --recipe and --set: its name and options."""
     spec: dict[str, Any] = {"name": recipe}
     if recipe.endswith((".yaml", ".yml")):
         content = _parsed(recipe, _text("--recipe", Path(recipe)))
@@ -141,10 +140,3 @@ def _parsed(what: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{what} is no valid YAML: {' '.join(str(error).split())}") from error
-
-
-def _label_name(text: str) -> tuple[int, str]:
-    value, name = key_and_value(text)
-    if not value.isdecimal():
-        raise ValueError(f"--label-names {text}: give whole numbers and names, such as 1=liver.")
-    return int(value), name

@@ -1,4 +1,4 @@
-"""`regcascade profile`: time and memory of a training step, and how many stages fit."""
+"""`regcascade profile`: measure time and memory of a training step, and predict how many stages fit."""
 
 import argparse
 import math
@@ -24,7 +24,6 @@ from regcascade.training.optimizer import MOMENTS
 from regcascade.training.profiler import Profile, profile
 from regcascade.types import Size
 from regcascade.utils.memory import GIB, MIB
-from regcascade.utils.registry import import_user_modules
 
 SIZE = "size="
 PAPERS_SIZE = (128, 128, 128)
@@ -36,7 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--repeats {arguments.repeats}: 1 or more.")
     if arguments.memory is not None and arguments.memory <= 0:
         raise ValueError(f"--memory {arguments.memory}: GiB, above 0.")
-    import_user_modules(arguments.imports)
     options = composed(CONF, "train", [given for given in arguments.overrides if not given.startswith(SIZE)])
     size = _size(arguments.overrides, options)
     execution, _ = split_trainer(options["trainer"])
@@ -67,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _size(overrides: Sequence[str], options: dict[str, Any]) -> Size:
-    """What size= says, or data.size; of prepared data, whose files say it, that of the papers."""
+    """Take size=, or data.size; for prepared data, whose files hold the size, that of the papers."""
     given = [text.removeprefix(SIZE) for text in overrides if text.startswith(SIZE)]
     return check_size("size", yaml.safe_load(given[-1]) if given else options["data"].get("size", PAPERS_SIZE))
 

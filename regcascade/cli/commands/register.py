@@ -1,4 +1,4 @@
-"""`regcascade register`: two scans, or many pairs, by a trained model."""
+"""`regcascade register`: register two scans, or many pairs, with a trained model."""
 
 import argparse
 import sys
@@ -15,14 +15,12 @@ from regcascade.inference.outputs import check_folder, claimed_folder, write_reg
 from regcascade.inference.pair_list import FilePair, read_pairs
 from regcascade.inference.pipeline import RegisterOptions, register
 from regcascade.inference.scans import ScanFiles
-from regcascade.utils.registry import import_user_modules
 
 BESIDE = ("labels", "points", "mask")
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    import_user_modules(options.imports)
     threshold = options.jacobian_threshold
     if threshold is not None and not 0 <= threshold <= 100:
         raise ValueError(f"--jacobian-threshold {threshold}: give a percentage, 0 to 100.")
@@ -72,7 +70,7 @@ def _files(options: argparse.Namespace, role: str) -> ScanFiles:
 
 
 def _register_pairs(pairs: list[FilePair], trained: Trained, how: RegisterOptions, options: argparse.Namespace) -> bool:
-    """Register every pair that is not done; one that fails stops no other. Whether any folds beyond the threshold."""
+    """Register every pair that is not done, and go on after one that fails; returns whether any folds too much."""
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; name a folder.")
     folded, failed, elsewhere = False, {}, 0
@@ -108,7 +106,7 @@ def _register_pairs(pairs: list[FilePair], trained: Trained, how: RegisterOption
 
 
 def _table(report: dict[str, Any]) -> Table:
-    """What was measured, before and after."""
+    """Make a table of the measures, before and after."""
     shown = table(escape(f"{report['moving']} onto {report['fixed']}"), "Measure", "initial", "after")
     shown.add_row("CC", _number(report["cc_initial"]), _number(report["cc_after"]))
     for label in report.get("dice_after", {}):

@@ -1,4 +1,4 @@
-"""`regcascade report`: evaluated runs as one HTML page."""
+"""`regcascade report`: write evaluated runs as one HTML page."""
 
 import argparse
 
@@ -8,7 +8,6 @@ from regcascade.cli.console import say
 from regcascade.report.html.page import write_report
 from regcascade.report.runs.find import find_runs
 from regcascade.report.runs.run import read_runs
-from regcascade.utils.registry import import_user_modules
 
 
 def run(options: argparse.Namespace) -> None:
@@ -17,7 +16,6 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--worst {options.worst} must be 0 or more.")
     if options.out.is_dir():  # before any work
         raise ValueError(f"--out {options.out} is a folder; name the file to write: {options.out / 'report.html'}.")
-    import_user_modules(options.imports)
     folders, unfinished = find_runs(options.runs)
     runs = read_runs(folders, options.names)
     left_out = [f"{folder} has no results (yet)." for folder in unfinished]

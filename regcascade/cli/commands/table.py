@@ -1,4 +1,4 @@
-"""`regcascade table`: the papers' tables, and the runs that reproduce their rows beside what they print."""
+"""`regcascade table`: show a table of the papers, with the runs that reproduce its rows."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _assembled(rows: Sequence[Sequence[Row]], found: Found | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table as text and in full precision; as printed only where no runs are asked for."""
+    """Make the table as text and in full precision; without runs only what the paper prints."""
     if found is None:
         return printed_table(rows), numbers(lines_of(rows, Found([], []), _compose))
     lines = lines_of(rows, found, _compose)

@@ -83,7 +83,7 @@ def train(config: DictConfig) -> dict[str, Any]:
 
 
 def _resolve_resume(config: DictConfig) -> tuple[DictConfig, Checkpoint | None, list[str]]:
-    """The config to train by, the checkpoint to go on from, if any, and what is then not as it was."""
+    """Find the config to train by, the checkpoint to resume, if any, and what has changed since."""
     resumed = to_resume(config)
     if resumed is None:
         return config, None, []
@@ -94,7 +94,7 @@ def _resolve_resume(config: DictConfig) -> tuple[DictConfig, Checkpoint | None, 
 
 
 def _checked(config: DictConfig) -> dict[str, Any]:
-    """The config as plain values, with what can be checked before any work, and the devices there are."""
+    """Give the config as plain values, with the devices there are; check what can be checked before any work."""
     options = plain(config)
     options["trainer"] = place_trainer(options["trainer"])
     check_devices(devices_in_all(options["trainer"]))
@@ -109,7 +109,7 @@ def _checked(config: DictConfig) -> dict[str, Any]:
 
 
 def _single_options(seed: int, r: int, repeat: str) -> None:
-    """The types of the options that are of no group."""
+    """Declare the types of the options that are in no group."""
 
 
 def _is_started_by_rank_0() -> bool:
@@ -130,7 +130,7 @@ def _announce(
 
 @contextmanager
 def _closed(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Close loggers at the end, as of a failed run where there was an error."""
+    """Close loggers at the end; after an error as those of a failed run."""
     try:
         yield
     except BaseException:
