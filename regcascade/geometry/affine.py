@@ -1,4 +1,4 @@
-"""Affine maps of voxels, and stationary velocities."""
+"""Affine maps of voxel coordinates, and stationary velocities."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.geometry.warp import integrate
+from regcascade.geometry.warp import integrate, voxels_along
 from regcascade.types import Flow, Homogeneous, Matrix, Size, Vector, level_size
 
 
@@ -19,7 +19,7 @@ class Affine:
         matrix: A, `(B, 3, 3)`.
         offset: b, `(B, 3)`, in voxels of the full grid.
         size: sides of the full grid; c = (size - 1) / 2.
-        frozen: whether the network it comes from is not to learn, so that no loss judges the map.
+        frozen: the map was computed, not predicted, so no loss judges it.
     """
 
     matrix: Matrix
@@ -29,13 +29,13 @@ class Affine:
 
     @classmethod
     def of_voxels(cls, homogeneous: Homogeneous, size: Size) -> "Affine":
-        """The map that takes voxel coordinates p to `M p + t`, given as `[[M, t], [0, 1]]`; it is not to learn."""
+        """The frozen map `p -> M p + t` of voxel coordinates, given as `[[M, t], [0, 1]]`."""
         matrix = homogeneous[:, :3, :3]
         centre = (torch.tensor(size, dtype=matrix.dtype, device=matrix.device) - 1) / 2
         return cls(matrix, homogeneous[:, :3, 3] + matrix @ centre - centre, size, frozen=True)
 
     def inverse(self) -> "Affine":
-        """The map that leads back: p -> A^-1 (p - c - b) + c."""
+        """The inverse map: p -> A^-1 (p - c - b) + c."""
         matrix = torch.linalg.inv(self.matrix)
         offset = -torch.einsum("bij,bj->bi", matrix, self.offset)
         return Affine(matrix, offset, self.size, self.frozen)
@@ -47,54 +47,51 @@ class Affine:
     def displacement(self, level: int = 0) -> Flow:
         """The map as a flow on the grid of a level, in voxels of that level.
 
-        b shrinks to `b / 2^level` and c becomes where the volume's centre lies on that grid, `(S / 2^level - 1) / 2`.
+        There b is `b / 2^level`, and the volume's centre c lies at `(S / 2^level - 1) / 2`.
         """
         weights = self.matrix - torch.eye(3, dtype=self.matrix.dtype, device=self.matrix.device)
         flow = (self.offset / 2**level)[:, :, None, None, None]
         for axis, side in enumerate(level_size(self.size, level)):
-            index = torch.arange(side, dtype=weights.dtype, device=weights.device)
-            centred = index - (self.size[axis] / 2**level - 1) / 2
-            shape = [1, 1, 1, 1, 1]
-            shape[2 + axis] = side
-            flow = flow + weights[:, :, axis, None, None, None] * centred.view(shape)
+            centred = voxels_along(axis, side, weights) - (self.size[axis] / 2**level - 1) / 2
+            flow = flow + weights[:, :, axis, None, None, None] * centred
         return flow
 
     def followed_by(self, flow: Flow, level: int = 0) -> Flow:
-        """Compose this map with a flow predicted on its result, exactly, without sampling: A flow + displacement."""
-        with torch.autocast(flow.device.type, enabled=False):  # the product would be taken in half precision
+        """Compose this map with a flow predicted on its result: `A flow + displacement`, exact, without sampling."""
+        with torch.autocast(flow.device.type, enabled=False):  # which would multiply in half precision
             return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow) + self.displacement(level)
 
 
 @dataclass(frozen=True)
 class Velocity:
-    """A stationary velocity, whose flow after unit time deforms.
+    """A stationary velocity, which `geometry.warp.integrate` turns into a flow.
 
     Attributes:
         field: in voxels of its own grid per unit of time.
-        squarings: K of scaling and squaring (`geometry.warp.integrate`).
+        squarings: K of scaling and squaring.
     """
 
     field: Flow
     squarings: int
 
     def flow(self) -> Flow:
-        """What it deforms by."""
+        """The flow after unit time."""
         return integrate(self.field, self.squarings)
 
     def inverse_flow(self) -> Flow:
-        """The way back: the flow of the opposite velocity."""
+        """The flow of the opposite velocity, which inverts `flow`."""
         return integrate(-self.field, self.squarings)
 
 
 def between_voxels(fixed: Float[Tensor, "4 4"], moving: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
-    """From voxels of a fixed scan to those of a moving one, both aligned to one reference.
+    """The map from voxels of a fixed scan to voxels of a moving one, both aligned to one reference.
 
     Args:
-        fixed, moving: from mm of the reference to voxels of either scan.
+        fixed, moving: the maps from mm of the reference to voxels of each scan.
     """
     return (moving.double() @ fixed.double().inverse()).float()
 
 
 def from_reference(alignment: np.ndarray, affine: np.ndarray) -> Float[Tensor, "4 4"]:
-    """An alignment from mm to mm as one from mm to voxels of the scan whose affine is given."""
+    """Turn an alignment from mm to mm into one from mm to voxels of the scan with the given affine."""
     return torch.from_numpy(np.linalg.inv(affine) @ alignment).float()

@@ -1,7 +1,7 @@
-"""A displacement field on a scan's grid: values anywhere, determinants, and the inversion.
+"""A displacement field on a scan's grid: its values anywhere, its determinants and its inversion.
 
-Coordinates here are voxels of the field's own grid; a field is continued beyond its border by the nearest border voxel,
-as everything in `spatial`, so that the map of a field is defined, and has an inverse, everywhere.
+Coordinates are voxels of the field's own grid. Beyond the border a field has the value of the nearest border voxel, as
+everywhere in `warp`; so its map is defined, and has an inverse, everywhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,20 +9,19 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from jaxtyping import Float
-from nibabel.affines import apply_affine
 from torch import Tensor
 
 from regcascade.geometry.grid import Places
 from regcascade.geometry.warp import jacobian_det, sample_at
 from regcascade.types import Size
 
-CHUNK = 2**20  # points that are worked on at a time
+CHUNK = 2**20  # points worked on at a time
 FIXED_POINT, NEWTON = 12, 20  # iterations at most
-HALVINGS = 4  # of a Newton step that makes things worse
-ENOUGH, HELPFUL = 0.75, 0.99  # of the error: below the first a step is long enough; above the second, given up
+HALVINGS = 4  # at most, of a Newton step that does not help
+ENOUGH, HELPFUL = 0.75, 0.99  # of the error: a step is accepted below the first, a point given up above the second
 LONGEST_STEP = 4.0  # voxels, of a Newton step
-STEP = 0.05  # voxels, of the differences that a Newton step takes
-FLATTEST = 1e-2  # determinant that a Newton step assumes where there is less, in folds
+STEP = 0.05  # voxels, of the finite differences of a Newton step
+FLATTEST = 1e-2  # smallest determinant a Newton step divides by; folds have less
 
 Vectors = Float[np.ndarray, "x y z 3"]
 Coordinates = Float[Tensor, "k 3"]
@@ -30,12 +29,12 @@ Field = Callable[[Coordinates], Coordinates]
 
 
 def as_volume(vectors: Vectors) -> Float[Tensor, "1 3 x y z"]:
-    """Vectors per voxel as the tensor that `spatial` samples; a view."""
+    """View vectors per voxel as the tensor that `warp` samples."""
     return torch.from_numpy(vectors).permute(3, 0, 1, 2)[None]
 
 
 def as_field(vectors: Vectors, to_voxels: Float[np.ndarray, "3 3"]) -> Field:
-    """What `inverted` inverts: trilinear values of `to_voxels vectors`, in the precision of the places asked for."""
+    """The field that `inverted` takes: trilinear values of `to_voxels vectors`, in the precision of the places."""
     volume, turn = as_volume(vectors), torch.from_numpy(to_voxels.T.copy())
 
     def field(places: Coordinates) -> Coordinates:
@@ -50,80 +49,57 @@ def values_at(volume: Float[Tensor, "1 3 x y z"], voxels: Places) -> Places:
 
 
 def planes(shape: Size, chunk: int | None = None) -> Iterator[slice]:
-    """The planes of a grid along the first axis, some at a time, of about `chunk` voxels (`CHUNK`)."""
+    """Slices of planes along the first axis, of about `chunk` voxels each (default `CHUNK`)."""
     count = max(1, (chunk or CHUNK) // (shape[1] * shape[2]))
     for start in range(0, shape[0], count):
         yield slice(start, min(start + count, shape[0]))
 
 
 def slabs(shape: Size) -> Iterator[tuple[slice, Places]]:
-    """The voxel coordinates of a grid, some planes along the first axis at a time, and which planes."""
+    """Slices of planes along the first axis, each with its voxel coordinates."""
     for rows in planes(shape):
         axes = (np.arange(rows.start, rows.stop), np.arange(shape[1]), np.arange(shape[2]))
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
         yield rows, grid.reshape(-1, 3).astype(np.float64)
 
 
-def sampled(
-    volume: Float[Tensor, "1 3 _ _ _"], to_voxels: np.ndarray, shape: Size, turn: Float[np.ndarray, "3 3"]
-) -> Vectors:
-    """A field at every voxel of another grid, float32.
-
-    Args:
-        volume: the field.
-        to_voxels: `4 x 4`, from voxels of the other grid to voxels of the field.
-        shape: of the other grid.
-        turn: what each vector is then multiplied by.
-    """
-    result = np.empty((*shape, 3), np.float32)
-    for rows, voxels in slabs(shape):
-        result[rows] = (values_at(volume, apply_affine(to_voxels, voxels)) @ turn.T).reshape(result[rows].shape)
-    return result
-
-
 def determinants(vectors: Vectors, to_voxels: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "x y z"]:
     """Determinant of the Jacobian of `p -> p + to_voxels vectors(p)`, in voxels, by forward differences.
 
-    As `geometry.warp.jacobian_det`, but of the whole grid: the last plane along each axis takes the backward
-    difference.
+    As `geometry.warp.jacobian_det`, but on the whole grid: the last plane along each axis takes backward differences.
     """
-    x, y, z = vectors.shape[:3]
-    result = np.empty((x, y, z), np.float32)
-    for rows in planes((x, y, z)):
-        start, stop = rows.start, rows.stop
-        if stop < len(vectors):
-            block = vectors[start : stop + 1]
-        else:
-            block = _continued(vectors[max(start - 1, 0) :], 0)[-(stop - start) - 1 :]
-        block = block @ to_voxels.T.astype(np.float32)
-        result[start:stop] = jacobian_det(as_volume(_continued(_continued(block, 1), 2)))[0].numpy()
+    result = np.empty(vectors.shape[:3], np.float32)
+    for rows in planes((len(vectors), *vectors.shape[1:3])):
+        block = vectors[max(rows.start - 1, 0) : rows.stop + 1]
+        if rows.stop == len(vectors):
+            block = _continued(block, 0)
+        block = block[rows.start - rows.stop - 1 :] @ to_voxels.T.astype(np.float32)
+        result[rows] = jacobian_det(as_volume(_continued(block, 1, 2)))[0].numpy()
     return result
 
 
-def _continued(vectors: Vectors, axis: int) -> np.ndarray:
-    """One more plane, along which the last difference goes on."""
-    last = np.take(vectors, [-1], axis)
-    before = np.take(vectors, [-2], axis) if vectors.shape[axis] > 1 else last
-    return np.concatenate([vectors, 2 * last - before], axis)
+def _continued(vectors: Vectors, *axes: int) -> np.ndarray:
+    """One more plane along each axis, which repeats the last difference."""
+    return np.pad(vectors, [(0, int(axis in axes)) for axis in range(4)], mode="reflect", reflect_type="odd")
 
 
 def inverted(
     field: Field, targets: Coordinates, to_mm: Float[Tensor, "3 3"], tolerance: float
 ) -> tuple[Coordinates, Float[Tensor, " k"]]:
-    """The places that a field takes to the targets: `p + field(p) = target`.
+    """Find the places that a field takes to the targets: `p + field(p) = target`.
 
-    Fixed-point iterations `p <- target - field(p)`, which converge where the field changes by less than a voxel a
-    voxel, then damped Newton steps at the places that are left.
+    Fixed-point iterations `p <- target - field(p)` converge where the field changes by less than one voxel per voxel.
+    Damped Newton steps follow for the places that are left.
 
     Args:
         field: displacements in voxels at places in voxels.
         targets: in voxels.
         to_mm: from voxel steps to mm in the world of the targets.
-        tolerance: mm, from which on a place counts as found.
+        tolerance: the error in mm at or below which a place counts as found.
 
     Returns:
-        The places in voxels, and how far from their target they are taken, in mm. It is above the tolerance where no
-        place was found; NaN where the target is.
+        The places in voxels, and the distance in mm between where they are taken and their target. It is above the
+        tolerance where no place was found, and NaN where the target is.
     """
     places = targets - field(targets)
     misses, errors = _misses(field, places, targets, to_mm)
@@ -149,17 +125,17 @@ def inverted(
 
 
 def _misses(field: Field, places: Tensor, targets: Tensor, to_mm: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much places are taken past their targets, in voxels, and the length of it in mm."""
+    """The vectors from the targets to where places are taken, in voxels, and their lengths in mm."""
     misses = places + field(places) - targets
     return misses, (misses @ to_mm.T).norm(dim=1)
 
 
 def _newton(field: Field, places: Tensor, targets: Tensor, to_mm: Tensor) -> tuple[Tensor, Tensor]:
-    """One step, halved where it does not help; places that no step helps stay."""
+    """Take one Newton step, halved where it does not help; a place that no step helps stays."""
     misses, errors = _misses(field, places, targets, to_mm)
     aside = STEP * torch.eye(3, dtype=places.dtype)
     a, b, c = ((_misses(field, places + side, targets, to_mm)[0] - misses) / STEP for side in aside)
-    # Cramer's rule: a library's solver takes longer for many small systems than everything else here.
+    # Cramer's rule: a library's solver takes longer for many small systems than the rest of the inversion.
     across = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
     determinant = (a * across[:, 0]).sum(1)
     flat = determinant.abs() < FLATTEST

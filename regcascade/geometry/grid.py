@@ -1,8 +1,7 @@
 """Where a scan's voxels lie in the world.
 
-Convention: a place in the world is in mm, RAS, as nibabel has it; ITK's images and transforms are in LPS, and the
-conversion happens here, in `orientation.py` and in `itk.py` only. Arrays are `(X, Y, Z)` in the file's order, ITK's
-reversed.
+Convention: places are in mm, RAS, as in nibabel. ITK's images and transforms are in LPS; only this module,
+`orientation.py` and `itk.py` convert. Arrays are `(X, Y, Z)` in the file's order; ITK's are reversed.
 """
 
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ import SimpleITK as sitk
 from jaxtyping import Float, Shaped
 from nibabel.affines import apply_affine, voxel_sizes
 
-from regcascade.geometry.orientation import LPS_TO_RAS
+from regcascade.geometry.orientation import LPS_TO_RAS, itk_affine
 from regcascade.types import Size
 
-# The cosine between two axes above which a grid is no grid of ITK's. In memory ITK keeps such axes; a NIfTI file it
-# writes also has a quaternion, of axes at right angles, which some readers take: each axis is then turned by half of
-# it, at most 0.015 mm at the far end of 300 mm. Rounding gives 1e-7 in NIfTI, up to 1e-4 in headers of four decimals.
+# Largest cosine between two axes of a grid that ITK is given. ITK keeps such axes in memory, but the quaternion of a
+# NIfTI file it writes has right angles, and some readers use it: that is off by at most 0.015 mm in 300 mm. Rounding
+# gives cosines of 1e-7 in NIfTI and up to 1e-4 in headers of four decimals.
 SHEAR = 1e-4
-SAME = 0.01  # of a voxel, by which corners of grids that are the same may differ
+SAME = 0.01  # voxels by which the corners of equal grids may differ
 
 Places = Float[np.ndarray, "k 3"]
 
@@ -31,6 +30,9 @@ class Geometry:
     Attributes:
         shape: voxels along each array axis.
         affine: `(4, 4)` float64, from voxel indices (the centre of the first voxel is 0) to mm in RAS.
+
+    Raises:
+        ValueError: if the affine is not invertible or an axis has no voxels.
     """
 
     shape: Size
@@ -48,11 +50,8 @@ class Geometry:
     @classmethod
     def of_image(cls, image: sitk.Image) -> "Geometry":
         """The grid of an ITK image."""
-        affine = np.eye(4)
-        affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-        affine[:3, 3] = image.GetOrigin()
         x, y, z = image.GetSize()
-        return cls((x, y, z), LPS_TO_RAS @ affine)
+        return cls((x, y, z), itk_affine(image))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -61,14 +60,18 @@ class Geometry:
         return x, y, z
 
     def same_as(self, other: "Geometry") -> bool:
-        """Whether two grids are the same one, up to the rounding of headers."""
+        """Whether two grids are the same, up to the rounding of headers."""
         if self.shape != other.shape:
             return False
         corners = np.array(np.meshgrid(*[(-0.5, side - 0.5) for side in self.shape])).reshape(3, 8).T
         return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() < SAME * min(self.spacing))
 
     def to_world(self, voxels: Places) -> Places:
-        """Voxel coordinates to mm in RAS."""
+        """Voxel coordinates to mm in RAS.
+
+        >>> Geometry((9, 9, 9), np.diag([2.0, 2.0, 3.0, 1.0])).to_world(np.array([[1.0, 0.0, 4.0]]))
+        array([[ 2.,  0., 12.]])
+        """
         return apply_affine(self.affine, voxels)
 
     def to_voxels(self, places: Places) -> Places:
@@ -76,12 +79,12 @@ class Geometry:
         return apply_affine(np.linalg.inv(self.affine), places)
 
     def contains(self, places: Places) -> Shaped[np.ndarray, " k"]:
-        """Which places, in mm, lie within the borders of the grid, half a voxel beyond the outermost centres."""
+        """Which places (mm) lie in the grid, whose border is half a voxel beyond the outermost voxel centres."""
         voxels = self.to_voxels(places)
         return np.all((voxels >= -0.5) & (voxels <= np.array(self.shape) - 0.5), axis=-1)
 
     def probes(self, count: int) -> Places:
-        """Places all over the grid, its borders included, at most `count` along each axis; mm, RAS."""
+        """Evenly spread places of the grid, its border included, at most `count` along each axis; mm, RAS."""
         axes = [np.linspace(-0.5, side - 0.5, min(side + 1, count)) for side in self.shape]
         return self.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3))
 
@@ -92,10 +95,10 @@ class Geometry:
         return Geometry((rows.stop - rows.start, *self.shape[1:]), affine)
 
     def as_itk(self, voxels: np.ndarray) -> sitk.Image:
-        """`(X, Y, Z)` voxels, or `(X, Y, Z, 3)` vectors (as they are, not turned), as an ITK image on this grid.
+        """`(X, Y, Z)` voxels, or `(X, Y, Z, 3)` vectors (not turned to LPS), as an ITK image on this grid.
 
         Raises:
-            ValueError: if the grid is sheared: ITK's axes are at right angles.
+            ValueError: if the grid is sheared; ITK's axes are at right angles.
         """
         image = sitk.GetImageFromArray(
             np.ascontiguousarray(np.moveaxis(voxels, (0, 1, 2), (2, 1, 0))), isVector=voxels.ndim == 4
@@ -106,8 +109,8 @@ class Geometry:
         if shear > SHEAR:
             angle = np.rad2deg(np.arccos(min(shear, 1.0)))
             raise ValueError(
-                f"the grid {self.shape} is sheared: two of its axes are at {angle:.2f} degrees, and ITK knows grids "
-                "with right angles only. Resample the scan onto such a grid first."
+                f"the grid {self.shape} is sheared: two of its axes are at {angle:.2f} degrees, but ITK needs right "
+                "angles. Resample the scan onto a grid with right angles first."
             )
         image.SetSpacing(spacing.tolist())
         image.SetOrigin(affine[:3, 3].tolist())
@@ -115,7 +118,7 @@ class Geometry:
         return image
 
     def reference(self) -> sitk.Image:
-        """An empty ITK image on this grid, for filters that take one."""
+        """An empty ITK image on this grid, as the reference of a filter."""
         return self.as_itk(np.zeros(self.shape, np.uint8))
 
 

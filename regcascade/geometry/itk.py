@@ -9,7 +9,19 @@ from regcascade.geometry.displacement import Vectors
 from regcascade.geometry.grid import Geometry
 from regcascade.geometry.orientation import LPS_TO_RAS
 
-TO_LPS = np.diag(LPS_TO_RAS)[:3].astype(np.float32)  # of vectors; its own inverse
+TO_LPS = np.diag(LPS_TO_RAS)[:3].astype(np.float32)  # multiplies vectors; its own inverse
+
+
+def affine_transform(affine: np.ndarray) -> sitk.AffineTransform:
+    """An affine map of mm in RAS as ITK's, of mm in LPS.
+
+    >>> matrix = np.eye(4)
+    >>> matrix[0, 3] = 5  # mm to the right
+    >>> affine_transform(matrix).GetTranslation()
+    (-5.0, 0.0, 0.0)
+    """
+    turned = LPS_TO_RAS @ affine @ LPS_TO_RAS
+    return sitk.AffineTransform(turned[:3, :3].flatten().tolist(), turned[:3, 3].tolist())
 
 
 def field_image(fixed: Geometry, parts: Iterable[tuple[slice, Vectors]]) -> sitk.Image:
@@ -17,7 +29,7 @@ def field_image(fixed: Geometry, parts: Iterable[tuple[slice, Vectors]]) -> sitk
 
     Args:
         fixed: its grid.
-        parts: planes along the first axis, and the displacement there; together all of them.
+        parts: slices of planes along the first axis, each with the displacement there; together the whole grid.
     """
     vectors = np.empty((*fixed.shape[::-1], 3), np.float32)
     for rows, part in parts:
@@ -26,11 +38,6 @@ def field_image(fixed: Geometry, parts: Iterable[tuple[slice, Vectors]]) -> sitk
 
 
 def composite(fixed: Geometry, affine: np.ndarray, displacement: Vectors) -> sitk.CompositeTransform:
-    """ITK's transform of the field and then the affine map; ITK applies what was added last first."""
-    turned = LPS_TO_RAS @ affine @ LPS_TO_RAS
-    linear = sitk.AffineTransform(turned[:3, :3].flatten().tolist(), turned[:3, 3].tolist())
-    result = sitk.CompositeTransform(3)
-    result.AddTransform(linear)
-    field = field_image(fixed, [(slice(None), displacement)])
-    result.AddTransform(sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64)))
-    return result
+    """ITK's composite of the displacement and then the affine map; ITK applies the last in its list first."""
+    field = sitk.Cast(field_image(fixed, [(slice(None), displacement)]), sitk.sitkVectorFloat64)
+    return sitk.CompositeTransform([affine_transform(affine), sitk.DisplacementFieldTransform(field)])

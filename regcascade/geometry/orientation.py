@@ -1,4 +1,4 @@
-"""ITK's frame of the world and nibabel's, and the error of a file that is no scan."""
+"""ITK's frame of the world (LPS) and nibabel's (RAS)."""
 
 import numpy as np
 import SimpleITK as sitk
@@ -7,7 +7,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
-    """From voxel indices to RAS mm, of an ITK image or header of three or more axes; other ones have none."""
+    """The affine from voxel indices to RAS mm of an ITK image or header; the identity below three axes."""
     axes = image.GetDimension()
     if axes < 3:
         return np.eye(4)

@@ -1,4 +1,4 @@
-"""Images and label maps through an ITK transform, by SimpleITK, some planes at a time: its fields are in double."""
+"""Resample images and label maps through an ITK transform, some planes at a time: ITK's fields take float64 memory."""
 
 from collections.abc import Callable
 
@@ -8,43 +8,46 @@ import SimpleITK as sitk
 from regcascade.geometry.displacement import planes
 from regcascade.geometry.grid import Geometry
 
-CHUNK = 2**23  # voxels that are made at a time
+CHUNK = 2**23  # voxels resampled at a time
 
-# From places of a grid to places of an image; or such a transform for some planes of the grid.
+# From places of a grid to places of an image, or a function that gives it for some planes of the grid.
 Mover = sitk.Transform | Callable[[slice], sitk.Transform]
 
 
 def resampled(image: sitk.Image, grid: Geometry, mover: Mover, fill: float | None = None) -> sitk.Image:
-    """An image on another grid, by linear interpolation, in its own pixel type (rounded if that is of whole numbers).
+    """Resample an image onto another grid, linearly, in its own pixel type (rounded for integers).
 
     Args:
         image: 3D.
-        grid: the grid.
+        grid: the grid of the result.
         mover: from places of that grid to places of the image.
-        fill: beyond the image; its minimum by default.
+        fill: the value beyond the image; by default its minimum.
 
     Raises:
-        ValueError: if the pixel type has no such `fill`.
+        ValueError: if the pixel type cannot hold `fill`.
     """
     kind = sitk.GetArrayViewFromImage(image).dtype
     whole = kind.kind in "iu"
     if fill is None:
         fill = float(np.nanmin(sitk.GetArrayViewFromImage(image)))
     elif whole and not (np.iinfo(kind).min <= fill <= np.iinfo(kind).max and fill == int(fill)):
-        raise ValueError(f"fill={fill:g} is no {kind}, which the voxels of the image are.")
-    # ITK cuts off decimals where the result is of whole numbers.
+        raise ValueError(f"fill={fill:g} is no {kind}, the type of the image's voxels.")
+    # Where the result is of integers, ITK would truncate.
     wanted = sitk.sitkFloat64 if whole else image.GetPixelID()
     return _by_planes(image, grid, mover, sitk.sitkLinear, fill, wanted)
 
 
 def resampled_labels(labels: sitk.Image, grid: Geometry, mover: Mover, interpolation: str = "nearest") -> sitk.Image:
-    """A label map on another grid, its values and pixel type kept, 0 beyond it.
+    """Resample a label map onto another grid; its values and pixel type stay, and 0 lies beyond it.
 
     Args:
         labels: 3D, whole numbers.
-        grid: the grid.
+        grid: the grid of the result.
         mover: from places of that grid to places of the labels.
         interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
+
+    Raises:
+        ValueError: for another interpolation, or labels that are no whole numbers.
     """
     choices = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLabelLinear}
     if interpolation not in choices:
@@ -53,7 +56,7 @@ def resampled_labels(labels: sitk.Image, grid: Geometry, mover: Mover, interpola
     if voxels.dtype.kind in "iu":
         return _by_planes(labels, grid, mover, choices[interpolation], 0.0, labels.GetPixelID())
     if not (np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all()):
-        raise ValueError("the labels are no whole numbers: this is no label map.")
+        raise ValueError("the labels are not whole numbers: this is no label map.")
     whole = sitk.GetImageFromArray(voxels.astype(np.int64))
     whole.CopyInformation(labels)
     return sitk.Cast(_by_planes(whole, grid, mover, choices[interpolation], 0.0, sitk.sitkInt64), labels.GetPixelID())
@@ -62,7 +65,7 @@ def resampled_labels(labels: sitk.Image, grid: Geometry, mover: Mover, interpola
 def _by_planes(
     image: sitk.Image, grid: Geometry, mover: Mover, interpolator: int, fill: float, wanted: int
 ) -> sitk.Image:
-    """Resample to `wanted`, and round that to the pixel type of the image."""
+    """Resample to the pixel type `wanted`, and round that to the pixel type of the image."""
     kind = sitk.GetArrayViewFromImage(image).dtype
     result = np.empty(grid.shape[::-1], kind)
     for rows in planes(grid.shape, CHUNK):

@@ -1,4 +1,4 @@
-"""The result of a registration in native space: what it does to images, labels and points."""
+"""The result of a registration in native space: warps images, labels and points, composes and inverts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,40 +8,40 @@ import SimpleITK as sitk
 import torch
 from jaxtyping import Bool, Float
 from nibabel.affines import apply_affine
+from torch import Tensor
 
-from regcascade.geometry import resample as resampling
-from regcascade.geometry.displacement import (
-    Vectors,
-    as_field,
-    as_volume,
-    determinants,
-    inverted,
-    sampled,
-    slabs,
-    values_at,
-)
+from regcascade.geometry.displacement import Vectors, as_field, as_volume, determinants, inverted, slabs, values_at
 from regcascade.geometry.grid import Geometry, Places
 from regcascade.geometry.itk import composite
+from regcascade.geometry.resample import Mover, resampled, resampled_labels
 from regcascade.geometry.warp import sample_at
 from regcascade.types import Flow
 
-TOLERANCE_MM, POINT_TOLERANCE_MM = 1e-3, 1e-6  # within which an inverse counts as found, in a volume and for points
-PROBES = 12
+TOLERANCE_MM, POINT_TOLERANCE_MM = 1e-3, 1e-6  # largest error of an inverse that was found: of a volume, of points
+PROBES = 12  # along each axis of a grid
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """A map from the world of a fixed scan to that of a moving one, which brings the moving scan onto the fixed one.
+    """A map from the world of a fixed scan to that of a moving one; it brings the moving scan onto the fixed one.
 
     Convention: the place x of the fixed world, in mm, lies at `affine(x + displacement(x))` in the moving world, so
     `moved(x) = moving(affine(x + displacement(x)))`. Between voxels the displacement is trilinear. Beyond the fixed
-    grid it is that of the nearest border voxel; in ITK it is zero there, half a voxel beyond the outermost centres.
+    grid it is that of the nearest border voxel; in ITK it is zero from half a voxel beyond the outermost centres on.
 
     Attributes:
         fixed: the fixed scan's grid.
         moving: the moving scan's grid.
         affine: `4 x 4`, mm to mm, RAS.
         displacement: `(X, Y, Z, 3)` float32, mm, RAS, on the fixed grid.
+
+    Raises:
+        ValueError: if the affine map is not invertible, or the displacement has another shape or is not finite.
+
+    >>> grid = Geometry((4, 4, 4), np.eye(4))
+    >>> shift = Transform(grid, grid, np.eye(4), np.ones((4, 4, 4, 3), np.float32))
+    >>> shift.points_to_moving(np.zeros((1, 3)))
+    array([[1., 1., 1.]])
     """
 
     fixed: Geometry
@@ -55,8 +55,8 @@ class Transform:
             raise ValueError(f"a transform needs an invertible 4 x 4 affine map, not {affine.tolist()}.")
         if self.displacement.shape != (*self.fixed.shape, 3):
             raise ValueError(
-                f"the displacement of a transform has the shape {self.displacement.shape}, and its fixed grid "
-                f"{self.fixed.shape}: they must be (X, Y, Z, 3) and (X, Y, Z)."
+                f"the displacement of a transform has the shape {self.displacement.shape}; on its fixed grid "
+                f"{self.fixed.shape} it must be {(*self.fixed.shape, 3)}."
             )
         if not np.isfinite(self.displacement).all():
             raise ValueError("the displacement of a transform holds NaN or infinity.")
@@ -70,18 +70,23 @@ class Transform:
         """The transform of a network's flow, sampled at every voxel of the fixed scan.
 
         Args:
-            flow: `(1, 3, x, y, z)` in voxels of the network's grid: its voxel p goes to `p + flow(p)` of the same
-                grid. Beyond the grid it is that of the nearest border voxel.
+            flow: `(1, 3, x, y, z)` in voxels of the network's grid, where voxel p goes to `p + flow(p)`. Beyond the
+                grid it is that of the nearest border voxel.
             grid: `4 x 4`, from voxels of the network's grid to mm of the fixed world, RAS.
             fixed, moving: the scans' grids.
-            affine: `4 x 4`, from mm of the fixed world to mm of the moving one, after the flow.
+            affine: `4 x 4`, from mm of the fixed world to mm of the moving one, applied after the flow.
         """
-        volume = flow.detach().to("cpu", torch.float32)
-        turn = np.asarray(grid, np.float32)[:3, :3]
-        return cls(fixed, moving, affine, sampled(volume, np.linalg.inv(grid) @ fixed.affine, fixed.shape, turn))
+        volume, to_grid = flow.detach().to("cpu", torch.float32), np.linalg.inv(grid) @ fixed.affine
+        turn = np.asarray(grid, np.float32)[:3, :3].T
+        displacement = np.empty((*fixed.shape, 3), np.float32)
+        for rows, voxels in slabs(fixed.shape):
+            displacement[rows] = (values_at(volume, apply_affine(to_grid, voxels)) @ turn).reshape(
+                -1, *fixed.shape[1:], 3
+            )
+        return cls(fixed, moving, affine, displacement)
 
     def itk(self) -> sitk.CompositeTransform:
-        """The same as ITK's composite of the affine map and the field, which is applied first."""
+        """The transform as ITK's composite of the affine map and the field, which is applied first."""
         return composite(self.fixed, self.affine, self.displacement)
 
     def warp_image(self, image: sitk.Image, like: Geometry | None = None, fill: float | None = None) -> sitk.Image:
@@ -90,57 +95,51 @@ class Transform:
         Args:
             image: 3D, on any grid.
             like: another grid of the fixed world, in place of the fixed scan's.
-            fill: where the image ends; its minimum by default.
+            fill: the value beyond the image; by default its minimum.
         """
-        return resampling.resampled(image, like or self.fixed, self._mover(like), fill)
+        return resampled(image, like or self.fixed, self._mover(like), fill)
 
     def warp_labels(
         self, labels: sitk.Image, interpolation: str = "nearest", like: Geometry | None = None
     ) -> sitk.Image:
-        """Bring a label map of the moving world onto the fixed grid, its values kept; 0 where it ends.
+        """Bring a label map of the moving world onto the fixed grid; its values stay, and 0 lies beyond it.
 
         Args:
             labels: 3D, whole numbers, on any grid.
             interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
             like: another grid of the fixed world, in place of the fixed scan's.
         """
-        return resampling.resampled_labels(labels, like or self.fixed, self._mover(like), interpolation)
+        return resampled_labels(labels, like or self.fixed, self._mover(like), interpolation)
 
     def points_to_moving(self, points: Places) -> Places:
-        """Where places of the fixed world lie in the moving one; `(K, 3)` mm, RAS, NaN where missing."""
+        """Take places of the fixed world to the moving one; `(K, 3)` mm, RAS, NaN where missing."""
         places = np.asarray(points, np.float64)
         voxels = torch.from_numpy(self.fixed.to_voxels(places))
         return apply_affine(self.affine, places + sample_at(as_volume(self.displacement), voxels[None])[0].numpy())
 
     def points_to_fixed(self, points: Places) -> Places:
-        """Where places of the moving world lie in the fixed one; NaN where missing or where none was found."""
-        steps = self.fixed.affine[:3, :3]
-        inner = as_field(self.displacement, np.linalg.inv(steps))
+        """Take places of the moving world to the fixed one; NaN where missing or where the inverse was not found."""
         targets = self.fixed.to_voxels(apply_affine(np.linalg.inv(self.affine), np.asarray(points, np.float64)))
-        to_mm = torch.from_numpy(self.affine[:3, :3] @ steps)
-        voxels, errors = inverted(inner, torch.from_numpy(targets), to_mm, POINT_TOLERANCE_MM)
+        voxels, errors = self._inverted(torch.from_numpy(targets), POINT_TOLERANCE_MM)
         found = (errors <= POINT_TOLERANCE_MM).numpy()
         return np.where(found[:, None], self.fixed.to_world(voxels.numpy()), np.nan)
 
     def meets(self, image: Geometry) -> bool:
-        """Whether anything of an image of the moving world comes to lie in the fixed grid.
-
-        Looks at places all over either grid, `PROBES` along each axis.
-        """
+        """Whether any of `PROBES` places along each axis of either grid comes to lie in the other."""
         there = self.points_to_moving(self.fixed.probes(PROBES))
         return bool(
             image.contains(there).any() or self.fixed.contains(self.points_to_fixed(image.probes(PROBES))).any()
         )
 
     def total(self) -> Vectors:
-        """From each voxel of the fixed grid to where it lies in the moving world, `(X, Y, Z, 3)` mm, RAS, float32."""
+        """The vectors from each voxel of the fixed grid to where it lies in the moving world, as `displacement`."""
         result = np.empty_like(self.displacement)
         for rows, part in self.total_by_planes():
             result[rows] = part
         return result
 
     def total_by_planes(self) -> Iterator[tuple[slice, Vectors]]:
-        """The `total` of some planes along the first axis at a time, and which, for scans of any size."""
+        """Slices of planes along the first axis, each with its part of `total`, for scans of any size."""
         for rows, voxels in slabs(self.fixed.shape):
             places = self.fixed.to_world(voxels)
             there = apply_affine(self.affine, places + self.displacement[rows].reshape(-1, 3))
@@ -149,7 +148,7 @@ class Transform:
     def jacobian_det(self) -> Float[np.ndarray, "x y z"]:
         """Determinant of the Jacobian of the whole map, world to world, at every voxel of the fixed grid.
 
-        By forward differences, backward ones on the last plane along each axis. 1 keeps volume; at or below 0 the map
+        Differences are forward, and backward on the last plane along each axis. 1 keeps volume; at or below 0 the map
         folds.
         """
         result = determinants(self.displacement, np.linalg.inv(self.fixed.affine[:3, :3]))
@@ -157,13 +156,13 @@ class Transform:
         return result
 
     def compose(self, then: "Transform") -> "Transform":
-        """This warp and then another as one: A onto B by this, the result onto C by `then`.
+        """Compose two transforms into one: this one brings A onto B, `then` brings the result onto C.
 
-        `then.warp_image(self.warp_image(image))` is `self.compose(then).warp_image(image)` up to interpolation, as in
-        `geometry.warp.compose`. Places go the other way: from C by `then` to B, from there by this to A.
+        `self.compose(then).warp_image(image)` is `then.warp_image(self.warp_image(image))` up to interpolation, as in
+        `geometry.warp.compose`. Places go the other way: `then` takes them from C to B, this one from B to A.
 
         Returns:
-            A transform on the fixed grid of `then`, its moving grid that of this one.
+            A transform with the fixed grid of `then` and the moving grid of this one.
         """
         back = np.linalg.inv(then.affine[:3, :3])
         volume = as_volume(self.displacement)
@@ -177,24 +176,28 @@ class Transform:
 
     def inverse(self) -> "Inverse":
         """The transform that brings the fixed scan onto the moving one, on the moving grid."""
-        steps = self.fixed.affine[:3, :3]
-        inner = as_field(self.displacement, np.linalg.inv(steps))
         back = np.linalg.inv(self.affine)
         to_targets = np.linalg.inv(self.fixed.affine) @ back @ self.moving.affine
-        to_mm = self.affine[:3, :3] @ steps
+        to_mm = self.affine[:3, :3] @ self.fixed.affine[:3, :3]
         displacement = np.empty((*self.moving.shape, 3), np.float32)
         residual, reached = np.empty(self.moving.shape, np.float32), np.empty(self.moving.shape, bool)
         for rows, voxels in slabs(self.moving.shape):
             targets = torch.from_numpy(apply_affine(to_targets, voxels)).float()
-            places, errors = inverted(inner, targets, torch.from_numpy(to_mm).float(), TOLERANCE_MM)
+            places, errors = self._inverted(targets, TOLERANCE_MM)
             displacement[rows] = ((places - targets).numpy() @ to_mm.T).reshape(displacement[rows].shape)
             residual[rows] = errors.numpy().reshape(residual[rows].shape)
             inside = self.fixed.contains(self.fixed.to_world(places.numpy().astype(np.float64)))
             reached[rows] = ((errors <= TOLERANCE_MM).numpy() & inside).reshape(residual[rows].shape)
         return Inverse(Transform(self.moving, self.fixed, back, displacement), residual, reached)
 
-    def _mover(self, like: Geometry | None) -> resampling.Mover:
-        """What resamples: the whole field, or on its own grid that of the planes that are made."""
+    def _inverted(self, targets: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """`inverted` of the displacement, for targets in voxels of the fixed grid; errors in mm of the moving world."""
+        steps = self.fixed.affine[:3, :3]
+        field = as_field(self.displacement, np.linalg.inv(steps))
+        return inverted(field, targets, torch.from_numpy(self.affine[:3, :3] @ steps).to(targets.dtype), tolerance)
+
+    def _mover(self, like: Geometry | None) -> Mover:
+        """The whole field, or on its own grid only the planes that are resampled."""
         if like is not None:
             return self.itk()
         return lambda rows: composite(self.fixed.part(rows), self.affine, self.displacement[rows])
@@ -202,13 +205,13 @@ class Transform:
 
 @dataclass(frozen=True, eq=False)
 class Inverse:
-    """An inverse, with how far it can be trusted.
+    """An inverse, and how far to trust it.
 
     Attributes:
-        transform: its fixed grid is the moving grid of what was inverted.
-        residual_mm: `(X, Y, Z)` on that grid: by how much going there and back misses each voxel.
-        reached: `(X, Y, Z)`: which voxels have an inverse: it was found to within 0.001 mm and lies in the other grid.
-            Elsewhere the transform has the best that was found.
+        transform: the inverse; its fixed grid is the moving grid of the original.
+        residual_mm: `(X, Y, Z)` on that grid: the distance between each voxel and where going there and back leads.
+        reached: `(X, Y, Z)`: the voxels that have an inverse, found to within 0.001 mm and inside the other grid.
+            Elsewhere the transform holds the best that was found.
     """
 
     transform: Transform

@@ -1,7 +1,7 @@
-"""Warping and composing flows; the only place that samples a grid.
+"""Warp images, labels and points, and compose flows; the only module that calls `grid_sample`.
 
-Convention of every function here: `moved(p) = moving(p + flow(p))`, flows in voxels of their own grid, channel a
-along array axis a, coordinates outside clamped to the border.
+Convention of every function: `moved(p) = moving(p + flow(p))`. A flow is in voxels of its own grid, channel a along
+array axis a. Coordinates outside the grid are clamped to its border.
 """
 
 import itertools
@@ -13,20 +13,28 @@ from torch import Tensor
 
 from regcascade.types import Flow, Labels, Points, Volume, level_size, size_of
 
-MANY_POINTS = 2**16  # from which on they are worth every core
+MANY_POINTS = 2**16  # from this many on, sampling uses every core
 
 
 def warp(image: Volume, flow: Flow, mode: str = "bilinear") -> Volume:
     """Pull `image` back through `flow`.
 
-    Convention: `out(p) = image(p + flow(p))`; `flow[:, a]` displaces along array axis a, in voxels; coordinates
-    outside are clamped to the border. Coordinates are float32 (float64 for float64 flows) whatever autocast says,
-    because half precision steps by 0.125 voxel at 128.
+    Convention: `out(p) = image(p + flow(p))`. `flow[:, a]` displaces along array axis a, in voxels. Coordinates
+    outside are clamped to the border. They are float32 (float64 for float64 flows) whatever autocast says, because half
+    precision steps by 0.125 voxel at 128.
 
     Args:
         image: `(B, C, X, Y, Z)` floating point, on the grid of `flow`.
         flow: `(B, 3, X, Y, Z)`.
-        mode: `bilinear` (which is trilinear in 3D) or `nearest`.
+        mode: `bilinear` (trilinear in 3D) or `nearest`.
+
+    Raises:
+        ValueError: if the sides of image and flow differ.
+
+    >>> flow = torch.zeros(1, 3, 4, 1, 1)
+    >>> flow[:, 0] = 1  # each voxel takes the value of the next one along the first axis
+    >>> warp(torch.arange(4.0).view(1, 1, 4, 1, 1), flow).flatten()
+    tensor([1., 2., 3., 3.])
     """
     if size_of(image) != size_of(flow):
         raise ValueError(f"warp: the image has sides {size_of(image)} and the flow {size_of(flow)}; they must agree.")
@@ -42,9 +50,9 @@ def warp_labels(labels: Labels, flow: Flow, interpolation: str = "nearest") -> L
     Args:
         labels: `(B, 1, X, Y, Z)` integers.
         flow: `(B, 3, X, Y, Z)`.
-        interpolation: `nearest` gives each voxel the label nearest to where it points; `linear` the label with the
-            largest trilinear share there (one-hot, arg-max), background included, the smallest among equals. It takes
-            the labels one by one, so that memory does not grow with their number.
+        interpolation: `nearest` takes the label of the nearest voxel. `linear` takes the label with the largest
+            trilinear share (one-hot, arg-max), background included, the smallest among equals; labels are warped one by
+            one, so memory does not grow with their number.
     """
     if interpolation == "nearest":
         return warp(labels.float(), flow, mode="nearest").round().to(labels.dtype)
@@ -59,24 +67,30 @@ def warp_labels(labels: Labels, flow: Flow, interpolation: str = "nearest") -> L
 
 
 def compose(first: Flow, then: Flow) -> Flow:
-    """The flow of two warps in turn: `then + warp(first, then)`.
+    """Compose two flows into one: `then + warp(first, then)`.
 
-    `warp(image, compose(first, then))` equals `warp(warp(image, first), then)` up to interpolation: the image is
-    deformed by `first` and the result by `then` (Eq. 5 of the second paper, Section 3.1 of the first).
+    `warp(image, compose(first, then))` equals `warp(warp(image, first), then)` up to interpolation: `first` deforms the
+    image and `then` deforms the result (RCN, Section 3.1; DR-Net, Eq. 5).
+
+    >>> along_x = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1, 1)
+    >>> shift = along_x.expand(1, 3, 4, 1, 1)
+    >>> stretch = along_x * torch.arange(4.0).view(4, 1, 1)
+    >>> compose(stretch, shift)[0, 0].flatten()  # the shift, and the stretch of where it leads
+    tensor([2., 3., 4., 4.])
     """
     return then + warp(first, then)
 
 
 def integrate(velocity: Flow, squarings: int) -> Flow:
-    """The flow of a stationary velocity after unit time, by scaling and squaring (Arsigny et al., MICCAI 2006).
+    """Integrate a stationary velocity over unit time by scaling and squaring (Arsigny et al., MICCAI 2006).
 
-    The velocity divided by 2^K is taken as a flow, which is composed with itself K times. The flow of the opposite
-    velocity is the inverse, up to interpolation and the first step, whose error halves with each squaring. But for
-    interpolation the flow does not fold if that first step, `velocity / 2^K`, does not.
+    The flow `velocity / 2^K` is composed with itself K times. The opposite velocity gives the inverse, up to
+    interpolation and the error of the first step, which halves with each squaring. Up to interpolation the flow does
+    not fold if `velocity / 2^K` does not.
 
     Args:
         velocity: `(B, 3, X, Y, Z)`, in voxels per unit of time.
-        squarings: K; 0 gives the velocity itself.
+        squarings: K; 0 returns the velocity itself.
     """
     flow = velocity / 2**squarings
     for _ in range(squarings):
@@ -87,11 +101,14 @@ def integrate(velocity: Flow, squarings: int) -> Flow:
 def resize_flow(flow: Float[Tensor, "batch 3 small_x small_y small_z"], size: tuple[int, int, int], level: int) -> Flow:
     """Enlarge a flow of level `level` to the full grid `size`, in voxels of the full grid.
 
-    Convention: voxel i of level l sits at `2^l i + (2^l - 1) / 2`, so this is half-pixel trilinear interpolation,
-    the values times `2^l`, cut to `size`. The flow of a linear map stays that of the same map in the interior.
+    Convention: voxel i of level l sits at `2^l i + (2^l - 1) / 2`. So this is half-pixel trilinear interpolation, the
+    values times `2^l`, cut to `size`. In the interior a linear map stays the same map.
 
     Raises:
         ValueError: if the flow's sides are not `ceil(size / 2^level)`.
+
+    >>> resize_flow(torch.ones(1, 3, 2, 2, 2), (4, 4, 3), level=1).unique()  # one voxel there is two here
+    tensor([2.])
     """
     if size_of(flow) != level_size(size, level):
         raise ValueError(
@@ -110,7 +127,12 @@ def resize_flow(flow: Float[Tensor, "batch 3 small_x small_y small_z"], size: tu
 def jacobian_det(flow: Flow) -> Float[Tensor, "batch x1 y1 z1"]:
     """Determinant of the Jacobian of `p -> p + flow(p)`, by forward differences.
 
-    It lives on the volume less its last plane along each axis. 1 keeps volume, at or below 0 the map folds.
+    Its grid lacks the last plane along each axis. 1 keeps volume; at or below 0 the map folds.
+
+    >>> flow = torch.zeros(1, 3, 3, 2, 2)
+    >>> flow[:, 0] = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1)  # stretches the first axis by half
+    >>> jacobian_det(flow).flatten()
+    tensor([1.5000, 1.5000])
     """
     core = flow[:, :, :-1, :-1, :-1]
     columns = [
@@ -119,14 +141,15 @@ def jacobian_det(flow: Flow) -> Float[Tensor, "batch x1 y1 z1"]:
         flow[:, :, :-1, :-1, 1:] - core,
     ]
     # columns[a][:, i] = d flow_i / d axis_a; adding the identity gives the Jacobian of the map.
-    a, b, c = (column + _unit(axis, column) for axis, column in enumerate(columns))
+    identity = torch.eye(3, dtype=flow.dtype, device=flow.device)
+    a, b, c = (column + unit.view(1, 3, 1, 1, 1) for unit, column in zip(identity, columns, strict=True))
     return (a * torch.linalg.cross(b, c, dim=1)).sum(1)
 
 
 def sample_at(volume: Volume, points: Points) -> Float[Tensor, "batch k channels"]:
-    """Trilinear values of a `(B, C, X, Y, Z)` volume at points in voxels; NaN where a point is NaN.
+    """Sample a `(B, C, X, Y, Z)` volume at points in voxels, trilinearly; NaN where a point is NaN.
 
-    Points in double precision are interpolated in it; of a volume in single precision no copy is made for that.
+    Float64 points are interpolated in float64, without a float64 copy of the volume.
     """
     missing = points.isnan().any(-1, keepdim=True)
     filled = torch.where(missing, torch.zeros_like(points), points)
@@ -139,7 +162,7 @@ def sample_at(volume: Volume, points: Points) -> Float[Tensor, "batch k channels
 
 
 def _gathered(volume: Volume, points: Points) -> Float[Tensor, "batch k channels"]:
-    """`sample_at` from the eight voxels around each point, in the precision of the points; none is NaN."""
+    """Interpolate between the eight voxels around each point, in the precision of the points; none may be NaN."""
     last = torch.tensor(size_of(volume), device=points.device) - 1
     points = points.clamp(min=torch.zeros_like(last), max=last)
     lower = points.floor().long()
@@ -156,14 +179,29 @@ def _gathered(volume: Volume, points: Points) -> Float[Tensor, "batch k channels
 
 
 def warp_points(points: Points, flow: Flow) -> Points:
-    """Where points of the fixed grid lie in the moving grid: `p + flow(p)`."""
+    """Take points of the fixed grid to the moving grid: `p + flow(p)`, NaN where a point is NaN.
+
+    >>> flow = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)
+    >>> warp_points(torch.tensor([[[1.0, 2.0, 3.0]]]), flow)
+    tensor([[[2., 2., 3.]]])
+    """
     return points + sample_at(flow, points).to(points.dtype)
 
 
-def _unit(axis: int, like: Tensor) -> Tensor:
-    vector = torch.zeros(1, 3, 1, 1, 1, dtype=like.dtype, device=like.device)
-    vector[0, axis] = 1
-    return vector
+def stays_inside(flow: Flow) -> Tensor:
+    """Where `p + flow(p)` lies on the grid, booleans `(B, X, Y, Z)`."""
+    inside = torch.ones_like(flow[:, 0], dtype=torch.bool)
+    for axis, side in enumerate(size_of(flow)):
+        position = flow.detach()[:, axis] + voxels_along(axis, side, flow)
+        inside &= (position >= 0) & (position <= side - 1)
+    return inside
+
+
+def voxels_along(axis: int, side: int, like: Tensor) -> Tensor:
+    """0, 1, .. `side - 1`, shaped so that they broadcast along one of a volume's last three axes."""
+    shape = [1, 1, 1]
+    shape[axis] = side
+    return torch.arange(side, dtype=like.dtype, device=like.device).view(shape)
 
 
 def _coordinate_dtype(tensor: Tensor) -> torch.dtype:
@@ -171,33 +209,31 @@ def _coordinate_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _normalised_coordinates(flow: Tensor) -> Tensor:
-    """`p + flow(p)` as the `(B, X, Y, Z, 3)` grid that `grid_sample` wants: last axis first, -1..1 edge to edge.
+    """`p + flow(p)` as the `(B, X, Y, Z, 3)` grid that `grid_sample` takes: last axis first, -1..1 edge to edge.
 
-    Its memory stays one plane per component like the flow's, which `grid_sample` reads as fast; interleaving them
-    takes longer than the arithmetic. `unbind` has one gradient for all components, where indexing has one each.
+    The components stay apart in memory, as in the flow: `grid_sample` reads that as fast, and interleaving them takes
+    longer than the arithmetic. `unbind` has one gradient for all components, where indexing has one each.
     """
     size, components = size_of(flow), flow.unbind(1)
     parts = []
     for axis in (2, 1, 0):
         side = size[axis]
-        shape = [1, 1, 1]
-        shape[axis] = side
-        index = torch.arange(side, dtype=flow.dtype, device=flow.device)
-        parts.append(torch.add(((2 * index + 1) / side - 1).view(shape), components[axis], alpha=2 / side))
+        centres = (2 * voxels_along(axis, side, flow) + 1) / side - 1
+        parts.append(torch.add(centres, components[axis], alpha=2 / side))
     return torch.stack(parts, dim=1).permute(0, 2, 3, 4, 1)
 
 
 def _normalise(coordinates: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """Voxel coordinates `(B, 3, ...)` to what `grid_sample` wants, without assuming a regular grid."""
+    """Voxel coordinates `(B, 3, ...)` as `grid_sample` takes them, on no regular grid."""
     sides = torch.tensor(size, dtype=coordinates.dtype, device=coordinates.device).view(1, 3, 1, 1, 1)
     return ((2 * coordinates + 1) / sides - 1).flip(1).permute(0, 2, 3, 4, 1)
 
 
 def _sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """`grid_sample`, given to every core.
+    """`grid_sample` on every core.
 
-    On the CPU it runs one thread per batch item, so a single volume is cut into slabs of its output along the first
-    axis, which become the batch; the image is only viewed, not copied.
+    On the CPU it runs one thread per batch item. So the output of a single volume is cut into slabs along the first
+    axis, which become the batch; the image is viewed, not copied.
     """
     batch, side = grid.shape[:2]
     slabs = torch.get_num_threads() if grid.device.type == "cpu" else 1
@@ -214,14 +250,3 @@ def _sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
 
 def _grid_sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
     return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
-
-
-def stays_inside(flow: Flow) -> Tensor:
-    """Where `p + flow(p)` lies on the grid, booleans `(B, X, Y, Z)`."""
-    inside = torch.ones_like(flow[:, 0], dtype=torch.bool)
-    for axis, side in enumerate(size_of(flow)):
-        shape = [1, 1, 1, 1]
-        shape[1 + axis] = side
-        position = flow.detach()[:, axis] + torch.arange(side, dtype=flow.dtype, device=flow.device).view(shape)
-        inside &= (position >= 0) & (position <= side - 1)
-    return inside

@@ -1,6 +1,5 @@
-"""Transforms as files: ITK's composites (`.h5`, `.tfm`) and displacement images, in LPS on disk, in RAS here."""
+"""Read and write transforms: ITK's composites (`.h5`, `.tfm`) and displacement images, in LPS on disk, in RAS here."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -11,61 +10,75 @@ from regcascade.data.io.errors import UNREADABLE, first_line
 from regcascade.data.io.images import LPS_TO_RAS, NIBABEL_SUFFIXES, kept_locale
 from regcascade.data.io.itk_images import WRITTEN as FIELD_SUFFIXES
 from regcascade.data.io.itk_images import stored_voxels, write_scan
-from regcascade.geometry.displacement import Vectors
 from regcascade.geometry.grid import Geometry, voxels_of
-from regcascade.geometry.itk import TO_LPS, composite, field_image
+from regcascade.geometry.itk import TO_LPS, field_image
 from regcascade.geometry.transform import Transform
 from regcascade.utils.files import written_in_folder
 
 H5_SUFFIXES = (".h5", ".hdf5")
 COMPOSITE_SUFFIXES = (*H5_SUFFIXES, ".tfm", ".txt")
-GROUP, FORMAT = "regcascade", 1  # what an `.h5` of ours holds beside ITK's transform, which readers of ITK's pass over
-COMPRESSED = 1000  # numbers, from which on a data set is
-COPIED = 2**22  # numbers at a time
+GROUP, FORMAT = "regcascade", 1  # the group that our `.h5` holds beside ITK's transform; ITK's readers skip it
+COMPRESSED = 1000  # numbers from which on a data set is compressed
+COPIED = 2**22  # numbers copied at a time
 
 
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """What a file says of a transform; see `regcascade.geometry.transform.Transform` for the fields.
-
-    Attributes:
-        moving: None where the file does not tell, as all but our own `.h5`.
-    """
-
-    fixed: Geometry
-    moving: Geometry | None
-    affine: np.ndarray
-    displacement: Vectors
-
-
+@kept_locale()
 def read_transform(path: Path, moving: Geometry | None = None) -> Transform:
     """Read a transform of ours, ITK's or ANTs': a displacement image, or a composite of one field and affine maps.
 
     Args:
         path: `.h5`, `.tfm` or an image of vectors (mm, LPS).
-        moving: the moving scan's grid, which no file but our `.h5` knows; without it the fixed one's is taken.
+        moving: the moving scan's grid; by default the file's own (see `knows_moving`), else the fixed grid.
 
     Raises:
-        ValueError: naming the file, if it is none.
+        ValueError: naming the file, if it is missing, no such transform, damaged or holds NaN.
     """
-    stored = read_stored(path)
-    return Transform(stored.fixed, moving or stored.moving or stored.fixed, stored.affine, stored.displacement)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, or is a folder: give a transform, such as `register` writes.")
+    check_suffix(path)
+    composed = path.name.lower().endswith(COMPOSITE_SUFFIXES)
+    fixed, affine, displacement = _read_composite(path) if composed else _read_field(path)
+    known = None
+    if knows_moving(path):
+        fixed, known, affine = _own_group(path)
+    try:
+        return Transform(fixed, moving or known or fixed, affine, displacement)
+    except ValueError as error:
+        raise ValueError(f"{path} is no usable transform, make it again: {error}") from error
 
 
+def knows_moving(path: Path) -> bool:
+    """Whether a transform's file holds the moving scan's grid, as only our own `.h5` does."""
+    if not path.name.lower().endswith(H5_SUFFIXES):
+        return False
+    with h5py.File(path, "r") as file:
+        return GROUP in file
+
+
+@kept_locale()
 def write_transform(transform: Transform, path: Path) -> None:
     """Write a transform for SimpleITK, ANTs, Slicer and `read_transform`, whole or not at all.
 
-    `.h5` and `.tfm` hold the affine map and the field as ITK's composite, `.h5` both grids as well; `.nii.gz`,
-    `.nii`, `.mha` and `.nrrd` are the `total` as ITK's displacement image.
+    `.h5` and `.tfm` hold the affine map and the field as ITK's composite; `.h5` holds both grids too. `.nii.gz`,
+    `.nii`, `.mha` and `.nrrd` hold the `total` as ITK's displacement image.
 
     Raises:
         ValueError: naming the file, if its suffix is another, it cannot be written or the grid is sheared.
     """
     check_suffix(path)
-    if path.name.lower().endswith(COMPOSITE_SUFFIXES):
-        write_composite(path, Stored(transform.fixed, transform.moving, transform.affine, transform.displacement))
-    else:
+    if not path.name.lower().endswith(COMPOSITE_SUFFIXES):
         write_scan(field_image(transform.fixed, transform.total_by_planes()), path)
+        return
+    try:
+        with written_in_folder(path) as temporary:
+            if path.suffix.lower() not in H5_SUFFIXES:
+                sitk.WriteTransform(transform.itk(), str(temporary))
+                return
+            plain = temporary.with_name(f"plain{path.suffix}")
+            sitk.WriteTransform(transform.itk(), str(plain))
+            _add_grids(plain, temporary, transform)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def check_suffix(path: Path) -> None:
@@ -75,47 +88,8 @@ def check_suffix(path: Path) -> None:
         raise ValueError(f"{path} is no transform: the name of one ends in one of {', '.join(known)}.")
 
 
-@kept_locale()
-def write_composite(path: Path, stored: Stored) -> None:
-    """Write it as ITK's composite, and both grids beside it where the format has room (`.h5`); whole or not at all."""
-    try:
-        with written_in_folder(path) as temporary:
-            if path.suffix.lower() not in H5_SUFFIXES:
-                sitk.WriteTransform(composite(stored.fixed, stored.affine, stored.displacement), str(temporary))
-                return
-            plain = temporary.with_name(f"plain{path.suffix}")
-            sitk.WriteTransform(composite(stored.fixed, stored.affine, stored.displacement), str(plain))
-            _with_grids(plain, temporary, stored)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
-
-
-@kept_locale()
-def read_stored(path: Path) -> Stored:
-    """A transform of ours, ITK's or ANTs': a displacement image, or a composite of one field and affine maps after it.
-
-    Raises:
-        ValueError: naming the file, if it is missing, no such transform, damaged or holds NaN.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, or is a folder: give a transform, such as registration wrote.")
-    if path.name.lower().endswith(COMPOSITE_SUFFIXES):
-        stored = _read_composite(path)
-    else:
-        check_suffix(path)
-        stored = _read_field(path)
-    if not (np.isfinite(stored.displacement).all() and np.isfinite(stored.affine).all()):
-        raise ValueError(f"{path} holds NaN or infinity: it is no usable transform. Make it again.")
-    return stored
-
-
-def knows_moving(path: Path) -> bool:
-    """Whether a file that `read_stored` reads tells the moving scan's grid."""
-    grids = _grids(path) if path.name.lower().endswith(H5_SUFFIXES) else None
-    return grids is not None and grids[1] is not None
-
-
-def _read_field(path: Path) -> Stored:
+def _read_field(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
+    """The grid, the identity and the displacement (RAS) of a displacement image."""
     try:
         if path.name.lower().endswith(NIBABEL_SUFFIXES) and not np.isfinite(stored_voxels(path)).all():
             raise ValueError("it holds NaN or infinity, which ITK would read as 0")
@@ -128,44 +102,32 @@ def _read_field(path: Path) -> Stored:
             f"{path} is no displacement: it has {image.GetDimension()} axes and {vectors} components a voxel "
             f"({image.GetPixelIDTypeAsString()}), and ITK's vector images of 3 axes have 3, floating point."
         )
-    displacement = voxels_of(image).astype(np.float32) * TO_LPS
-    return Stored(Geometry.of_image(image), None, np.eye(4), displacement)
+    return Geometry.of_image(image), np.eye(4), voxels_of(image).astype(np.float32) * TO_LPS
 
 
-def _read_composite(path: Path) -> Stored:
+def _read_composite(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
+    """The grid, the affine map and the displacement (RAS) of a composite that applies its one field first."""
     try:
-        parts = _parts(sitk.ReadTransform(str(path)))
+        whole = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
+        whole.FlattenTransform()
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a transform: {first_line(error)}") from error
-    names = [part.GetName() for part in parts]
-    linear = parts[:-1]
-    if names[-1:] != ["DisplacementFieldTransform"] or not all(part.IsLinear() for part in linear):
-        found = ", ".join(names) or "nothing"
+    parts = [whole.GetNthTransform(k) for k in range(whole.GetNumberOfTransforms())]
+    names, linear = [part.GetName() for part in parts], parts[:-1]
+    one_field = names[-1:] == ["DisplacementFieldTransform"] and all(part.IsLinear() for part in linear)
+    if whole.GetDimension() != 3 or not one_field:
         raise ValueError(
-            f"{path} is a transform of {found}, and must be of affine maps and one displacement field that is applied "
-            "first (it stands last). SimpleITK's TransformToDisplacementField makes one of any."
+            f"{path} is a transform of {', '.join(names) or 'nothing'} in {whole.GetDimension()}D. It must be of "
+            "affine maps and one displacement field in 3D that is applied first (it stands last). SimpleITK's "
+            "TransformToDisplacementField converts any transform."
         )
     image = sitk.DisplacementFieldTransform(parts[-1]).GetDisplacementField()
-    displacement = voxels_of(image).astype(np.float32) * TO_LPS
     affine = np.linalg.multi_dot([LPS_TO_RAS, *map(_matrix, linear), LPS_TO_RAS])
-    fixed, moving = Geometry.of_image(image), None
-    if path.suffix.lower() in H5_SUFFIXES and (grids := _grids(path)):
-        fixed, moving, affine = grids
-    return Stored(fixed, moving, affine, displacement)
-
-
-def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
-    """The transforms of a composite, nested ones too, in the order they were added."""
-    if transform.GetDimension() != 3:
-        raise ValueError(f"it is of {transform.GetDimension()} axes, not 3.")
-    if transform.GetName() != "CompositeTransform":
-        return [transform]
-    nested = sitk.CompositeTransform(transform)
-    return [part for k in range(nested.GetNumberOfTransforms()) for part in _parts(nested.GetNthTransform(k))]
+    return Geometry.of_image(image), affine, voxels_of(image).astype(np.float32) * TO_LPS
 
 
 def _matrix(linear: sitk.Transform) -> np.ndarray:
-    """The `4 x 4` of a linear transform, in LPS."""
+    """The `4 x 4` matrix of a linear transform, in LPS."""
     matrix = np.eye(4)
     matrix[:3, 3] = linear.TransformPoint((0.0, 0.0, 0.0))
     for axis, unit in enumerate(np.eye(3)):
@@ -173,8 +135,8 @@ def _matrix(linear: sitk.Transform) -> np.ndarray:
     return matrix
 
 
-def _with_grids(plain: Path, path: Path, stored: Stored) -> None:
-    """Copy ITK's file, its large data sets compressed, and add ours."""
+def _add_grids(plain: Path, path: Path, transform: Transform) -> None:
+    """Copy ITK's file, compress its large data sets, and add both grids and the exact affine map."""
     with h5py.File(plain, "r") as source, h5py.File(path, "w") as target:
 
         def copy(name: str, node: h5py.Group | h5py.Dataset) -> None:
@@ -192,28 +154,23 @@ def _with_grids(plain: Path, path: Path, stored: Stored) -> None:
         source.visititems(copy)
         group = target.create_group(GROUP)
         group.attrs["format"] = FORMAT
-        group["affine"] = stored.affine
-        for name, geometry in (("fixed", stored.fixed), ("moving", stored.moving)):
-            if geometry is not None:
-                group[f"{name}_shape"], group[f"{name}_affine"] = geometry.shape, geometry.affine
+        group["affine"] = transform.affine
+        for name, grid in (("fixed", transform.fixed), ("moving", transform.moving)):
+            group[f"{name}_shape"], group[f"{name}_affine"] = grid.shape, grid.affine
 
 
-def _grids(path: Path) -> tuple[Geometry, Geometry | None, np.ndarray] | None:
-    """Both grids and the affine map, as we wrote them beside ITK's transform; None if somebody else wrote the file."""
+def _own_group(path: Path) -> tuple[Geometry, Geometry, np.ndarray]:
+    """Both grids and the affine map of our own `.h5`."""
     with h5py.File(path, "r") as file:
-        if GROUP not in file:
-            return None
         group = file[GROUP]
         if group.attrs.get("format") != FORMAT:
             raise ValueError(f"{path} was written by another version of regcascade, which this one cannot read.")
-        fixed, moving = (_geometry(group, name) for name in ("fixed", "moving"))
-        if fixed is None:
-            raise ValueError(f"{path}: its entry {GROUP} has no fixed grid. The file is damaged; make it again.")
-        return fixed, moving, group["affine"][()]
+        try:
+            return _grid(group, "fixed"), _grid(group, "moving"), group["affine"][()]
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: its group {GROUP} is damaged ({error}). Make the transform again.") from error
 
 
-def _geometry(group: h5py.Group, name: str) -> Geometry | None:
-    if f"{name}_shape" not in group:
-        return None
+def _grid(group: h5py.Group, name: str) -> Geometry:
     x, y, z = (int(side) for side in group[f"{name}_shape"][()])
     return Geometry((x, y, z), group[f"{name}_affine"][()])
