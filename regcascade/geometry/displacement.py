@@ -33,16 +33,6 @@ def as_volume(vectors: Vectors) -> Float[Tensor, "1 3 x y z"]:
     return torch.from_numpy(vectors).permute(3, 0, 1, 2)[None]
 
 
-def as_field(vectors: Vectors, to_voxels: Float[np.ndarray, "3 3"]) -> Field:
-    """The field that `inverted` takes: trilinear values of `to_voxels vectors`, in the precision of the places."""
-    volume, turn = as_volume(vectors), torch.from_numpy(to_voxels.T.copy())
-
-    def field(places: Coordinates) -> Coordinates:
-        return sample_at(volume, places[None])[0] @ turn.to(places.dtype)
-
-    return field
-
-
 def values_at(volume: Float[Tensor, "1 3 x y z"], voxels: Places) -> Places:
     """Trilinear values at places in voxels, in the volume's precision; NaN where a place is NaN."""
     return sample_at(volume, torch.from_numpy(voxels).to(volume.dtype)[None])[0].numpy()

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from nibabel.affines import apply_affine
 from torch import Tensor
 
-from regcascade.geometry.displacement import Vectors, as_field, as_volume, determinants, inverted, slabs, values_at
+from regcascade.geometry.displacement import Vectors, as_volume, determinants, inverted, slabs, values_at
 from regcascade.geometry.grid import Geometry, Places
 from regcascade.geometry.itk import composite
 from regcascade.geometry.resample import Mover, resampled, resampled_labels
@@ -192,9 +192,10 @@ class Transform:
 
     def _inverted(self, targets: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """`inverted` of the displacement, for targets in voxels of the fixed grid; errors in mm of the moving world."""
-        steps = self.fixed.affine[:3, :3]
-        field = as_field(self.displacement, np.linalg.inv(steps))
-        return inverted(field, targets, torch.from_numpy(self.affine[:3, :3] @ steps).to(targets.dtype), tolerance)
+        steps, volume = self.fixed.affine[:3, :3], as_volume(self.displacement)
+        to_voxels = torch.from_numpy(np.linalg.inv(steps).T.copy()).to(targets.dtype)
+        to_mm = torch.from_numpy(self.affine[:3, :3] @ steps).to(targets.dtype)
+        return inverted(lambda places: sample_at(volume, places[None])[0] @ to_voxels, targets, to_mm, tolerance)
 
     def _mover(self, like: Geometry | None) -> Mover:
         """The whole field, or on its own grid only the planes that are resampled."""

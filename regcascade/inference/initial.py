@@ -1,6 +1,9 @@
-"""What comes before the networks: how the moving scan is first laid over the fixed one."""
+"""The initial map, which lays the moving scan over the fixed one before the networks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -8,11 +11,12 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from nibabel.affines import apply_affine
 
-from regcascade.data.preprocessing.alignment import as_itk
+from regcascade.data.preprocessing.alignment import align, as_itk
 from regcascade.geometry.grid import Geometry
+from regcascade.geometry.itk import affine_transform
+from regcascade.geometry.orientation import LPS_TO_RAS
 from regcascade.inference.model import Trained
 from regcascade.inference.scans import Scan
-from regcascade.inference.start import Start, find_start, itk_affine
 from regcascade.utils.registry import check_choice
 
 INITIALS = {
@@ -22,8 +26,25 @@ INITIALS = {
     "moments": "the centres of gravity of their intensities together",
     "affine": "an affine map, found by correlation; where that goes astray the best of the above but the first",
 }
-LITTLE_OVERLAP = 0.25  # of the fixed grid
+LITTLE_OVERLAP = 0.25  # of the fixed grid; less is worth a warning
 PROBES = 24  # along each axis, where overlap is looked for
+MOST_STRETCH = 2.0  # largest change of length, or its inverse, between two scans of one kind
+LESS_ALIKE = 0.02  # of the correlation coefficient, by which an alignment may be worse than a plain start, for borders
+COARSE = 64  # voxels along each axis, on which starts are compared
+
+
+class Start(NamedTuple):
+    """The initial map.
+
+    Attributes:
+        name: which of `INITIALS` it is.
+        affine: `4 x 4`, from mm of the fixed to mm of the moving scan, RAS.
+        warning: why it is not the one asked for; empty where it is.
+    """
+
+    name: str
+    affine: np.ndarray
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,9 +53,9 @@ class Prepared:
 
     Attributes:
         fixed: `(1, x, y, z)` in 0..1, with its affine: from voxels of the networks' grid to mm of the fixed scan.
-        moving: the same, on a grid that lies over the fixed one by `affine`.
+        moving: the same, on a grid that the initial map lays over the fixed one.
         start: the initial map.
-        overlap: which part of the fixed grid lies in the field of view of the moving scan.
+        overlap: the part of the fixed grid that lies in the field of view of the moving scan.
     """
 
     fixed: MetaTensor
@@ -42,91 +63,145 @@ class Prepared:
     start: Start
     overlap: float
 
-    @property
-    def affine(self) -> np.ndarray:
-        """The initial map, `4 x 4`, from mm of the fixed to mm of the moving scan, RAS."""
-        return self.start.affine
-
-    @property
-    def grid(self) -> np.ndarray:
-        """From voxels of the networks' grid to mm of the fixed scan, RAS."""
-        return np.asarray(self.fixed.affine, dtype=float)
-
 
 def prepare_pair(trained: Trained, fixed: Scan, moving: Scan, initial: str = "trained") -> Prepared:
-    """Make a pair ready for the networks.
+    """Prepare a pair for the networks.
 
     Args:
-        trained: says how images are made.
-        fixed, moving: as they are.
+        trained: prepares the images.
+        fixed, moving: the scans.
         initial: one of `INITIALS`. All but `trained` resample the moving scan onto the fixed one's grid first.
 
     Raises:
-        ValueError: if they do not overlap at all once that is done, or a scan cannot be prepared.
+        ValueError: if they do not overlap at all after that, or a scan cannot be prepared.
     """
     check_choice("initial", initial, tuple(INITIALS))
-    images = [_prepared(trained, scan, whole) for scan, whole in ((fixed, False), (moving, initial != "trained"))]
-    target, source = images
+    with _of(fixed.name):
+        target = trained.prepare(fixed)
+        # What the networks' grid cuts off would draw the centre of gravity away.
+        whole = trained.prepare(fixed, whole=True) if initial in ("moments", "affine") else target
+    with _of(moving.name):
+        source = trained.prepare(moving, whole=initial != "trained")
     if initial == "trained":
-        start = Start(initial, np.asarray(source.affine, dtype=float) @ np.linalg.inv(np.asarray(target.affine, float)))
+        start = Start(initial, _affine(source) @ np.linalg.inv(_affine(target)))
     else:
-        # Of all that the fixed scan shows: what the networks' grid cuts off would draw its centre of gravity away.
-        whole = _prepared(trained, fixed, True) if initial in ("moments", "affine") else target
-        start = _start(initial, fixed, moving, whole, source)
-    affine = start.affine
-    overlap = _overlap(target, affine, moving.geometry)
-    if overlap == 0 and not _covers(target, affine, moving.geometry):
+        with _of(f"{moving.name} onto {fixed.name}"):
+            start = find_start(initial, whole, source, (fixed.geometry, moving.geometry))
+    x, y, z = target.shape[1:]
+    laid = Geometry((x, y, z), start.affine @ _affine(target))  # the networks' grid in the world of the moving scan
+    axes = [np.linspace(0, side - 1, PROBES) for side in laid.shape]
+    probes = laid.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3))
+    overlap = float(moving.geometry.contains(probes).mean())
+    # A thin scan may lie between the probes.
+    if overlap == 0 and not laid.contains(moving.geometry.probes(PROBES)).any():
         raise ValueError(
             f"{fixed.name} and {moving.name} do not overlap in space (initial={initial}): lay one over the other "
             "first, by --initial centres, moments or affine."
         )
     if initial != "trained":
-        source = _resampled(source, target, affine)
+        voxels = _resampled(source, as_itk(target), start.affine)
+        source = MetaTensor(voxels, affine=torch.from_numpy(laid.affine.copy()))
     return Prepared(target, source, start, overlap)
 
 
-def _prepared(trained: Trained, scan: Scan, whole: bool) -> MetaTensor:
+@contextmanager
+def _of(name: str) -> Iterator[None]:
+    """Put a name before the message of a ValueError."""
     try:
-        return trained.prepare(scan, whole)
+        yield
     except ValueError as error:
-        raise ValueError(f"{scan.name}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
-def _start(initial: str, fixed: Scan, moving: Scan, target: MetaTensor, source: MetaTensor) -> Start:
+def _affine(image: MetaTensor) -> np.ndarray:
+    return np.asarray(image.affine, dtype=float)
+
+
+def _resampled(image: MetaTensor, onto: sitk.Image, affine: np.ndarray) -> torch.Tensor:
+    """Resample a prepared image by a map from mm of the grid to mm of its own; `(1, x, y, z)`, 0 beyond it."""
+    resampled = sitk.Resample(as_itk(image), onto, affine_transform(affine), sitk.sitkLinear, 0.0)
+    return torch.from_numpy(np.ascontiguousarray(sitk.GetArrayFromImage(resampled).T))[None]
+
+
+def find_start(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple[Geometry, Geometry]) -> Start:
+    """Find the start that is asked for; where an affine alignment goes astray, take the plain start that is most alike.
+
+    An alignment has gone astray if it mirrors, stretches or shrinks by more than 2 along any direction, or leaves the
+    scans less alike than a plain start does. That is the correlation over the whole fixed scan, nothing beyond the
+    moving one; the alignment itself maximises that of the overlap alone, however small.
+
+    Args:
+        initial: `none`, `centres`, `moments` or `affine`.
+        fixed, moving: the whole scans, in 0..1.
+        grids: of the scans as they are.
+
+    Raises:
+        ValueError: if there is none because a scan is black.
+    """
+    if initial != "affine":
+        return Start(initial, _plain(initial, fixed, moving, grids))
+    plain = {name: _plain(name, fixed, moving, grids) for name in ("none", "centres", "moments")}
+    alike = {name: _alike(fixed, moving, affine) for name, affine in plain.items()}
+    best = max(alike, key=lambda name: alike[name])
     try:
-        return find_start(initial, target, source, (fixed.geometry, moving.geometry))
+        affine = align(fixed, moving)
+        why = _astray(affine)
+        if not why and (aligned := _alike(fixed, moving, affine)) < alike[best] - LESS_ALIKE:
+            why = f"CC {aligned:.3f}, and {alike[best]:.3f} by {best}"
     except ValueError as error:
-        raise ValueError(f"{moving.name} onto {fixed.name}: {error}") from error
+        why = str(error)
+    if not why:
+        return Start("affine", affine)
+    return Start(
+        best,
+        plain[best],
+        f"The affine alignment went astray ({why}), and --initial {best} took its place (CC {alike[best]:.3f}). Look "
+        "at the picture; where that start is wrong too, align the scans beforehand and give --initial none.",
+    )
 
 
-def _overlap(target: MetaTensor, affine: np.ndarray, moving: Geometry) -> float:
-    """Which part of a grid lies in the field of view of the moving scan, by probing."""
-    axes = [np.linspace(0, side - 1, PROBES) for side in target.shape[1:]]
-    probes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    return float(moving.contains(apply_affine(affine @ np.asarray(target.affine, dtype=float), probes)).mean())
+def _plain(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple[Geometry, Geometry]) -> np.ndarray:
+    """A translation."""
+    affine = np.eye(4)
+    if initial == "centres":
+        here, there = (grid.to_world((np.array(grid.shape)[None] - 1) / 2)[0] for grid in grids)
+        affine[:3, 3] = there - here
+    elif initial == "moments":
+        moments = sitk.CenteredTransformInitializerFilter.MOMENTS
+        try:
+            found = sitk.CenteredTransformInitializer(as_itk(fixed), as_itk(moving), sitk.Euler3DTransform(), moments)
+        except RuntimeError as error:
+            raise ValueError("one of them is all black, without a centre.") from error
+        affine[:3, 3] = LPS_TO_RAS[:3, :3] @ np.array(sitk.Euler3DTransform(found).GetTranslation())
+    return affine
 
 
-def _covers(target: MetaTensor, affine: np.ndarray, moving: Geometry) -> bool:
-    """Whether a grid has anything of the moving scan in it, which may be thin enough to lie between its probes."""
-    grid = Geometry((target.shape[1], target.shape[2], target.shape[3]), affine @ np.asarray(target.affine))
-    return bool(grid.contains(moving.probes(PROBES)).any())
+def _astray(affine: np.ndarray) -> str:
+    """What makes a map impossible between scans of one kind; empty where it may be right."""
+    if np.linalg.det(affine[:3, :3]) <= 0:
+        return "it mirrors the scan"
+    stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    worst = max(stretches, key=lambda stretch: abs(np.log(stretch)))
+    within = 1 / MOST_STRETCH <= worst <= MOST_STRETCH
+    return "" if within else f"it changes lengths by a factor of {worst:.3g}"
 
 
-def _resampled(image: MetaTensor, onto: MetaTensor, affine: np.ndarray) -> MetaTensor:
-    """A prepared image on the grid of another, by a map from mm of that to mm of its own; 0 beyond it."""
-    resampled = sitk.Resample(as_itk(image), as_itk(onto), itk_affine(affine), sitk.sitkLinear, 0.0)
-    voxels = torch.from_numpy(np.ascontiguousarray(sitk.GetArrayFromImage(resampled).T))[None]
-    return MetaTensor(voxels, affine=torch.from_numpy(affine @ np.asarray(onto.affine, dtype=float)))
+def _alike(fixed: MetaTensor, moving: MetaTensor, affine: np.ndarray) -> float:
+    """Correlation over the fixed scan; -1 where the moving one shows nothing there."""
+    whole = as_itk(fixed)
+    target = sitk.Shrink(whole, [max(1, side // COARSE) for side in whole.GetSize()])
+    x, y = sitk.GetArrayFromImage(target).T.ravel(), _resampled(moving, target, affine).numpy().ravel()
+    return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else -1.0
 
 
 def labels_on(labels: sitk.Image, grid: MetaTensor) -> torch.Tensor:
-    """A label map on the grid of a prepared image, `(1, 1, x, y, z)`; nearest, 0 beyond it.
+    """Resample a label map onto the grid of a prepared image, `(1, 1, x, y, z)`; nearest, 0 beyond it.
 
-    The grid may be sheared, as an affine map of another one is, which ITK's own resampling does not take.
+    The grid may be sheared, as one affine map of another grid is, which ITK's resampling does not take.
     """
     geometry, size = Geometry.of_image(labels), tuple(grid.shape[1:])
     places = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1).reshape(-1, 3).astype(float)
-    voxels = np.round(geometry.to_voxels(apply_affine(np.asarray(grid.affine, dtype=float), places))).astype(int)
+    voxels = np.round(geometry.to_voxels(apply_affine(_affine(grid), places))).astype(int)
     inside = ((voxels >= 0) & (voxels < np.array(geometry.shape))).all(-1)
     found = np.zeros(len(voxels), dtype=np.int32)
     found[inside] = sitk.GetArrayViewFromImage(labels).T[tuple(voxels[inside].T)]

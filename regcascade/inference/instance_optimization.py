@@ -1,8 +1,8 @@
-"""Refinement on the pair at hand: some steps of optimisation from where the networks ended."""
+"""Refine a registration by optimisation on the pair itself, from where the networks ended."""
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,12 +23,12 @@ WEIGHTS_RATE = 1e-4
 
 
 def refinement_objective(trained_for: Mapping[str, Any], loss: str, what: str) -> Objective:
-    """What refinement lowers: the objective of the training, as far as it concerns one pair without labels.
+    """The objective that refinement minimises: that of the training, without labels, landmarks or the other direction.
 
     Args:
         trained_for: the options of the training objective; empty for the default one.
-        loss: `trained`, or `lncc` for local correlation in place of its similarity.
-        what: `flow` has no stages, so that the smoothness is that of the whole field, at full resolution alone.
+        loss: `trained`, or `lncc` to replace its similarity by local correlation.
+        what: `flow` or `weights`. A flow has no stages, so its smoothness is of the whole field at full resolution.
 
     Raises:
         ValueError: for an unknown value, or an option of the training objective that this version does not have.
@@ -56,7 +56,7 @@ def refine(
     r: int = 1,
     repeat: str = "stage",
 ) -> tuple[Registration, dict[str, float]]:
-    """Lower the objective on one pair by Adam, and keep the best that was seen, the start included.
+    """Minimise the objective on one pair by Adam, and keep the best step, the start included.
 
     Args:
         cascade: the model; it is left as it was.
@@ -64,28 +64,37 @@ def refine(
         registration: what the cascade made of it.
         objective: of `refinement_objective`.
         steps: how many.
-        what: `flow` adds a correction to the whole flow, at half resolution so that it stays smooth; `weights`
-            trains the network of the last stage.
+        what: `flow` adds a correction to the whole flow, at half resolution to keep it smooth; `weights` trains the
+            network of the last stage.
         r, repeat: as the registration was made.
 
     Returns:
-        The registration, its objective never above that of the one given, and the objective `before` and `after`.
+        The registration, its objective never above that of the one given, and the objective before and after.
+
+    Raises:
+        ValueError: if the model has no stage to train, or the objective is not finite to begin with.
     """
+    start, size = registration.flow.detach(), size_of(registration.flow)
+    parameters: list[torch.Tensor]
     if what == "weights":
-        return _refine_weights(cascade, batch, objective, steps, r, repeat)
-    start = registration.flow.detach()
-    size = size_of(start)
-    correction = torch.zeros(1, 3, *level_size(size, 1), device=start.device, requires_grad=True)
+        if not len(cascade.nets):
+            raise ValueError("--refine-of weights needs a deformable stage, and this model has none: refine the flow.")
+        trainable = copy.deepcopy(cascade).requires_grad_(False)
+        parameters, rate = list(trainable.nets[-1].requires_grad_(True).parameters()), WEIGHTS_RATE
+    else:
+        correction = torch.zeros(1, 3, *level_size(size, 1), device=start.device, requires_grad=True)
+        parameters, rate = [correction], FLOW_RATE
 
     def attempt() -> Registration:
+        if what == "weights":
+            return trainable.register(batch, r, repeat)
         return with_flow(registration, start + resize_flow(correction, size, 1))
 
-    best, history = _lowered(attempt, [correction], FLOW_RATE, batch, objective, steps)
-    return with_flow(registration, best.flow.detach()), history
+    return _minimised(attempt, torch.optim.Adam(parameters, lr=rate), batch, objective, steps)
 
 
 def with_flow(registration: Registration, flow: Flow) -> Registration:
-    """A registration whose last stage ends at another total flow, at full resolution."""
+    """Replace the total flow of the last stage, at full resolution."""
     stages = registration.stages
     keeps = stages if stages[-1].affine is not None else stages[:-1]
     before = keeps[-1].total if keeps else torch.zeros_like(flow)
@@ -93,50 +102,30 @@ def with_flow(registration: Registration, flow: Flow) -> Registration:
     return Registration(moving=registration.moving, stages=(*keeps, last), supervised=(last,))
 
 
-def _refine_weights(
-    cascade: Cascade, batch: Batch, objective: Objective, steps: int, r: int, repeat: str
+def _minimised(
+    attempt: Callable[[], Registration], optimiser: torch.optim.Adam, batch: Batch, objective: Objective, steps: int
 ) -> tuple[Registration, dict[str, float]]:
-    if not len(cascade.nets):
-        raise ValueError("--refine-of weights needs a deformable stage, and this model has none: refine the flow.")
-    trainable = copy.deepcopy(cascade).requires_grad_(False)
-    parameters = list(trainable.nets[-1].requires_grad_(True).parameters())
-
-    def attempt() -> Registration:
-        return trainable.register(batch, r, repeat)
-
-    return _lowered(attempt, parameters, WEIGHTS_RATE, batch, objective, steps)
-
-
-def _lowered(
-    attempt: Callable[[], Registration],
-    parameters: Sequence[torch.Tensor],
-    rate: float,
-    batch: Batch,
-    objective: Objective,
-    steps: int,
-) -> tuple[Registration, dict[str, float]]:
-    """Steps of Adam; the registration with the lowest objective, and the objective before and after."""
-    optimiser = torch.optim.Adam(parameters, lr=rate)
+    """The attempt with the lowest objective, and the objective before and after."""
+    first = lowest = math.inf
     with torch.enable_grad():
-        registration = attempt()
-        loss = objective(registration, batch["fixed"])["loss"]
-        best, first = without_graph(registration, registration.flow.device), loss.item()
-        if not math.isfinite(first):
-            raise ValueError("--refine: the objective of this pair is not finite to begin with; leave it out.")
-        lowest = first
-        for _ in track(range(steps), "Refining", console=Console(stderr=True), transient=True):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+        for step in track(range(steps + 1), "Refining", console=Console(stderr=True), transient=True):
             registration = attempt()
             loss = objective(registration, batch["fixed"])["loss"]
             if loss.item() < lowest:
                 best, lowest = without_graph(registration, registration.flow.device), loss.item()
+            if step == 0:
+                first = loss.item()
+                if not math.isfinite(first):
+                    raise ValueError("--refine: the objective of this pair is not finite to begin with; leave it out.")
+            if step < steps:
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
     return best, {"objective_before": first, "objective_after": lowest}
 
 
 def without_graph(registration: Registration, device: torch.device | str) -> Registration:
-    """The same at full resolution, in float32, on a device and free of what gradients would need."""
+    """Copy a registration to a device at full resolution, in float32, without its graph of gradients."""
 
     def plain(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().float().to(device)

@@ -1,4 +1,4 @@
-"""What a registration in native space did, in mm and on the fixed scan's own grid."""
+"""Measure a registration in native space, in mm and on the fixed scan's own grid."""
 
 import math
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
+from nibabel.affines import apply_affine
 
-from regcascade.geometry import resample as resampling
 from regcascade.geometry.displacement import planes
 from regcascade.geometry.grid import Geometry
+from regcascade.geometry.itk import affine_transform
+from regcascade.geometry.resample import resampled, resampled_labels
 from regcascade.geometry.transform import Inverse, Transform
 from regcascade.inference.scans import Scan
-from regcascade.inference.start import itk_affine
 
-LESS_ALIKE = 0.001  # of the correlation coefficient; resampling alone may cost less
+LESS_ALIKE = 0.001  # of the correlation coefficient, by which resampling alone may change it
 
 
 def measure(
@@ -27,41 +28,48 @@ def measure(
     moved: sitk.Image,
     moved_labels: sitk.Image | None,
 ) -> dict[str, Any]:
-    """Every measure that the files allow, None where one is not defined.
+    """Take every measure that the files allow, None where one is not defined.
 
     Args:
         fixed, moving: the scans.
-        initial: the map that came before the networks, from mm to mm, RAS.
-        transform: the whole one.
+        initial: the map before the networks, from mm to mm, RAS.
+        transform: the whole map.
         determinant: of its Jacobian.
-        inverse: of it.
-        moved: the moving scan on the fixed one's grid, beyond its field at its smallest intensity.
-        moved_labels: the same of its labels.
+        inverse: its inverse.
+        moved: the moving scan on the fixed one's grid, its smallest intensity beyond its field.
+        moved_labels: its labels there.
 
     Returns:
         Correlation coefficients over the fixed grid with the scans where their headers put them (`cc_headers`), after
         the initial map and after all; the displacement in mm; folding and the determinant; the residual of the inverse
-        and which part has none; Dice and landmark distances where both scans have labels, or landmarks.
+        and the part without one; Dice and landmark distances where both scans have labels, or landmarks.
     """
-    reached = inverse.reached
+    before = {"cc_headers": np.eye(4), "cc_initial": initial}
     found: dict[str, Any] = {
-        "cc_headers": _cc(fixed.image, resampling.resampled(moving.image, fixed.geometry, itk_affine(np.eye(4)))),
-        "cc_initial": _cc(fixed.image, resampling.resampled(moving.image, fixed.geometry, itk_affine(initial))),
+        name: _cc(fixed.image, resampled(moving.image, fixed.geometry, affine_transform(affine)))
+        for name, affine in before.items()
+    }
+    residual = inverse.residual_mm[inverse.reached]
+    found |= {
         "cc_after": _cc(fixed.image, moved),
         "displacement_mm": _lengths(transform),
         "folding_percent": 100 * float((determinant <= 0).mean()),
         "jacobian": {"min": float(determinant.min()), "max": float(determinant.max())},
         "inverse": {
-            "residual_mm_mean": float(inverse.residual_mm[reached].mean()) if reached.any() else None,
-            "residual_mm_max": float(inverse.residual_mm[reached].max()) if reached.any() else None,
-            "without_percent": 100 * float((~reached).mean()),
+            "residual_mm_mean": float(residual.mean()) if len(residual) else None,
+            "residual_mm_max": float(residual.max()) if len(residual) else None,
+            "without_percent": 100 * float((~inverse.reached).mean()),
         },
     }
     if fixed.labels is not None and moving.labels is not None and moved_labels is not None:
-        before = resampling.resampled_labels(moving.labels, Geometry.of_image(fixed.labels), itk_affine(initial))
-        found["dice_initial"], found["dice_after"] = (_dice(fixed.labels, each) for each in (before, moved_labels))
+        laid = resampled_labels(moving.labels, Geometry.of_image(fixed.labels), affine_transform(initial))
+        found["dice_initial"], found["dice_after"] = (_dice(fixed.labels, each) for each in (laid, moved_labels))
     if fixed.points_mm is not None and moving.points_mm is not None:
-        found["landmark_distance_mm"] = _distances(fixed.points_mm, moving.points_mm, initial, transform)
+        places = {
+            "initial": apply_affine(initial, fixed.points_mm),
+            "after": transform.points_to_moving(fixed.points_mm),
+        }
+        found["landmark_distance_mm"] = {when: _distance(place, moving.points_mm) for when, place in places.items()}
     return found
 
 
@@ -77,10 +85,10 @@ def _cc(a: sitk.Image, b: sitk.Image) -> float | None:
 
 
 def _dice(fixed: sitk.Image, moved: sitk.Image) -> dict[str, float | None]:
-    """Of each label that either has, and their mean."""
+    """Dice of each label that either has, and their mean."""
     a, b = (sitk.GetArrayViewFromImage(image) for image in (fixed, moved))
     found = [np.unique(array[rows]).astype(np.int64) for array in (a, b) for rows in planes(a.shape)]
-    # By their ranks, 0 the background's: the values may be of any size, and counting would take as much memory.
+    # Labels are counted by rank, 0 the background's: their values may be so large that bincount runs out of memory.
     labels = np.unique(np.concatenate([[0], *found]))
     if len(labels) == 1:
         return {"mean": None}
@@ -103,8 +111,8 @@ def _lengths(transform: Transform) -> dict[str, float]:
     return {"mean": total / math.prod(transform.fixed.shape), "max": largest}
 
 
-def afterthoughts(measured: dict[str, Any]) -> list[str]:
-    """What the measures give reason to say."""
+def doubts(measured: dict[str, Any]) -> list[str]:
+    """Warnings that the measures give reason for."""
     found = []
     if measured["folding_percent"] > 0:
         found.append(
@@ -117,21 +125,15 @@ def afterthoughts(measured: dict[str, Any]) -> list[str]:
 
 
 def check_landmarks(fixed: Scan, moving: Scan) -> None:
-    """Raise ValueError if both scans have landmarks, and one more of them than the other."""
+    """Raise ValueError if both scans have landmarks but not equally many."""
     if fixed.points is not None and moving.points is not None and len(fixed.points) != len(moving.points):
         raise ValueError(
             f"{fixed.name} has {len(fixed.points)} landmarks and {moving.name} {len(moving.points)}: give the same "
-            "ones, in the same order."
+            "landmarks, in the same order."
         )
 
 
-def _distances(
-    fixed: np.ndarray, moving: np.ndarray, initial: np.ndarray, transform: Transform
-) -> dict[str, float | None]:
-    """Between the moving landmarks and where the fixed ones are taken, in mm, averaged over those that both have."""
-    laid = fixed @ initial[:3, :3].T + initial[:3, 3]
-    found = {}
-    for when, places in (("initial", laid), ("after", transform.points_to_moving(fixed))):
-        distance = np.linalg.norm(places - moving, axis=1)
-        found[when] = float(np.nanmean(distance)) if np.isfinite(distance).any() else None
-    return found
+def _distance(places: np.ndarray, landmarks: np.ndarray) -> float | None:
+    """The mean distance in mm, over the landmarks that both have."""
+    distance = np.linalg.norm(places - landmarks, axis=1)
+    return float(np.nanmean(distance)) if np.isfinite(distance).any() else None

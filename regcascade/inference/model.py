@@ -1,6 +1,6 @@
-"""A trained cascade with how its images are made."""
+"""A trained cascade, and how its images are prepared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from nibabel.affines import voxel_sizes
 from nibabel.orientations import axcodes2ornt, io_orientation
 
 from regcascade.cascades import Cascade
@@ -19,19 +18,19 @@ from regcascade.inference.scans import Scan, as_volume
 from regcascade.utils.registry import Spec
 
 SAME_SPACING = 0.01  # voxels that differ by less, relatively, are not resampled
-FAINT = 0.1  # of 0..1: what a scan must span to look like those of the training
-BLINDING = 0.5  # of what is not black: white in a scan whose units are not those of the training
+FAINT = 0.1  # of 0..1; a scan that spans less is in other units than those of the training
+BLINDING = 0.5  # of the voxels that are not black; more that are white mean other units, too
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A cascade, the recipe of its images and the objective it was trained for.
+    """A cascade, the recipe of its images and the objective of its training.
 
     Attributes:
         cascade: with its weights.
-        recipe: from a raw scan to what the cascade sees.
+        recipe: prepares a raw scan for the cascade.
         loss: the options of the training objective; empty if unknown.
-        path: the checkpoint, if it was read from one here.
+        path: the checkpoint it was read from, if any.
     """
 
     cascade: Cascade
@@ -41,14 +40,14 @@ class Trained:
 
     @classmethod
     def of(cls, model: "Cascade | Checkpoint | Path | str", recipe: Spec | None = None) -> "Trained":
-        """What a checkpoint holds, or a cascade that `load` gave.
+        """Take a model from a checkpoint, or a cascade that `load` returned.
 
         Args:
             model: a checkpoint file, or what `checkpoint.read` or `load` made of it.
-            recipe: how to make its images, in place of what it says itself.
+            recipe: how to prepare its images, in place of the checkpoint's own.
 
         Raises:
-            ValueError: if it does not say how its images are made and no recipe is given.
+            ValueError: if the checkpoint does not say how its images were prepared and no recipe is given.
         """
         checkpoint = read(model) if isinstance(model, Path | str) else model
         if isinstance(checkpoint, Checkpoint):
@@ -70,35 +69,35 @@ class Trained:
         return cls(cascade, chosen, (description or {}).get("loss") or {}, path)
 
     def prepare(self, scan: Scan, whole: bool = False) -> MetaTensor:
-        """A scan as the cascade sees it: `(1, X, Y, Z)` in 0..1, with its affine.
+        """Prepare a scan for the cascade: `(1, X, Y, Z)` in 0..1, with its affine.
 
         Args:
-            scan: as it is.
-            whole: do not cut it, whatever its size becomes; for resampling onto another grid later.
+            scan: the scan.
+            whole: do not crop it, whatever its size becomes; for resampling onto another grid later.
 
         Raises:
-            ValueError: if a mask is missing that the recipe needs, or given to one that takes none, or it cannot be
-                applied to this scan.
+            ValueError: if the recipe needs a mask that is missing, takes none, or cannot be applied to this scan.
         """
         recipe = _with_mask(self.recipe, scan)
-        spacing = getattr(recipe, "spacing", None)
-        volume = scan.volume
-        if isinstance(recipe, Generic) and spacing is not None:
-            own = _spacing_in(volume, recipe.orientation)
-            if np.abs(own / np.asarray(spacing, dtype=float) - 1).max() < SAME_SPACING:
-                recipe, spacing = replace(recipe, spacing=None), None
+        spacing, order = getattr(recipe, "spacing", None), _axes_of(scan, recipe.orientation)
+        steps, sides = np.array(scan.geometry.spacing)[order], np.array(scan.geometry.shape, dtype=float)[order]
+        ratio = 1.0 if spacing is None else steps / np.asarray(spacing, dtype=float)
+        if isinstance(recipe, Generic) and np.abs(ratio - 1).max() < SAME_SPACING:
+            recipe, ratio = replace(recipe, spacing=None), 1.0
         if whole and not isinstance(recipe, Liver) and getattr(recipe, "fit", "crop_pad") == "crop_pad":
-            recipe = replace(recipe, size=_whole_size(scan, spacing, recipe.orientation))
+            sides = sides * ratio
+            x, y, z = (max(int(np.ceil(side)) + 2, SMALLEST_SIDE) for side in sides)
+            recipe = replace(recipe, size=(x, y, z))
         labels = None if scan.labels is None else as_volume(scan.labels, scan.geometry)
-        image, _ = recipe(volume, labels, scan.mask)
+        image, _ = recipe(scan.volume, labels, scan.mask)
         return image
 
 
 def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
     """The recipe of a model's images: that of its prepared cases, or what its data set did to raw scans.
 
-    A data set that reads raw scans neither turns nor respaces them; here a scan is brought to the orientation, and
-    where the size is reached by cutting and padding to the spacing too, that were usual among those it was trained on.
+    A data set that reads raw scans neither reorients nor respaces them. Here a scan is brought to the orientation that
+    was usual in training and, where the size is reached by cropping and padding, to the usual spacing.
     """
     made = description.get("preprocessing", {})
     if made.get("recipe"):
@@ -115,32 +114,27 @@ def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
 
 
 def intensity_warning(image: torch.Tensor, name: str) -> str | None:
-    """What to say of a prepared image that does not use 0..1 as those of the training did: faint, or cut off white."""
+    """A warning if a prepared image does not use 0..1 as those of the training did: it is faint, or cut off white."""
     voxels = image.flatten()[:: max(1, image.numel() // 2**20)].float()
     low, high = torch.quantile(voxels, torch.tensor([0.005, 0.995]))
     white = float((voxels[voxels > 0] >= 1).float().mean())  # NaN where all is black, which is faint
-    question = "is it of another modality, or in other units? Look at the picture before use."
     if float(high - low) < FAINT:
-        return (
-            f"{name} spans {100 * float(high - low):.1f} % of the intensities that the model was trained on: {question}"
-        )
-    if white > BLINDING:
-        return (
-            f"{name} lies above the intensities that the model was trained on, at {100 * white:.0f} % of it: {question}"
-        )
-    return None
+        how = f"spans {100 * float(high - low):.1f} % of the intensities that the model was trained on"
+    elif white > BLINDING:
+        how = f"lies above the intensities that the model was trained on, at {100 * white:.0f} % of it"
+    else:
+        return None
+    return f"{name} {how}: is it of another modality, or in other units? Look at the picture before use."
 
 
-def _spacing_in(volume: MetaTensor, orientation: str) -> np.ndarray:
-    """Voxel sizes along the axes that an orientation names."""
-    affine = np.asarray(volume.affine)
-    found = dict(zip(io_orientation(affine)[:, 0].astype(int), voxel_sizes(affine), strict=True))
-    wanted = axcodes2ornt(orientation)[:, 0].astype(int)
-    return np.array([found[world] for world in wanted])
+def _axes_of(scan: Scan, orientation: str) -> list[int]:
+    """The array axes of a scan that lie along the axes an orientation names, in their order."""
+    along = io_orientation(scan.geometry.affine)[:, 0].tolist()
+    return [along.index(axis) for axis in axcodes2ornt(orientation)[:, 0]]
 
 
 def _with_mask(recipe: Recipe, scan: Scan) -> Recipe:
-    """The recipe with the mask that a scan has in place of any other way to find what counts."""
+    """The recipe, with the scan's mask in place of any other way to find the brain."""
     if scan.mask is None:
         if isinstance(recipe, Brain) and recipe.mask == "file":
             raise ValueError(
@@ -151,14 +145,3 @@ def _with_mask(recipe: Recipe, scan: Scan) -> Recipe:
     if isinstance(recipe, Liver):
         raise ValueError("the model's images are cropped around the liver, without a mask: leave its mask out.")
     return replace(recipe, mask="file") if isinstance(recipe, Brain) else recipe
-
-
-def _whole_size(scan: Scan, spacing: Sequence[float] | None, orientation: str) -> tuple[int, int, int]:
-    """Voxels that hold all of a scan, along the axes that an orientation names."""
-    along = io_orientation(scan.geometry.affine)[:, 0].tolist()
-    order = [along.index(axis) for axis in axcodes2ornt(orientation)[:, 0]]
-    sides = np.array(scan.geometry.shape, dtype=float)[order]
-    if spacing is not None:
-        sides *= np.array(scan.geometry.spacing)[order] / np.asarray(spacing, dtype=float)
-    x, y, z = (max(int(np.ceil(side)) + 2, SMALLEST_SIDE) for side in sides)
-    return x, y, z

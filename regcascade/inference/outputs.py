@@ -1,7 +1,8 @@
-"""The folder of a registration: written aside and put in place whole."""
+"""Write the folder of a registration: aside first, then put in place whole."""
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ import pandas as pd
 from scipy.ndimage import zoom
 
 from regcascade.data.io.itk_images import write_scan
+from regcascade.data.io.landmarks import AXES
+from regcascade.data.io.point_tables import RAS_COLUMNS
 from regcascade.data.io.transforms import write_transform
 from regcascade.geometry.displacement import slabs
-from regcascade.geometry.grid import Geometry
 from regcascade.inference.pipeline import Registered
 from regcascade.report.figures.registration import registration_figure
 from regcascade.report.figures.style import write_figure
@@ -32,10 +34,10 @@ FORMATS = ("itk", "learn2reg")
 
 @contextmanager
 def claimed_folder(folder: Path) -> Iterator[bool]:
-    """Claim a folder of results for this process; gives whether it could, or another is writing it.
+    """Claim a folder of results for this process; yields False if another process is writing it.
 
     Raises:
-        ValueError: if no folder can be made there.
+        ValueError: if the folder cannot be made.
     """
     place = folder.resolve()
     with ExitStack() as stack:
@@ -48,10 +50,10 @@ def claimed_folder(folder: Path) -> Iterator[bool]:
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """See before any work that results can go to a folder.
+    """Check that results can go to a folder, before any work.
 
     Raises:
-        ValueError: if it is a file, holds something and may not be overwritten, or cannot be made.
+        ValueError: if it is a file, holds something that may not be overwritten, or cannot be written.
     """
     try:
         place = folder.resolve()
@@ -62,14 +64,13 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         if place.is_dir() and any(place.iterdir()):
             _check_overwritten(place, folder, overwrite)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(place):
-            pass
+        tempfile.TemporaryFile(dir=place.parent).close()
     except OSError as error:
         raise ValueError(f"--out {folder} cannot be written: {error}") from error
 
 
 def _check_overwritten(place: Path, folder: Path, overwrite: bool) -> None:
-    """Raise ValueError unless a folder holds a registration, nothing else, and may be replaced."""
+    """Raise ValueError unless a folder holds a registration alone and may be replaced."""
     if not overwrite:
         raise ValueError(f"--out {folder} is not empty: name another folder, or add --overwrite.")
     try:
@@ -79,18 +80,18 @@ def _check_overwritten(place: Path, folder: Path, overwrite: bool) -> None:
     other = sorted(path.name for path in place.iterdir() if path.name not in written)
     if other:
         raise ValueError(
-            f"--out {folder} holds something else than a registration ({other[0]}), and will not be overwritten: "
-            "name another folder, or take that out of it."
+            f"--out {folder} holds more than a registration ({other[0]}), and will not be overwritten: name another "
+            "folder, or move that out of it."
         )
 
 
 def write_registration(result: Registered, folder: Path, form: str = "itk") -> dict[str, Any]:
-    """Write everything a registration gives, whole or not at all; a folder that is there is replaced.
+    """Write all results of a registration, whole or not at all; replace the folder if it exists.
 
     Args:
         result: of `register`.
-        folder: where to.
-        form: `itk`, or `learn2reg` for the displacement in that challenge's form too.
+        folder: the folder to write.
+        form: `itk`, or `learn2reg` to add the displacement in that challenge's form.
 
     Returns:
         What `report.json` holds.
@@ -99,46 +100,47 @@ def write_registration(result: Registered, folder: Path, form: str = "itk") -> d
         ValueError: if it cannot be written.
     """
     check_choice("format", form, FORMATS)
-    folder = Path(folder).resolve()  # of a link, what it leads to
+    folder = Path(folder).resolve()  # follows a link
+    path = result.report["checkpoint"]
     try:
-        with _beside(folder) as aside:
+        with _replaced(folder) as aside:
             _write_volumes(result, aside)
             if form == "learn2reg":
                 _write_learn2reg(result, aside)
             write_figure(registration_figure(result.batch, result.registration), aside / PICTURE)
-            report = _report(result, aside)
+            report = {
+                **result.report,
+                "checkpoint_sha256": None if path is None else file_hash(path),
+                "version": __version__,
+                "commit": git_state()["commit"],
+                "files": [*sorted(file.name for file in aside.iterdir()), REPORT],
+            }
             (aside / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            _put(aside, folder)
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error}") from error
     return report
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """An empty folder next to another, that is gone at the end unless it was renamed."""
-    aside = folder.with_name(f".{folder.name}.part")
+def _replaced(folder: Path) -> Iterator[Path]:
+    """An empty folder aside, which takes the place of another if the block ends well; until then that one stays."""
+    aside, before = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         yield aside
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            folder.rename(before)
+        try:
+            aside.rename(folder)
+        except BaseException:
+            if before.exists():
+                before.rename(folder)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _put(aside: Path, folder: Path) -> None:
-    """Rename a folder to a name that may be taken; what is there goes only once the new one has its place."""
-    before = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(before, ignore_errors=True)
-    if folder.exists():
-        folder.rename(before)
-    try:
-        aside.rename(folder)
-    except BaseException:
-        if before.exists():
-            before.rename(folder)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def _write_volumes(result: Registered, folder: Path) -> None:
@@ -147,7 +149,9 @@ def _write_volumes(result: Registered, folder: Path) -> None:
     if result.moved_labels is not None:
         write_scan(result.moved_labels, folder / MOVED_LABELS)
     if result.moved_points is not None:
-        _write_points(result.moved_points, fixed, folder / MOVED_POINTS)
+        columns = np.concatenate([fixed.to_voxels(result.moved_points), result.moved_points], axis=1)
+        table = pd.DataFrame(columns, columns=[*AXES, *RAS_COLUMNS])
+        table.to_csv(folder / MOVED_POINTS, index=False, float_format="%.5f")
     write_transform(result.transform, folder / DISPLACEMENT)
     write_transform(result.transform, folder / TRANSFORM)
     write_transform(result.inverse.transform, folder / INVERSE)
@@ -156,18 +160,11 @@ def _write_volumes(result: Registered, folder: Path) -> None:
         write_scan(moving.as_itk((~result.inverse.reached).astype(np.uint8)), folder / UNREACHED)
 
 
-def _write_points(places: np.ndarray, grid: Geometry, path: Path) -> None:
-    """Voxel coordinates of a grid, as landmarks are read, and mm in RAS beside them."""
-    columns = np.concatenate([grid.to_voxels(places), places], axis=1)
-    table = pd.DataFrame(columns, columns=["x", "y", "z", "x_ras_mm", "y_ras_mm", "z_ras_mm"])
-    table.to_csv(path, index=False, float_format="%.5f")
-
-
 def _write_learn2reg(result: Registered, folder: Path) -> None:
-    """Displacement in voxels: from a voxel of the fixed scan to that of the moving one, both counted along the arrays.
+    """Write the displacement in voxels, from a voxel of the fixed scan to that of the moving one, along array axes.
 
-    `disp_FIXED_MOVING.nii.gz` is `(X, Y, Z, 3)` at full resolution, as the challenge takes it since 2022;
-    `disp_FIXED_MOVING.npz` is `(3, X/2, Y/2, Z/2)` float16 at half, as it did before.
+    `disp_FIXED_MOVING.nii.gz` is `(X, Y, Z, 3)` at full resolution, the challenge's form since 2022.
+    `disp_FIXED_MOVING.npz` is `(3, X/2, Y/2, Z/2)` float16 at half resolution, its form before.
     """
     grid = result.fixed.geometry
     field = result.transform.total()
@@ -176,20 +173,6 @@ def _write_learn2reg(result: Registered, folder: Path) -> None:
         field[rows] = (result.moving.geometry.to_voxels(places) - voxels).reshape(field[rows].shape)
     stem = f"disp_{result.fixed.name}_{result.moving.name}"
     nibabel.save(nibabel.Nifti1Image(field, grid.affine), folder / f"{stem}.nii.gz")
-    np.savez_compressed(folder / f"{stem}.npz", _halved(field).astype(np.float16))
-
-
-def _halved(field: np.ndarray) -> np.ndarray:
-    """`(X, Y, Z, 3)` as `(3, X/2, Y/2, Z/2)`, by the spline of order 2 that the challenge enlarges it with."""
-    return np.stack([zoom(field[..., axis], 0.5, order=2) for axis in range(3)])
-
-
-def _report(result: Registered, folder: Path) -> dict[str, Any]:
-    path = result.report["checkpoint"]
-    return {
-        **result.report,
-        "checkpoint_sha256": None if path is None else file_hash(path),
-        "version": __version__,
-        "commit": git_state()["commit"],
-        "files": [*sorted(file.name for file in folder.iterdir()), REPORT],
-    }
+    # By the spline of order 2 with which the challenge enlarges it.
+    halved = np.stack([zoom(field[..., axis], 0.5, order=2) for axis in range(3)])
+    np.savez_compressed(folder / f"{stem}.npz", halved.astype(np.float16))

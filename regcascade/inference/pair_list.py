@@ -1,5 +1,6 @@
-"""Many pairs to register: a table or a folder of folders, gone through once, each into a folder of its own."""
+"""Read many pairs to register from a table, or from a folder with a folder for each."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,36 +23,34 @@ class FilePair(NamedTuple):
     moving: ScanFiles
 
     def done(self, out: Path) -> bool:
-        """Whether its results are there, whole."""
+        """Whether its results are complete."""
         return (out / self.name / REPORT).is_file()
 
 
 def read_pairs(path: Path) -> list[FilePair]:
-    """The pairs of a table, or of a folder with a folder for each.
+    """Read the pairs of a table, or of a folder with a folder for each.
 
-    A table is a CSV or JSON as `data=pairs` has it, with the columns `fixed` and `moving`, where there are any
-    `fixed_labels`, `moving_labels`, `fixed_points`, `moving_points`, `fixed_mask`, `moving_mask`, and `name`, for the
-    folder of results; paths are relative to it. In a folder, each folder holds `fixed` and `moving`, with the suffix of
-    a format or as folders of DICOM files, and any of the others under the names of the columns (points as .csv).
+    A table is a CSV or JSON as of `data=pairs`, with the columns `fixed`, `moving` and optionally `fixed_labels`,
+    `moving_labels`, `fixed_points`, `moving_points`, `fixed_mask`, `moving_mask` and `name`, the folder of results. Its
+    paths are relative to it. In a folder, each folder holds `fixed` and `moving`, as image files or folders of DICOM
+    files, and any others under the names of the columns (points as .csv).
 
     Raises:
         ValueError: naming the table or folder, if it is empty, lacks a scan, or has an unknown column or a name twice.
     """
-    pairs = _of_folder(path) if path.is_dir() else _of_table(path)
-    names = [pair.name for pair in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{path} has two pairs of the name {twice}: give each a name of its own (the column name).")
+    if path.is_dir():
+        pairs = [_of_folder(each) for each in sorted(path.iterdir()) if each.is_dir()]
+    else:
+        pairs = [_of_row(row, number, path) for number, row in enumerate(read_rows(path), start=1)]
     if not pairs:
         raise ValueError(f"{path} lists no pairs.")
+    name, times = Counter(pair.name for pair in pairs).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{path} has two pairs named {name}: give each its own name (the column name).")
     return pairs
 
 
-def _of_table(path: Path) -> list[FilePair]:
-    return [_pair(row, number, path) for number, row in enumerate(read_rows(path), start=1)]
-
-
-def _pair(row: Mapping[str, object], number: int, table: Path) -> FilePair:
+def _of_row(row: Mapping[str, object], number: int, table: Path) -> FilePair:
     unknown = [column for column in row if column not in NAMED]
     if unknown:
         raise ValueError(
@@ -67,14 +66,11 @@ def _pair(row: Mapping[str, object], number: int, table: Path) -> FilePair:
     return FilePair(name, *(_files(paths, role) for role in ("fixed", "moving")))
 
 
-def _of_folder(folder: Path) -> list[FilePair]:
-    pairs = []
-    for each in sorted(path for path in folder.iterdir() if path.is_dir()):
-        paths = {column: found for column in COLUMNS if (found := _named(each, column)) is not None}
-        if not {"fixed", "moving"} <= set(paths):
-            raise ValueError(f"{each} must hold a fixed and a moving scan, such as fixed.nii.gz and moving.nii.gz.")
-        pairs.append(FilePair(each.name, *(_files(paths, role) for role in ("fixed", "moving"))))
-    return pairs
+def _of_folder(folder: Path) -> FilePair:
+    paths = {column: found for column in COLUMNS if (found := _named(folder, column)) is not None}
+    if not {"fixed", "moving"} <= set(paths):
+        raise ValueError(f"{folder} must hold a fixed and a moving scan, such as fixed.nii.gz and moving.nii.gz.")
+    return FilePair(folder.name, *(_files(paths, role) for role in ("fixed", "moving")))
 
 
 def _named(folder: Path, stem: str) -> Path | None:

@@ -4,20 +4,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities import move_data_to_device
+from nibabel.affines import voxel_sizes
 
 from regcascade.cascades import Cascade
 from regcascade.cascades.checkpoint import Checkpoint
 from regcascade.geometry.transform import Inverse, Transform
 from regcascade.inference.initial import INITIALS, LITTLE_OVERLAP, Prepared, labels_on, prepare_pair
 from regcascade.inference.instance_optimization import LOSSES, WHATS, refine, refinement_objective, without_graph
-from regcascade.inference.measures import afterthoughts, check_landmarks, measure
+from regcascade.inference.measures import check_landmarks, doubts, measure
 from regcascade.inference.model import Trained, intensity_warning
 from regcascade.inference.scans import Scan, ScanFiles, open_scan
 from regcascade.registration import Registration
@@ -28,6 +29,7 @@ from regcascade.utils.timing import read_clock
 
 CPU = torch.device("cpu")
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+TOLD = ("r", "repeat", "precision", "refine", "refine_of", "refine_loss")  # the options that the report holds
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class RegisterOptions:
     """How to register a pair.
 
     Attributes:
-        initial: how the moving scan is first laid over the fixed one, see `INITIALS`.
+        initial: the map before the networks, see `INITIALS`.
         r, repeat: how often each network is applied, see `Cascade.forward`.
         refine: steps of optimisation on the pair itself.
         refine_of: `flow` or `weights`, see `refine`.
         refine_loss: `trained` or `lncc`, see `refinement_objective`.
-        labels: how labels are warped, `nearest` or `linear`.
-        fill: what the moved image is beyond the moving scan; None for the smallest intensity there is.
+        labels: interpolation of labels, `nearest` or `linear`.
+        fill: value of the moved image beyond the moving scan; None for its smallest intensity.
         device: `auto`, `cpu`, `cuda`, ...
         precision: of the networks, `32`, `bf16` or `16`; flows, warps and statistics stay float32.
     """
@@ -69,17 +71,17 @@ class RegisterOptions:
 
 @dataclass(frozen=True)
 class Registered:
-    """Two scans, registered.
+    """The result of registering two scans.
 
     Attributes:
-        transform: from the fixed to the moving scan, in native space; the initial map is part of it.
-        inverse: the other way, with its residual and where there is none.
+        transform: from the fixed to the moving scan, in native space, the initial map included.
+        inverse: from the moving to the fixed scan, with its residual and where there is none.
         determinant: `(X, Y, Z)` float32 on the fixed grid, of the Jacobian of the transform, world to world.
         moved: the moving scan on the fixed one's grid, in its own units and type.
         moved_labels: its labels there, if it has any.
         moved_points: its landmarks in mm of the fixed scan, RAS, NaN where one is missing or has no inverse.
-        report: what was measured, plain values: see docs/register.md.
-        registration: what the cascade made of the pair, on its own grid, on the CPU.
+        report: the measures and how they came about, plain values: see docs/register.md.
+        registration: the result of the cascade, on its own grid, on the CPU.
         batch: the pair as the cascade saw it.
         fixed, moving: the scans.
     """
@@ -120,54 +122,55 @@ def register(
     """Register two scans of any format, size, spacing and orientation.
 
     Args:
-        fixed: an image file or DICOM folder, or that with labels, landmarks or a mask.
+        fixed: an image file or DICOM folder, or `ScanFiles` with labels, landmarks or a mask.
         moving: the same of the scan to deform.
         model: a checkpoint file, or what `regcascade.load` made of it.
-        options: how.
-        recipe: how images are made for the model, in place of what the checkpoint says.
+        options: how to register; by default `RegisterOptions()`.
+        recipe: how to prepare images for the model, in place of the checkpoint's own.
 
     Returns:
-        The transform, the moved scan, and what was measured.
+        The transform, the moved scan, and the measures.
 
     Raises:
         ValueError: for files, options or a model that cannot be used; the message says which and what to do.
     """
     options, clock = options or RegisterOptions(), _Clock()
     trained = model if isinstance(model, Trained) else Trained.of(model, recipe)
-    trained.cascade.order(options.r, options.repeat)  # which says what is wrong with them, before any work
+    trained.cascade.order(options.r, options.repeat)  # raises for wrong ones before any work
     device = _device(options.device)
     with clock.part("reading"):
-        target, source = open_scan(_files(fixed)), open_scan(_files(moving))
+        files = (given if isinstance(given, ScanFiles) else ScanFiles(Path(given)) for given in (fixed, moving))
+        target, source = map(open_scan, files)
         check_landmarks(target, source)
-    initial = "affine" if trained.cascade.needs_alignment and options.initial == "trained" else options.initial
     with clock.part("preparing"):
-        pair = prepare_pair(trained, target, source, initial)
+        aligned = trained.cascade.needs_alignment and options.initial == "trained"
+        pair = prepare_pair(trained, target, source, "affine" if aligned else options.initial)
     warnings = _warnings(pair, target, source)
     batch = _batch(pair, target, source)
     registration, refined = _run(trained, batch, options, device, clock, warnings)
     with clock.part("transforming"):
-        transform = Transform.from_flow(registration.flow, pair.grid, target.geometry, source.geometry, pair.affine)
+        initial, grid = pair.start.affine, np.asarray(pair.fixed.affine, dtype=float)
+        transform = Transform.from_flow(registration.flow, grid, target.geometry, source.geometry, initial)
         moved = transform.warp_image(source.image, fill=options.fill)
         labels = None if source.labels is None else transform.warp_labels(source.labels, options.labels)
         points = None if source.points_mm is None else transform.points_to_fixed(source.points_mm)
     with clock.part("inverting"):
         inverse = transform.inverse()
     with clock.part("measuring"):
-        # What --fill says is nothing that the scans have or lack in common.
+        # The value of --fill would count as a difference between the scans.
         filled = moved if options.fill is None else transform.warp_image(source.image)
         determinant = transform.jacobian_det()
-        measured = measure(target, source, pair.affine, transform, determinant, inverse, filled, labels)
-    report = {"fixed": target.name, "moving": source.name, "initial": pair.start.name} | _about(trained, options)
-    report |= {"fixed_file": str(target.path), "moving_file": str(source.path)}
-    report |= measured | refined
-    report |= {"device": device.type, "seconds": clock.seconds, "warnings": warnings + afterthoughts(measured)}
+        measured = measure(target, source, initial, transform, determinant, inverse, filled, labels)
+    report = {
+        "fixed": target.name, "moving": source.name, "initial": pair.start.name,
+        "checkpoint": None if trained.path is None else str(trained.path),
+        **{name: getattr(options, name) for name in TOLD}, "label_interpolation": options.labels,
+        "fixed_file": str(target.path), "moving_file": str(source.path), **measured, **refined,
+        "device": device.type, "seconds": clock.seconds, "warnings": warnings + doubts(measured),
+    }  # fmt: skip
     return Registered(
         transform, inverse, determinant, moved, labels, points, report, registration, batch, target, source
     )
-
-
-def _files(given: Path | str | ScanFiles) -> ScanFiles:
-    return given if isinstance(given, ScanFiles) else ScanFiles(Path(given))
 
 
 def _device(name: str) -> torch.device:
@@ -178,33 +181,28 @@ def _device(name: str) -> torch.device:
 
 
 def _batch(pair: Prepared, fixed: Scan, moving: Scan) -> Batch:
-    batch: Batch = {
-        "fixed": pair.fixed.as_tensor()[None].float().contiguous(),
-        "moving": pair.moving.as_tensor()[None].float().contiguous(),
-        "fixed_spacing": _spacing(pair.fixed), "moving_spacing": _spacing(pair.moving),
-        "fixed_name": [fixed.name], "moving_name": [moving.name],
-    }  # fmt: skip
-    if fixed.labels is not None and moving.labels is not None:
-        batch["fixed_labels"] = labels_on(fixed.labels, pair.fixed)
-        batch["moving_labels"] = labels_on(moving.labels, pair.moving)
-    return batch
-
-
-def _spacing(image: Any) -> torch.Tensor:
-    return torch.tensor(np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0)[None], dtype=torch.float32)
+    """The pair as a batch of one; with labels only if both scans have them."""
+    batch: dict[str, Any] = {}
+    for role, image, scan, other in (("fixed", pair.fixed, fixed, moving), ("moving", pair.moving, moving, fixed)):
+        batch[role] = image.as_tensor()[None].float().contiguous()
+        batch[f"{role}_spacing"] = torch.from_numpy(voxel_sizes(np.asarray(image.affine, dtype=float)))[None].float()
+        batch[f"{role}_name"] = [scan.name]
+        if scan.labels is not None and other.labels is not None:
+            batch[f"{role}_labels"] = labels_on(scan.labels, image)
+    return cast(Batch, batch)
 
 
 def _run(
     trained: Trained, batch: Batch, options: RegisterOptions, device: torch.device, clock: _Clock, warnings: list[str]
 ) -> tuple[Registration, dict[str, Any]]:
-    """The networks and the refinement, on the device or, where its memory does not do, on the CPU."""
+    """Run the networks and the refinement on the device or, where its memory is too small, on the CPU."""
     try:
         return _run_on(device, trained, batch, options, clock)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         warnings.append(
-            f"The memory of {device} did not do, and the CPU took over. To stay on it: --precision bf16, no --refine, "
-            "--refine-of flow in place of weights, or a model of fewer or smaller networks."
+            f"The memory of {device} was too small, and the CPU took over. To stay on it: --precision bf16, no "
+            "--refine, --refine-of flow in place of weights, or a model of fewer or smaller networks."
         )
         return _run_on(CPU, trained, batch, options, clock)
 
@@ -229,16 +227,8 @@ def _run_on(
         if options.refine:
             objective = refinement_objective(trained.loss, options.refine_loss, options.refine_of).to(device)
             with clock.part("refining"):
-                registration, refined = refine(
-                    cascade,
-                    there,
-                    registration,
-                    objective,
-                    options.refine,
-                    options.refine_of,
-                    options.r,
-                    options.repeat,
-                )
+                how = options.refine, options.refine_of, options.r, options.repeat
+                registration, refined = refine(cascade, there, registration, objective, *how)
     return without_graph(registration, "cpu"), refined
 
 
@@ -251,15 +241,6 @@ def _check_half_precision(cascade: Cascade, batch: Batch, dtype: torch.dtype, op
 
     if fault := unsound_convolution(run, dtype, CPU, gradients=options.refine > 0):
         raise ValueError(f"--precision {options.precision}: on this CPU {fault}. Take --precision 32.")
-
-
-def _about(trained: Trained, options: RegisterOptions) -> dict[str, Any]:
-    return {
-        "checkpoint": None if trained.path is None else str(trained.path),
-        "r": options.r, "repeat": options.repeat, "precision": options.precision,
-        "refine": options.refine, "refine_of": options.refine_of, "refine_loss": options.refine_loss,
-        "label_interpolation": options.labels,
-    }  # fmt: skip
 
 
 def _warnings(pair: Prepared, fixed: Scan, moving: Scan) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from regcascade.inference import RegisterOptions, register
-from regcascade.inference import start as module
+from regcascade.inference import initial as module
 
 ASTRAY = {
     "mirrored": (np.diag([-1.0, 1, 1, 1]), "it mirrors the scan"),

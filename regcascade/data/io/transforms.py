@@ -140,14 +140,11 @@ def _add_grids(plain: Path, path: Path, transform: Transform) -> None:
     with h5py.File(plain, "r") as source, h5py.File(path, "w") as target:
 
         def copy(name: str, node: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(node, h5py.Group):
-                target.require_group(name)
-            elif node.size < COMPRESSED:
+            if isinstance(node, h5py.Dataset) and node.size < COMPRESSED:
                 source.copy(name, target, name)
-            else:
-                large = target.create_dataset(
-                    name, node.shape, node.dtype, compression="gzip", compression_opts=1, shuffle=True
-                )
+            elif isinstance(node, h5py.Dataset):
+                options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+                large = target.create_dataset(name, node.shape, node.dtype, **options)
                 for start in range(0, len(node), COPIED):
                     large[start : start + COPIED] = node[start : start + COPIED]
 
