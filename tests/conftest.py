@@ -12,6 +12,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 SmoothVolume = Callable[..., Tensor]
+# ITK reads it at its first use, whichever test that is in; ANTs repeats itself on one thread only.
+os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 RANK = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
 
 

@@ -20,9 +20,13 @@ from regcascade.utils.registry import check_choice
 class AntsSyn(Method):
     """ANTs' affine map, from the centres of mass, and then SyN.
 
-    The first paper takes parameters from the VTN paper, which neither of the two papers prints. These are those of
-    ANTs' own script `antsRegistrationSyN.sh`, with the cross-correlation that the first paper describes, after the
-    affine stage of antspyx.
+    RCN runs it with parameters "recommended in VTN" that it does not print. These are those of ANTs' own script
+    `antsRegistrationSyN.sh`, with the cross-correlation that RCN describes, after the affine stage of antspyx.
+
+    With one thread, equal calls give equal flows. ANTs adds up its metric in the order in which threads end, so with
+    more, flows of equal calls differ by up to half a voxel in places. ITK reads the number of threads at its first use
+    in a process: a program that ran ANTs before this method keeps the number of then. `evaluate.py` runs nothing of
+    ANTs before; elsewhere set `ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1` before the program starts.
 
     Args:
         metric: of SyN: `CC`, cross-correlation in windows, or `mattes`, mutual information.
@@ -32,7 +36,7 @@ class AntsSyn(Method):
         affine_metric: of the affine stage: `mattes`, `GC` (correlation) or `meansquares`.
         affine_iterations: on its levels, at 1/6, 1/4, 1/2 and 1 of the resolution.
         seed: of the voxels that the affine stage samples.
-        threads: of ANTs. It reads their number once in a process; only with 1 are results the same every time.
+        threads: of ANTs, where it was not used before in the process.
     """
 
     metric: str = "CC"
@@ -59,10 +63,10 @@ class AntsSyn(Method):
         needed("ants", "antspyx")
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """Both maps as one displacement."""
+        """The composition of both maps."""
         ants = needed("ants", "antspyx")
         ants.config.set_ants_deterministic(on=True, seed_value=self.seed)
-        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(self.threads)
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(self.threads)  # after `ants.config`, which sets 1
         fixed, moving = self._image(pair.fixed, pair.fixed_spacing), self._image(pair.moving, pair.moving_spacing)
         with tempfile.TemporaryDirectory() as folder:
             prefix = str(Path(folder) / "ants_")

@@ -63,7 +63,7 @@ class ConvexAdam(Method):
         _package()
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """Its displacement, which is in voxels already, less what was continued."""
+        """Its displacement, which is in voxels already, without the padding."""
         cell = math.lcm(self.grid_sp, self.grid_sp_adam)
         sides = pair.fixed.shape
         padding = [side for one in reversed(sides) for side in (0, -one % cell)]

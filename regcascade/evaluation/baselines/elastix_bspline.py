@@ -17,8 +17,7 @@ from regcascade.evaluation.baselines.base import METHODS, Method, Pair, Spacing,
 class ElastixBSpline(Method):
     """Elastix' affine map and then B-splines, by its stochastic gradient descent.
 
-    The first paper takes parameters from the VTN paper, which neither of the two papers prints. These are elastix' own
-    defaults.
+    RCN runs it with parameters "recommended in VTN" that it does not print. These are elastix' own defaults.
 
     Args:
         metric: of both stages, under elastix' name.
@@ -30,7 +29,7 @@ class ElastixBSpline(Method):
             fast.
         affine, bspline: any other parameters of the stage, under elastix' names, each a value or a list.
         seed: of the samples.
-        threads: of elastix; only with 1 are results the same every time.
+        threads: of elastix; only with 1 do equal calls give equal flows.
     """
 
     metric: str = "AdvancedMattesMutualInformation"
@@ -59,7 +58,7 @@ class ElastixBSpline(Method):
             )
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """Both maps as one displacement."""
+        """The composition of both maps."""
         itk = needed("itk", "itk-elastix")
         itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(self.threads)
         fixed, moving = _image(pair.fixed, pair.fixed_spacing), _image(pair.moving, pair.moving_spacing)

@@ -78,7 +78,7 @@ def test_identity_moves_nothing():
 
 
 @pytest.mark.parametrize("name", ["ants_syn", "elastix_bspline", "affine"])
-def test_the_same_again_is_the_same(name):
+def test_on_one_thread_the_same_again_is_the_same(name):
     method, batch = made(name), batch_of(volume(), volume((2, -1, 1)))
     assert torch.equal(method.register(batch).flow, method.register(batch).flow)
 
