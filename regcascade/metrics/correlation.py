@@ -1,20 +1,24 @@
-"""Correlation of two images; also the papers' similarity."""
+"""Correlation of two images, which is also the papers' similarity loss."""
 
 from regcascade.types import Image, Scalars
 from regcascade.utils.precision import full_precision
 
 
 def correlation_coefficient(a: Image, b: Image, epsilon: float = 1e-6) -> Scalars:
-    """Correlation coefficient of each pair of images, in -1..1 (Eqs. 7 and 8 of the second paper).
+    """Correlation coefficient of each pair of images, in -1..1 (DR-Net, Eqs. 7 and 8).
 
-    The covariances are those of Eq. 8, but of the images less their means: the difference of two large sums
-    that is printed loses the digits that matter. `epsilon` is added to each variance, as the first paper's
-    program does, so that a constant image correlates 0 with anything and has a finite gradient.
+    The means are subtracted first: Eq. 8 as printed is a difference of two large sums, which loses the digits that
+    matter. As in RCN's program, `epsilon` is added to each variance, so that a constant image correlates 0 with
+    anything and has a finite gradient.
 
     Args:
-        a: `(B, 1, X, Y, Z)`.
-        b: `(B, 1, X, Y, Z)`.
+        a, b: `(B, 1, X, Y, Z)`.
         epsilon: added to both variances, in squared intensities.
+
+    >>> import torch
+    >>> ramp = torch.arange(8.0).view(1, 1, 2, 2, 2)
+    >>> correlation_coefficient(ramp, 3 - 2 * ramp)
+    tensor([-1.0000])
     """
     with full_precision(a, b) as (a, b):
         a = a.flatten(1) - a.flatten(1).mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What two registrations of one pair, one in each direction, miss being each other's inverse by."""
+"""Inverse-consistency error of two registrations of one pair, one in each direction."""
 
 import math
 
@@ -10,15 +10,15 @@ from regcascade.utils.precision import at_least_float32
 
 
 def inverse_consistency_measures(flow: Flow, back: Flow, fixed_spacing: Vector | None) -> dict[str, float]:
-    """How far a voxel of the fixed scan ends from where it began, there and back: `|flow(p) + back(p + flow(p))|`.
+    """Mean of `|flow(p) + back(p + flow(p))|`: how far a voxel of the fixed scan ends from where it began.
 
-    Both are means over the voxels that `flow` does not take out of the moving scan, where nothing could bring them
-    back; NaN where there are none, or where a flow is not finite.
+    Voxels that `flow` takes out of the moving scan do not count. NaN where there are no others, or where a flow is not
+    finite.
 
     Args:
-        flow: `(1, 3, X, Y, Z)` in voxels, the moving scan's registration to the fixed one.
-        back: of the same shape, the fixed scan's to the moving one.
-        fixed_spacing: `(1, 3)`, mm per voxel of the fixed scan, in whose grid the way ends.
+        flow: `(1, 3, X, Y, Z)` in voxels, of the moving scan registered to the fixed one.
+        back: of the same shape, of the fixed scan registered to the moving one.
+        fixed_spacing: `(1, 3)`, mm per voxel of the fixed scan.
 
     Returns:
         `inverse_consistency_voxels`, and `inverse_consistency_mm`, NaN without a spacing.

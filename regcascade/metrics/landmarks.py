@@ -14,6 +14,11 @@ def landmark_distance_voxels(fixed_points: Points, moving_points: Points, flow: 
 
     Returns:
         The mean over the landmarks that both scans have, NaN if there are none.
+
+    >>> import torch
+    >>> points = torch.tensor([[[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]]])
+    >>> landmark_distance_voxels(points, points + torch.tensor([3.0, 4.0, 0.0]), torch.zeros(1, 3, 5, 5, 5))
+    tensor([5.])
     """
     return (warp_points(fixed_points, flow) - moving_points).norm(dim=-1).nanmean(1)
 
@@ -22,9 +27,7 @@ def landmark_distance_mm(fixed_points: Points, moving_points: Points, flow: Flow
     """`landmark_distance_voxels` in mm: both ends of each distance lie in the moving grid. `(B,)`.
 
     Args:
-        fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
-        moving_points: the same landmarks in voxels of the moving grid.
-        flow: `(B, 3, X, Y, Z)`.
+        fixed_points, moving_points, flow: as there.
         moving_spacing: `(B, 3)`, mm per voxel along each axis of the moving grid.
     """
     difference = warp_points(fixed_points, flow) - moving_points

@@ -1,8 +1,8 @@
-"""Learn2Reg's own variants of the measures, equal to the formulas of its evaluator (version 2.0).
+"""The measures of Learn2Reg's evaluator (version 2.0), by its formulas.
 
-They differ from ours where its program does: labels warp with zeros outside the volume, labels count that both scans
-have before registration, HD95 weighs surface elements by their area and is in voxels, landmarks sample the field by
-cubic splines, and 3 is added to the Jacobian determinant before its logarithm.
+They differ from ours: labels are 0 outside the volume; only labels that both scans have before registration count; HD95
+is in voxels and weighs surface elements by their area; landmarks sample the field by cubic splines; 3 is added to the
+Jacobian determinant before its logarithm.
 """
 
 import math

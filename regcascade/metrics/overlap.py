@@ -1,4 +1,4 @@
-"""Overlap of labels: Dice and Jaccard."""
+"""Dice overlap of labels."""
 
 from collections.abc import Sequence
 
@@ -19,8 +19,12 @@ def dice_per_label(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[
 
     Returns:
         `(B, L)` in the order of `labels`: NaN where a label is in neither scan, 0 where it is in one only.
+
+    >>> moved, fixed = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
+    >>> dice_per_label(moved.view(1, 1, 4, 1, 1), fixed.view(1, 1, 4, 1, 1), [1, 2, 3])
+    tensor([[0.6667, 0.6667,    nan]])
     """
-    _check_labels(labels)
+    check_labels(labels)
     wanted = torch.as_tensor(list(labels), dtype=torch.long, device=fixed_labels.device)
     rows = []
     for moved, fixed in zip(moved_labels, fixed_labels, strict=True):
@@ -30,18 +34,12 @@ def dice_per_label(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[
 
 
 def mean_dice(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]) -> Scalars:
-    """Mean over the labels that are in either scan of `dice_per_label`; NaN if none is. `(B,)`."""
+    """Mean of `dice_per_label` over the labels that are in either scan; NaN if none is. `(B,)`."""
     return dice_per_label(moved_labels, fixed_labels, labels).nanmean(1)
 
 
-def jaccard_per_label(
-    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]
-) -> Float[Tensor, "batch labels"]:
-    """Jaccard overlap of each label, `|A and B| / |A or B|`, for the arguments of `dice_per_label`. `(B, L)`."""
-    return _jaccard(dice_per_label(moved_labels, fixed_labels, labels))
-
-
-def _check_labels(labels: Sequence[int]) -> None:
+def check_labels(labels: Sequence[int]) -> None:
+    """Raise ValueError unless all labels are positive."""
     if any(label <= 0 for label in labels):
         raise ValueError(f"labels: {list(labels)} are not all positive; 0 is background and has no measure.")
 
@@ -51,7 +49,3 @@ def _voxels(volume: Tensor, labels: Tensor) -> Tensor:
     top = int(labels.max()) if len(labels) else 0
     known = volume.where((volume > 0) & (volume <= top), 0)
     return torch.bincount(known.flatten(), minlength=top + 1)[labels]
-
-
-def _jaccard(dice: Tensor) -> Tensor:
-    return dice / (2 - dice)

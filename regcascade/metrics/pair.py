@@ -1,7 +1,6 @@
-"""Measures of a registration, per pair, with their units in their names.
+"""All measures of one registered pair, with their units in their names.
 
-A measure that cannot be taken (a structure that is not there, no landmarks, no spacing) is NaN, never 0 or 1,
-and means leave it out.
+A measure that cannot be taken (a missing structure, no landmarks, no spacing) is NaN, never 0 or 1. Means leave it out.
 """
 
 import math
@@ -13,14 +12,9 @@ from torch import Tensor
 
 from regcascade.geometry.warp import warp_labels
 from regcascade.metrics.correlation import correlation_coefficient
-from regcascade.metrics.jacobian import (
-    _determinant,
-    _folding_percent,
-    _population_std,
-    _sdlogj,
-)
+from regcascade.metrics.jacobian import jacobian_measures
 from regcascade.metrics.landmarks import landmark_distance_mm, landmark_distance_voxels
-from regcascade.metrics.overlap import _jaccard, dice_per_label
+from regcascade.metrics.overlap import dice_per_label
 from regcascade.metrics.surface import SurfaceMeasures, surface_measures
 from regcascade.types import Batch, Flow, Image, Labels
 
@@ -32,23 +26,21 @@ def pair_measures(
     label_names: Mapping[int, str] | None = None,
     moved_labels: Labels | None = None,
 ) -> dict[str, float]:
-    """Every measure of one pair, flat and as plain floats: a row of a table.
+    """All measures of one pair as plain floats, a row of a table.
 
-    The keys are `dice_<label>` for each label, `dice_mean`, `jaccard_<label>`, `jaccard_mean`, `cc`,
-    `landmark_distance_voxels`, `landmark_distance_mm`, `hd95_mm` (mean over labels), `asd_mm_<label>`, `asd_mm` (their
-    mean), `folding_percent`, `sdlogj`, `jacobian_std`, and mean and maximum of the displacement's length,
-    `displacement_mean_voxels`, `displacement_max_voxels`, `displacement_mean_mm`, `displacement_max_mm`; always all of
-    them and in this order, so that rows of one data set line up. What cannot be known for this pair is NaN, and all of
-    them are where the flow is not finite. The measures before registration are
+    The keys, always all and in this order, are `dice_<label>` for each label, `dice_mean`, `jaccard_<label>`,
+    `jaccard_mean`, `cc`, `landmark_distance_voxels`, `landmark_distance_mm`, `hd95_mm` (mean over labels),
+    `asd_mm_<label>`, `asd_mm` (their mean), `folding_percent`, `sdlogj`, `jacobian_std`, and mean and maximum of the
+    displacement's length, `displacement_mean_voxels`, `displacement_max_voxels`, `displacement_mean_mm`,
+    `displacement_max_mm`. All are NaN where the flow is not finite. The measures before registration are
     `pair_measures(pair, pair["moving"], zero_flow, label_names)`.
 
     Args:
         pair: a batch of one pair. Labels, points and spacings may be missing.
         moved: the moving image deformed, `(1, 1, X, Y, Z)`.
         flow: what deformed it, `(1, 3, X, Y, Z)`.
-        label_names: the labels to measure and their names; without it those present in either
-            scan, by number.
-        moved_labels: the moving labels deformed; by default `warp_labels` of them with `flow`.
+        label_names: the labels to measure and their names; by default those in either scan, by number.
+        moved_labels: the moving labels deformed; by default by `warp_labels`.
 
     Raises:
         ValueError: if the batch holds more than one pair.
@@ -57,16 +49,13 @@ def pair_measures(
         raise ValueError(f"pair_measures takes one pair at a time, not a batch of {len(flow)}.")
     if not flow.isfinite().all():
         return dict.fromkeys(pair_measures(pair, moved, torch.zeros_like(flow), label_names), math.nan)
-    determinant = _determinant(flow)
     overlaps, surfaces = _label_measures(pair, flow, label_names, moved_labels)
     return {
         **overlaps,
         "cc": correlation_coefficient(moved, pair["fixed"]).item(),
         **_landmark_measures(pair, flow),
         **surfaces,
-        "folding_percent": _folding_percent(determinant).item(),
-        "sdlogj": _sdlogj(determinant).item(),
-        "jacobian_std": _population_std(determinant).item(),
+        **{name: values.item() for name, values in jacobian_measures(flow).items()},
         **_displacement_measures(pair, flow),
     }
 
@@ -74,7 +63,10 @@ def pair_measures(
 def label_keys(label_names: Mapping[int, str]) -> dict[int, str]:
     """The name of each label as a part of a column's name: lower case, only letters, digits and underscores.
 
-    A name that leaves nothing, that another label has too, or that is `mean`, gets the label's number.
+    A name that is empty, shared or `mean` gets the label's number.
+
+    >>> label_keys({1: "Left kidney", 2: "mean"})
+    {1: 'left_kidney', 2: 'mean_2'}
     """
     slugs = {label: re.sub(r"[\W_]+", "_", name.lower()).strip("_") for label, name in label_names.items()}
     taken = [*slugs.values(), "mean"]
@@ -110,9 +102,8 @@ def _columns(
     unknown = torch.full((1, len(keys)), math.nan)
     dice = unknown if dice is None else dice
     hd95, asd = surfaces or (unknown, unknown)
-    jaccard = _jaccard(dice)
     overlaps: dict[str, float] = {}
-    for name, values in {"dice": dice, "jaccard": jaccard}.items():
+    for name, values in {"dice": dice, "jaccard": dice / (2 - dice)}.items():
         overlaps |= dict(zip((f"{name}_{key}" for key in keys), values[0].tolist(), strict=True))
         overlaps[f"{name}_mean"] = values.nanmean().item()
     by_label = dict(zip((f"asd_mm_{key}" for key in keys), asd[0].tolist(), strict=True))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
 
-from regcascade.metrics.overlap import _check_labels
+from regcascade.metrics.overlap import check_labels
 from regcascade.types import Labels, Vector
 
 PERCENTILE = 0.95
@@ -30,10 +30,10 @@ class SurfaceMeasures(NamedTuple):
 def surface_measures(
     moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
 ) -> SurfaceMeasures:
-    """Both measures from the same distances, which take nearly all of the time.
+    """HD95 and average surface distance of each label, from one computation of the distances.
 
-    The surface of a label is its voxels with a face neighbour outside; the border of the volume counts as outside. The
-    distance is between centres of voxels. The results are those of MONAI's `compute_hausdorff_distance` and
+    The surface of a label is its voxels with a face neighbour outside; the border of the volume counts as outside.
+    Distances are between centres of voxels. The results are those of MONAI's `compute_hausdorff_distance` and
     `compute_average_surface_distance(symmetric=True)`.
 
     Args:
@@ -41,7 +41,13 @@ def surface_measures(
         fixed_labels: `(B, 1, X, Y, Z)`.
         labels: the labels to measure, positive.
         spacing: `(B, 3)`, mm per voxel along each axis of the fixed grid, where both label maps live.
+
+    >>> fixed = torch.zeros(1, 1, 9, 9, 9, dtype=torch.long)
+    >>> fixed[..., 2:5] = 1
+    >>> surface_measures(fixed.roll(2, -1), fixed, [1], torch.tensor([[1.0, 1.0, 2.5]])).hd95
+    tensor([[5.]])
     """
+    check_labels(labels)
     missing = torch.full((len(fixed_labels), len(labels)), math.nan, device=fixed_labels.device)
     measures = SurfaceMeasures(missing, missing.clone())
     for item, millimetres in enumerate(spacing.tolist()):
@@ -53,29 +59,3 @@ def surface_measures(
                 measures.hd95[item, column] = torch.stack(percentiles).max()
                 measures.asd[item, column] = torch.cat(list(distances)).mean()
     return measures
-
-
-def hd95_mm(
-    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
-) -> Float[Tensor, "batch labels"]:
-    """95th percentile of the distances between the surfaces of each label, in mm, see `surface_measures`.
-
-    Args:
-        moved_labels: the moving scan's labels, warped, `(B, 1, X, Y, Z)`.
-        fixed_labels: `(B, 1, X, Y, Z)`.
-        labels: the labels to measure, positive.
-        spacing: `(B, 3)`, mm per voxel along each axis of the fixed grid, where both label maps live.
-
-    Returns:
-        `(B, L)` in the order of `labels`: NaN where a label is missing in either scan.
-    """
-    _check_labels(labels)
-    return surface_measures(moved_labels, fixed_labels, labels, spacing).hd95
-
-
-def asd_mm(
-    moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
-) -> Float[Tensor, "batch labels"]:
-    """Average symmetric surface distance of each label in mm, for the arguments of `hd95_mm`. `(B, L)`."""
-    _check_labels(labels)
-    return surface_measures(moved_labels, fixed_labels, labels, spacing).asd

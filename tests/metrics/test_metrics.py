@@ -8,11 +8,11 @@ import torch
 from scipy import ndimage
 
 from regcascade.geometry.warp import jacobian_det
-from regcascade.metrics.jacobian import folding_percent, jacobian_std, sdlogj
+from regcascade.metrics.jacobian import folding_percent, jacobian_measures
 from regcascade.metrics.landmarks import landmark_distance_mm, landmark_distance_voxels
-from regcascade.metrics.overlap import dice_per_label, jaccard_per_label, mean_dice
+from regcascade.metrics.overlap import dice_per_label, mean_dice
 from regcascade.metrics.pair import label_keys, pair_measures
-from regcascade.metrics.surface import hd95_mm
+from regcascade.metrics.surface import surface_measures
 
 SIZE = (23, 17, 30)
 SPACING = (1.0, 2.5, 0.8)
@@ -70,6 +70,14 @@ def itk_overlap(a, b):
     return overlap
 
 
+def jaccard(moved, fixed, labels):
+    """Jaccard of each label, as a row of a table has it."""
+    pair = {"fixed": fixed.float(), "fixed_labels": fixed}
+    flow = torch.zeros(1, 3, *fixed.shape[2:])
+    measures = pair_measures(pair, moved.float(), flow, {label: str(label) for label in labels}, moved)
+    return [measures[f"jaccard_{label}"] for label in labels]
+
+
 def test_dice_and_jaccard_agree_with_simpleitk():
     moved = torch.cat([ellipsoids((2, -1, 3)), ellipsoids((-1, 2, 0))])
     fixed = torch.cat([ellipsoids(), ellipsoids((0, 0, 2))])
@@ -79,14 +87,16 @@ def test_dice_and_jaccard_agree_with_simpleitk():
     np.testing.assert_allclose(dice_per_label(moved, fixed, labels), expected, rtol=1e-6)
     np.testing.assert_allclose(mean_dice(moved, fixed, labels), np.mean(expected, axis=1), rtol=1e-6)
     expected = [[overlap.GetJaccardCoefficient(label) for label in labels] for overlap in itk]
-    np.testing.assert_allclose(jaccard_per_label(moved, fixed, labels), expected, rtol=1e-6)
+    for item in range(2):
+        found = jaccard(moved[item : item + 1], fixed[item : item + 1], labels)
+        np.testing.assert_allclose(found, expected[item], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("shift", "expected"), [((0, 0, 0), 1), ((3, 0, 0), 3 / 6), ((0, 0, -2), 6 / 8)])
 def test_overlap_of_a_moved_box(shift, expected):
     assert dice_per_label(boxes(shift), boxes(), [3]).item() == pytest.approx(expected)
     shared = 240 * expected  # of 240 voxels each
-    assert jaccard_per_label(boxes(shift), boxes(), [3]).item() == pytest.approx(shared / (480 - shared))
+    assert jaccard(boxes(shift), boxes(), [3])[0] == pytest.approx(shared / (480 - shared))
 
 
 def test_dice_of_a_missing_label():
@@ -95,7 +105,7 @@ def test_dice_of_a_missing_label():
     dice = dice_per_label(moved, fixed, [3, 4, 5])
     assert dice[0, :2].tolist() == [0, 0]
     assert dice[0, 2].isnan()
-    assert jaccard_per_label(moved, fixed, [3, 4, 5])[0].tolist() == pytest.approx([0, 0, math.nan], nan_ok=True)
+    assert jaccard(moved, fixed, [3, 4, 5]) == pytest.approx([0, 0, math.nan], nan_ok=True)
     assert mean_dice(moved, fixed, [3, 4, 5]).item() == 0
     assert mean_dice(boxes(), boxes(), [3, 5]).item() == 1
     assert mean_dice(moved, fixed, [5]).isnan().all()
@@ -113,7 +123,7 @@ def test_background_is_no_label(labels):
     with pytest.raises(ValueError, match="background"):
         dice_per_label(boxes(), boxes(), labels)
     with pytest.raises(ValueError, match="background"):
-        hd95_mm(boxes(), boxes(), labels, torch.ones(1, 3))
+        surface_measures(boxes(), boxes(), labels, torch.ones(1, 3))
 
 
 def test_hd95_agrees_with_distance_maps():
@@ -128,20 +138,20 @@ def test_hd95_agrees_with_distance_maps():
         ]
         for i in range(2)
     ]
-    np.testing.assert_allclose(hd95_mm(moved, fixed, labels, spacing), expected, rtol=1e-5)
+    np.testing.assert_allclose(surface_measures(moved, fixed, labels, spacing).hd95, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("shift", "expected"), [((0, 0, 0), 0), ((2, 0, 0), 2.0), ((0, 2, 0), 5.0), ((0, 0, 2), 1.6)])
 def test_hd95_of_a_moved_box_is_in_mm(shift, expected):
-    assert hd95_mm(boxes(shift), boxes(), [3], torch.tensor([SPACING])).item() == pytest.approx(expected)
+    assert surface_measures(boxes(shift), boxes(), [3], torch.tensor([SPACING])).hd95.item() == pytest.approx(expected)
 
 
 def test_hd95_of_a_missing_label_is_nan():
     fixed = ellipsoids()
     moved = fixed.where(fixed != 2, 0)
-    distance = hd95_mm(moved, fixed, [1, 2, 5], torch.tensor([SPACING]))
+    distance = surface_measures(moved, fixed, [1, 2, 5], torch.tensor([SPACING])).hd95
     assert distance[0].isnan().tolist() == [False, True, True]
-    distance = hd95_mm(fixed, moved, [1, 2, 5], torch.tensor([SPACING]))
+    distance = surface_measures(fixed, moved, [1, 2, 5], torch.tensor([SPACING])).hd95
     assert distance[0].isnan().tolist() == [False, True, True]
 
 
@@ -150,9 +160,11 @@ def test_jacobian_measures_agree_with_a_loop():
     expected = [determinants(item) for item in flow]
     assert all(0 < (values <= 0).mean() < 1 for values in expected)
     np.testing.assert_allclose(folding_percent(flow), [100 * (values <= 0).mean() for values in expected], rtol=1e-6)
-    np.testing.assert_allclose(jacobian_std(flow), [values.std() for values in expected], rtol=1e-10)
+    measures = jacobian_measures(flow)
+    assert torch.equal(measures["folding_percent"], folding_percent(flow))
+    np.testing.assert_allclose(measures["jacobian_std"], [values.std() for values in expected], rtol=1e-10)
     logarithms = [np.log(np.maximum(values, 1e-9)) for values in expected]
-    np.testing.assert_allclose(sdlogj(flow), [values.std() for values in logarithms], rtol=1e-10)
+    np.testing.assert_allclose(measures["sdlogj"], [values.std() for values in logarithms], rtol=1e-10)
 
 
 def itk_determinants(flow, spacing):
@@ -195,15 +207,17 @@ def test_jacobian_measures_of_known_maps():
     collapsed[:, 0:1] = -index
     for flow, folded in [(scaled, 0), (mirrored, 100), (collapsed, 100)]:
         assert folding_percent(flow).item() == folded
-        assert jacobian_std(flow).item() == pytest.approx(0, abs=1e-6)
-        assert sdlogj(flow).item() == pytest.approx(0, abs=1e-5)
+        measures = jacobian_measures(flow)
+        assert measures["jacobian_std"].item() == pytest.approx(0, abs=1e-6)
+        assert measures["sdlogj"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_jacobian_measures_do_not_lose_digits_in_half_precision():
     flow = random_flow(dtype=torch.float32).bfloat16()
-    for measure in (folding_percent, jacobian_std, sdlogj):
-        assert measure(flow).dtype == torch.float32
-        torch.testing.assert_close(measure(flow), measure(flow.float()))
+    expected = jacobian_measures(flow.float())
+    for name, values in jacobian_measures(flow).items():
+        assert values.dtype == torch.float32
+        torch.testing.assert_close(values, expected[name])
 
 
 def test_landmark_distance_of_a_translation():

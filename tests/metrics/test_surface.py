@@ -8,7 +8,7 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from scipy import ndimage
 
-from regcascade.metrics.surface import asd_mm, surface_measures
+from regcascade.metrics.surface import surface_measures
 
 SIZE = (25, 17, 21)
 SPACINGS = torch.tensor([[1.0, 2.5, 0.8], [0.7, 0.7, 3.0]])
@@ -68,7 +68,7 @@ def test_a_voxel_that_moves_is_as_far_as_it_moved():
 def test_a_slab_that_moves_through_the_volume_is_as_far_as_it_moved():
     fixed = torch.zeros(1, 1, *SIZE, dtype=torch.long)
     fixed[:, :, 4] = 1  # one voxel thick, from border to border
-    assert asd_mm(fixed.roll(3, 2), fixed, [1], SPACINGS[1:]).item() == pytest.approx(3 * 0.7, rel=1e-6)
+    assert surface_measures(fixed.roll(3, 2), fixed, [1], SPACINGS[1:]).asd.item() == pytest.approx(3 * 0.7, rel=1e-6)
 
 
 def test_a_label_that_is_missing_in_either_scan_has_no_distance():
@@ -81,4 +81,4 @@ def test_a_label_that_is_missing_in_either_scan_has_no_distance():
 
 def test_background_has_no_surface():
     with pytest.raises(ValueError, match="background"):
-        asd_mm(blobs(0), blobs(1), [0], SPACINGS[:1])
+        surface_measures(blobs(0), blobs(1), [0], SPACINGS[:1])
