@@ -14,7 +14,7 @@ import torch
 from comparison import Row, options, report
 
 from regcascade.cascades import build
-from regcascade.data import PreparedData
+from regcascade.data import build_data
 from regcascade.data.preprocessing.case_files import Record, case_file, write_case, write_manifest
 from regcascade.losses import Objective
 from regcascade.types import Batch
@@ -29,9 +29,8 @@ def main() -> None:
     given = options(__doc__, repeats=60)
     with tempfile.TemporaryDirectory() as folder:
         _write_cases(Path(folder))
-        data = PreparedData(
-            folder, validation=2, validation_pairs=1, num_workers=WORKERS, pairs_per_epoch=WARM_UP + given.repeats
-        )
+        chosen = {"validation": 2, "validation_pairs": 1, "num_workers": WORKERS}
+        data = build_data({"name": "prepared", "root": folder, "pairs_per_epoch": WARM_UP + given.repeats, **chosen})
         loader = iter(data.train_dataloader())
         batch: Batch = next(loader)
         for _ in range(WARM_UP - 1):

@@ -1,7 +1,7 @@
 """Every config composes, and lists the keys and defaults of the signature it configures."""
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import lightning as L
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from regcascade.cascades import CASCADES, build
 from regcascade.cli.run_folder import register_resolvers
-from regcascade.data import DATA_SETS, build_data
+from regcascade.data import build_data, names, options_of
 from regcascade.data.augmentation import AUGMENTATIONS
 from regcascade.losses import Objective
 from regcascade.networks import NETS
@@ -39,7 +39,7 @@ def composed(*overrides: str, name: str = "train") -> dict:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def defaults(cls: type, leave_out: Collection[str] = SET_BY_THE_PROGRAM) -> dict:
+def defaults(cls: Callable, leave_out: Collection[str] = SET_BY_THE_PROGRAM) -> dict:
     parameters = inspect.signature(cls).parameters
     return {key: value.default for key, value in parameters.items() if key not in leave_out}
 
@@ -75,10 +75,10 @@ def test_every_network_and_cascade_has_a_config():
         kind: {name for name in registry.names() if registry.get(name).__module__.startswith("regcascade.")}
         for kind, registry in {"model": NETS, "cascade": CASCADES}.items()
     }
-    for kind, names in built_in.items():
-        assert names == {path.stem for path in (CONF / kind).glob("*.yaml")}
+    for kind, listed in built_in.items():
+        assert listed == {path.stem for path in (CONF / kind).glob("*.yaml")}
         table = (CONF.parent / "README.md").read_text()
-        assert all(f"`{name}`" in table for name in names)
+        assert all(f"`{name}`" in table for name in listed)
 
 
 def test_loss_configs_list_the_keys_of_the_objective_and_rcn_its_defaults():
@@ -143,10 +143,10 @@ def test_evaluation_composes():
         assert composed(f"method={path.stem}", name="evaluate")["method"]["name"] == path.stem
 
 
-@pytest.mark.parametrize("name", ["phantom", "msd", "pairs", "learn2reg", "subjects", "rcn_h5"])
+@pytest.mark.parametrize("name", names())
 def test_data_configs_list_the_defaults_of_their_signatures(name):
     listed = composed(f"data={name}")["data"]
-    signature = defaults(DATA_SETS.get(name), leave_out=())
+    signature = defaults(options_of(name), leave_out=())
     as_in_yaml = {key: list(value) if isinstance(value, tuple) else value for key, value in signature.items()}
     assert listed == {"name": name, **as_in_yaml}
     assert composed("checkpoint=x.ckpt", f"data={name}", name="evaluate")["data"] == listed
@@ -160,7 +160,7 @@ def test_augmentations_can_be_listed_on_the_command_line(unchecked):
 
 def test_the_trained_data_set_replaces_nothing_unless_told_to():
     listed = composed("checkpoint=x.ckpt", name="evaluate")["data"]
-    known = {key for name in DATA_SETS.names() for key in defaults(DATA_SETS.get(name))}
+    known = {key for name in names() for key in defaults(options_of(name))}
     assert listed.pop("name") == "trained"
     assert listed.keys() <= known
     assert set(listed.values()) == {"as_trained"}

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from regcascade.cascades import CASCADES, build
 from regcascade.cli import train
 from regcascade.cli.run_folder import composed
-from regcascade.data import DATA_SETS, build_data
+from regcascade.data import build_data, options_of
 from regcascade.losses import Objective
 from regcascade.report.paper.experiments import CONF, COST, LABELS, TABLES, read_rows, rows_of
 from regcascade.training.build import build_module
@@ -126,14 +126,14 @@ def test_in_miniature_only_data_schedule_and_affine_stage_are_others(name):
         "learned",
     )
     assert small["reproduces"] == paper["reproduces"] | {"scale": "small"}
-    check_options("data", {k: v for k, v in small["data"].items() if k != "name"}, DATA_SETS.get("phantom"))
+    check_options("data", {k: v for k, v in small["data"].items() if k != "name"}, options_of("phantom"))
 
 
 @pytest.mark.parametrize("name", ["rcn/vtn_n10", "rcn/brain_2/vtn_n10", "drnet/dr_mcr3_l"])
 def test_a_row_runs_on_the_hippocampus_too(name):
     options = composed(CONF, "train", [f"experiment={name}", "scale=hippocampus", "data.root=DIR"])
     data = options["data"]
-    check_options("data", {k: v for k, v in data.items() if k != "name"}, DATA_SETS.get("msd"))
+    check_options("data", {k: v for k, v in data.items() if k != "name"}, options_of("msd"))
     assert (data["name"], data["root"], data["size"], data["batch_size"]) == ("msd", "DIR", [48, 64, 48], 1)
     assert options["reproduces"]["scale"] == "hippocampus"
 

@@ -57,6 +57,10 @@ class CaseSet(ABC):
         """Whether a case has labels, told without reading it. All or none, unless a set knows better."""
         return bool(self.label_names)
 
+    def labelled_names(self) -> list[str]:
+        """The names of the cases with labels."""
+        return [name for index, name in enumerate(self.names) if self.labelled(index)]
+
     def landmarked(self, index: int) -> bool:
         """Whether a case has points. It is read to see, unless a set knows better."""
         return self[index].points is not None
@@ -66,9 +70,13 @@ class CaseSet(ABC):
         return False
 
     @property
-    def frame(self) -> dict[str, Any]:
-        """How the raw scans lie: their `orientation`, as RAS, and `spacing` in mm, the usual ones; empty if unknown."""
-        return {}
+    def preprocessing(self) -> dict[str, Any]:
+        """How a scan becomes a case, as plain values that a checkpoint keeps.
+
+        Always the `size`. Where they are known, also the options of the recipe that makes the cases, and the usual
+        `orientation` (such as RAS) and `spacing` (mm) of the raw scans. By default the size of the first case.
+        """
+        return {"size": list(self[0].image.shape[1:])}
 
     def set_of(self, index: int) -> str:
         """The name of the set that a case is from, where several are mixed; nothing elsewhere."""

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -31,9 +31,10 @@ from regcascade.data.pairs import (
     collate_images,
     read_pairs,
     sample_pairs,
+    some_pairs,
 )
+from regcascade.data.splits import Split
 from regcascade.types import Batch, Size
-from regcascade.utils.registry import Registry
 
 # Streams of random numbers; the pairs have 1 and 2.
 _AUGMENTATION, _NETWORK = 3, 4
@@ -48,30 +49,22 @@ class RegistrationData(LightningDataModule):
     draws (dropout) follow it too.
 
     Args:
-        cases: the set; sizes are those of `preprocessing`.
-        train: names of the scans that train. Fewer than two are valid where nothing is trained.
-        validation: names of the scans that validate.
-        preprocessing: plain values that say how a scan becomes a case; `size` among them.
+        cases: the scans.
+        split: which of them train and validate, and how they are paired.
         batch_size: pairs in a training batch, on each device. Validation and test take them one by one.
         num_workers: processes that prepare pairs; 0 is fastest for cases held in memory.
         seed: of the pairs and the augmentation.
-        pairs: a CSV file of the validation pairs, with any scans of the set; None draws them.
-        validation_pairs: how many ordered pairs of the validation scans to draw; None for all.
+        pairs: a CSV file of the validation pairs, with any scans of the set; None takes those of the split.
+        validation_pairs: how many of the validation pairs to draw, if no file lists them; None for all.
         pairs_per_epoch: length of a training epoch, over all devices.
         augmentation: `none`, a name, a mapping with `name` and options, or a list of them, applied in turn.
-        pools: for training from several sets: the names of each and how often to draw from it; pairs are then of one
-            pool. None for one pool of all of `train`.
-        atlas: the name of the scan that is fixed in every pair of training.
-        listed: the pairs of validation and test, where they are known; a file of `pairs` comes before them.
-        train_pairs: the pairs (fixed, moving) that training draws from, where they are known, all of `train`; None for
-            any two scans of a pool.
         validate: read every scan of a run once before it trains, so that a damaged one is found at once; it
             also fills the cache of a set that has one.
 
     Attributes:
         label_names: what each label value means, background left out.
         size: sides of every image in voxels.
-        preprocessing: as given, with the `frame` of the cases; plain values for a checkpoint.
+        preprocessing: how a scan becomes a case, as plain values for a checkpoint.
         has_labels: whether every scan of the validation pairs has labels.
         validation_pairs: the names (fixed, moving) of the pairs of validation and test, in order.
         train_names: the names of the scans that train.
@@ -83,9 +76,7 @@ class RegistrationData(LightningDataModule):
     def __init__(
         self,
         cases: CaseSet,
-        train: Sequence[str],
-        validation: Sequence[str],
-        preprocessing: Mapping[str, Any],
+        split: Split,
         *,
         batch_size: int = 1,
         num_workers: int = 0,
@@ -94,16 +85,12 @@ class RegistrationData(LightningDataModule):
         validation_pairs: int | None = 60,
         pairs_per_epoch: int = 1000,
         augmentation: AugmentationSpec = "none",
-        pools: Sequence[tuple[Sequence[str], float]] | None = None,
-        atlas: str | None = None,
-        listed: Sequence[NamePair] | None = None,
-        train_pairs: Sequence[NamePair] | None = None,
         validate: bool = True,
     ) -> None:
         super().__init__()
         self.cases = cases
-        self.train_names = list(train)
-        self.preprocessing = dict(preprocessing) | cases.frame
+        self.split = split
+        self.preprocessing = cases.preprocessing
         self.size: Size = check_size("data.size", self.preprocessing["size"])
         self.label_names = dict(cases.label_names)
         self.batch_size = check_count("data.batch_size", batch_size, 1)
@@ -114,13 +101,15 @@ class RegistrationData(LightningDataModule):
         self.validate = validate
         if self.pairs_per_epoch < self.batch_size:
             raise ValueError(f"data.pairs_per_epoch={pairs_per_epoch} is less than data.batch_size={batch_size}.")
-        self.pools = [(self.train_names, 1.0)] if pools is None else list(pools)
-        self.atlas = atlas
-        self.train_pairs = None if train_pairs is None else list(train_pairs)
-        self.validation_pairs = self._choose_pairs(validation, pairs, validation_pairs, listed)
+        self.validation_pairs = self._choose_pairs(pairs, validation_pairs)
         self._position = {name: index for index, name in enumerate(cases.names)}
         self._progress = Progress()
         self._read: set[str] = set()
+
+    @property
+    def train_names(self) -> list[str]:
+        """The names of the scans that train."""
+        return self.split.train
 
     @property
     def has_labels(self) -> bool:
@@ -151,7 +140,7 @@ class RegistrationData(LightningDataModule):
             )
         if stage == "fit" and self.validate:
             names = {*self.train_names, *(name for pair in self.validation_pairs for name in pair)}
-            names |= set() if self.atlas is None else {self.atlas}
+            names |= set() if self.split.atlas is None else {self.split.atlas}
             self._read_once(sorted(names - self._read))
 
     def train_dataloader(self) -> DataLoader[CasePair]:
@@ -209,34 +198,36 @@ class RegistrationData(LightningDataModule):
         consumed = int(state_dict["consumed_pairs"])
         self._progress.consumed, self._progress.settled, self._progress.steps = consumed, consumed, 0
 
-    def _choose_pairs(
-        self, validation: Sequence[str], file: str | None, count: int | None, listed: Sequence[NamePair] | None
-    ) -> list[NamePair]:
+    def _choose_pairs(self, file: str | None, count: int | None) -> list[NamePair]:
         if count is not None:
             check_count("data.validation_pairs", count, 1)
         if file is not None:
             return read_pairs(file, self.cases.names)
-        if listed is not None:
-            return list(listed)
-        if len(validation) < 2:
+        if self.split.pairs is not None:
+            return some_pairs(self.split.pairs, count, self.seed)
+        if len(self.split.validation) < 2:
             raise ValueError(
-                f"The split leaves {len(validation)} scans for validation, and a pair needs two. "
+                f"The split leaves {len(self.split.validation)} scans for validation, and a pair needs two. "
                 "Raise data.validation, or list pairs in a file: data.pairs=pairs.csv."
             )
-        return sample_pairs(validation, count, self.seed)
+        return sample_pairs(self.split.validation, count, self.seed)
 
     def _training_pairs(self) -> TrainingPairs:
-        if self.train_pairs is not None:
-            listed = [(self._position[fixed], self._position[moving]) for fixed, moving in self.train_pairs]
-            return DrawnPairs(self.cases, listed, self.seed, self.pairs_per_epoch)
-        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self.pools]
-        atlas = None if self.atlas is None else self._position[self.atlas]
-        return RandomPairs(self.cases, pools, self.seed, self.pairs_per_epoch, atlas)
+        drawn = self.seed, self.pairs_per_epoch
+        if self.split.train_pairs is not None:
+            listed = [(self._position[fixed], self._position[moving]) for fixed, moving in self.split.train_pairs]
+            return DrawnPairs(self.cases, listed, *drawn)
+        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self._pools()]
+        atlas = None if self.split.atlas is None else self._position[self.split.atlas]
+        return RandomPairs(self.cases, pools, *drawn, atlas)
+
+    def _pools(self) -> Sequence[tuple[Sequence[str], float]]:
+        return [(self.train_names, 1.0)] if self.split.pools is None else self.split.pools
 
     def _training_names(self) -> list[str]:
         """The scans that training pairs are made of, the atlas among them."""
-        names = {name for members, _ in self.pools for name in members}
-        return sorted(names | ({self.atlas} if self.atlas is not None else set()))
+        names = {name for members, _ in self._pools() for name in members}
+        return sorted(names | ({self.split.atlas} if self.split.atlas is not None else set()))
 
     def _settle(self) -> None:
         """Note that what was consumed has moved the weights, if the optimiser has made a step since."""
@@ -282,16 +273,13 @@ class RegistrationData(LightningDataModule):
         _ = self.cases[index]
 
     def _warn_of_overlap(self) -> None:
-        shared = {name for pair in self.validation_pairs for name in pair} & set(self.train_names) - {self.atlas}
+        shared = {name for pair in self.validation_pairs for name in pair} & set(self.train_names) - {self.split.atlas}
         if shared:
             warnings.warn(
                 f"{len(shared)} scans of the validation pairs also train ({sorted(shared)[0]} among them): "
                 "their scores say nothing of unseen scans. Leave them out by data.train or data.validation.",
                 stacklevel=2,
             )
-
-
-DATA_SETS: Registry[RegistrationData] = Registry("data set")
 
 
 class _ResumableLoader(DataLoader[CasePair]):

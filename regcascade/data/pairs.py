@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from regcascade.data.case import Case, CaseSet
-from regcascade.data.options import check_count
 from regcascade.geometry.affine import between_voxels
 from regcascade.types import Batch
 from regcascade.utils.registry import did_you_mean
@@ -199,8 +198,6 @@ def some_pairs(pairs: Sequence[NamePair], count: int | None, seed: int) -> list[
     Of all pairs of some names it takes those that `sample_pairs` does: a set is tested on the same pairs when it was
     prepared as when it is read directly.
     """
-    if count is not None:
-        check_count("data.validation_pairs", count, 1)
     return [pairs[number] for number in _some(len(pairs), count, seed)]
 
 

@@ -6,16 +6,31 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from regcascade.data.pairs import NamePair
 from regcascade.utils.registry import did_you_mean
 
 Part = float | int | str | Sequence[str] | None
 
 
 class Split(NamedTuple):
-    """Names of the scans of each part, sorted; no scan is in both."""
+    """Which scans of a set train and which validate, by name, and how they are paired.
+
+    Attributes:
+        train: the scans that train. Fewer than two are valid where nothing is trained.
+        validation: the scans that validate.
+        pairs: the pairs (fixed, moving) to validate on; None for any two of `validation`.
+        train_pairs: the pairs to train on, all of `train`; None for any two of a pool.
+        pools: the names of each pool and how often training draws from it, pairs being of one pool; None for one pool
+            of all of `train`.
+        atlas: the scan that is fixed in every pair of training.
+    """
 
     train: list[str]
     validation: list[str]
+    pairs: Sequence[NamePair] | None = None
+    train_pairs: Sequence[NamePair] | None = None
+    pools: Sequence[tuple[Sequence[str], float]] | None = None
+    atlas: str | None = None
 
 
 def split_names(names: Sequence[str], labelled: Collection[str], validation: Part, train: Part, seed: int) -> Split:

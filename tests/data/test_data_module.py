@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.module import RegistrationData
+from regcascade.data.splits import Split
 
 SIZE = (7, 6, 5)
 
@@ -19,6 +20,10 @@ class Numbered(CaseSet):
         self.label_names = {1: "one"}
         self.unlabelled = unlabelled
         self.reads = [0] * count
+
+    @property
+    def preprocessing(self) -> dict:
+        return {"size": list(SIZE)}
 
     def __getitem__(self, index: int) -> Case:
         self.reads[index] += 1
@@ -59,7 +64,7 @@ class Recorder(LightningModule):
 def data(cases: Numbered | None = None, **options) -> RegistrationData:
     cases = cases or Numbered()
     options = {"batch_size": 2, "pairs_per_epoch": 10, "validation_pairs": 4, **options}
-    return RegistrationData(cases, cases.names[:5], cases.names[5:], {"size": list(SIZE)}, **options)
+    return RegistrationData(cases, Split(cases.names[:5], cases.names[5:]), **options)
 
 
 def trainer(**options) -> Trainer:
@@ -181,8 +186,8 @@ def test_a_bad_option_is_refused(options, message):
 def test_a_split_that_leaves_nothing_is_refused():
     cases = Numbered()
     with pytest.raises(ValueError, match="leaves 1 scans for validation"):
-        RegistrationData(cases, cases.names[1:], cases.names[:1], {"size": SIZE})
-    built = RegistrationData(cases, cases.names[:1], cases.names[1:], {"size": SIZE})
+        RegistrationData(cases, Split(cases.names[1:], cases.names[:1]))
+    built = RegistrationData(cases, Split(cases.names[:1], cases.names[1:]))
     with pytest.raises(ValueError, match="leaves 1 scans for training"):
         trainer(max_steps=1).fit(Recorder(), built)
     trainer().test(Recorder(), built)

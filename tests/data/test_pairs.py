@@ -176,8 +176,6 @@ def test_some_of_the_pairs_keep_their_order():
     some = some_pairs(pairs, 7, 3)
     assert len(set(some)) == 7 and some == sorted(some, key=pairs.index) and some == some_pairs(pairs, 7, 3)
     assert some_pairs(pairs, None, 0) == some_pairs(pairs, 99, 0) == pairs
-    with pytest.raises(ValueError, match=r"data\.validation_pairs=0"):
-        some_pairs(pairs, 0, 0)
 
 
 def test_pairs_with_fewer_points_get_missing_ones():

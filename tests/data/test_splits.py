@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from regcascade.data.splits import split_names
+from regcascade.data.splits import Split, split_names
 
 NAMES = [f"scan_{index:03d}" for index in range(40)]
 
@@ -36,7 +36,7 @@ def test_counts_names_and_the_rest():
     listed = split(["scan_007", "scan_003"], None)
     assert listed.validation == ["scan_003", "scan_007"] and len(listed.train) == 38
     assert not set(split(30, NAMES[:10]).validation) & set(NAMES[:10])
-    assert split(1.0, 0) == ([], NAMES)
+    assert split(1.0, 0) == Split([], NAMES)
 
 
 def test_names_from_files(tmp_path):
@@ -45,7 +45,7 @@ def test_names_from_files(tmp_path):
     assert split(str(text)).validation == ["scan_001", "scan_002"]
     both = tmp_path / "split.json"
     both.write_text(json.dumps({"train": NAMES[:4], "validation": NAMES[4:6]}))
-    assert split(str(both), str(both)) == (NAMES[:4], NAMES[4:6])
+    assert split(str(both), str(both)) == Split(NAMES[:4], NAMES[4:6])
 
 
 def test_validation_is_drawn_from_labelled_scans():

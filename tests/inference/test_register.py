@@ -198,7 +198,7 @@ def test_scans_are_made_as_the_data_set_made_those_of_the_training(fit, phantoms
     preprocessing = Preprocessing(SIZE, fit, 0.0, "percentiles", (1.0, 99.0), (290.0, 120.0))
     scan, mask = phantoms / "moving.nii.gz", phantoms / "moving_labels.nii.gz"
     cases = Scans([Source("moving", scan, mask=mask)], preprocessing, {}, masked=True)
-    made = {"preprocessing": preprocessing.as_dict() | cases.frame}
+    made = {"preprocessing": cases.preprocessing}
     trained = Trained(Constant({"name": "pyramid", "width": 4}, 1), recipe_of(made, None), {})
     assert torch.equal(trained.prepare(open_scan(ScanFiles(scan, mask=mask))).as_tensor(), cases[0].image)
 

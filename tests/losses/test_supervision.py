@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regcascade import build
-from regcascade.data import PhantomData, RegistrationData
+from regcascade.data import RegistrationData, Split, build_data
 from regcascade.data.case import Case, CaseSet
 from regcascade.geometry.warp import warp
 from regcascade.losses import Objective, landmark_loss, soft_dice_loss, supervision
@@ -265,20 +265,20 @@ def quiet_trainer(tmp_path, **options) -> L.Trainer:
 @pytest.mark.parametrize(("term", "part"), [("labels", "labels"), ("landmarks", "points")])
 def test_scans_that_lack_what_is_weighed_stop_a_run_before_it_trains(tmp_path, term, part):
     cases = Partly()
-    data = RegistrationData(cases, cases.names[:3], cases.names[3:], {"size": [16, 16, 16]}, validate=False)
+    data = RegistrationData(cases, Split(cases.names[:3], cases.names[3:]), validate=False)
     assert data.scans_without(part) == ["scan_1"]
     module = RegistrationModule(build(n=1), Objective(**{term: 1.0}))
     module.training_step = module.validation_step = lambda *_: pytest.fail("it began")
     with pytest.raises(ValueError, match=rf"loss\.{term}=1\.0 needs {part} .* 1 have none \(scan_1 among them\)"):
         quiet_trainer(tmp_path, max_steps=1).fit(module, data)
-    whole = RegistrationData(cases, [cases.names[0], cases.names[2]], cases.names[3:], {"size": [16, 16, 16]})
+    whole = RegistrationData(cases, Split([cases.names[0], cases.names[2]], cases.names[3:]))
     assert whole.scans_without(part) == []
 
 
 @pytest.mark.parametrize("term", ["labels", "landmarks"])
 def test_a_few_steps_lower_the_term_and_validation_leaves_it_out(tmp_path, term):
     torch.manual_seed(0)
-    data = PhantomData(size=(16, 17, 16), train=2, validation=2)
+    data = build_data({"name": "phantom", "size": [16, 17, 16], "train": 2, "validation": 2})
     objective = Objective(lambda1=0.0, smoothness=0.0, **{term: 1.0})
     module = RegistrationModule(build(n=1), objective, Optimization(lr=1e-3, schedule="constant", warmup_steps=0))
     module.labels = tuple(data.label_names)

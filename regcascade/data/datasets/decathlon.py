@@ -2,17 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from regcascade.data.augmentation import AugmentationSpec
+from regcascade.data.datasets.base import DATA_SETS, DataSet
 from regcascade.data.datasets.scans import Scans
 from regcascade.data.io.images import scan_name
 from regcascade.data.io.scan_lists import Source, check_names
-from regcascade.data.module import DATA_SETS, RegistrationData
-from regcascade.data.options import check_count
-from regcascade.data.preprocessing.standard import LIVER_WINDOW, Preprocessing
+from regcascade.data.preprocessing.standard import Preprocessing
 from regcascade.data.splits import Part, split_names
 
 MANIFEST = "dataset.json"
@@ -113,70 +110,28 @@ def numbered_names(manifest: dict[str, Any], key: str, path: Path) -> dict[int, 
 
 
 @DATA_SETS.register("msd")
-class DecathlonData(RegistrationData):
+class DecathlonData(DataSet):
     """A folder of the Medical Segmentation Decathlon, or one laid out alike.
 
     Args:
+        preprocessing: what makes a case of a scan.
         root: the folder with `dataset.json`.
-        size: sides in voxels to bring every scan to.
-        fit: `crop_pad` or `resample`; see `Preprocessing`, as for the next four.
-        pad: a value in 0..1, or `edge`.
-        intensity: `percentiles` or `window`.
-        percentiles: (low, high).
-        window: (width, level).
         train: a fraction, a count, names, or a file of names; None for all that validation leaves.
         validation: the same.
-        cache: how to keep the preprocessed scans in memory: `auto`, `float32`, `float16`, `uint8` or `none`; true is
-            `auto`, false `none`. See `chosen_store`.
-        validate: see `RegistrationData`, as for all that follow.
-        batch_size: of training.
-        num_workers: worker processes.
-        seed: of the split, too.
-        pairs: CSV file of the validation pairs.
-        validation_pairs: how many to draw.
-        pairs_per_epoch: training pairs.
-        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+        cache: how to keep cases in memory, see `chosen_store`; true is `auto`, false `none`.
+        seed: of the split, as of the pairs.
     """
 
     def __init__(
         self,
+        preprocessing: Preprocessing,
         root: str | None = None,
-        size: Sequence[int] = (128, 128, 128),
-        fit: str = "resample",
-        pad: float | str = 0.0,
-        intensity: str = "percentiles",
-        percentiles: Sequence[float] = (1.0, 99.0),
-        window: Sequence[float] = LIVER_WINDOW,
         train: Part = None,
         validation: Part = 0.15,
         cache: bool | str = "auto",
-        validate: bool = True,
-        batch_size: int = 1,
-        num_workers: int = 0,
         seed: int = 0,
-        pairs: str | None = None,
-        validation_pairs: int | None = 60,
-        pairs_per_epoch: int = 1000,
-        augmentation: AugmentationSpec = "none",
     ) -> None:
         if root is None:
             raise ValueError("data=msd needs the folder of a Decathlon task, with its dataset.json: data.root=DIR.")
-        check_count("data.seed", seed, 0)
-        preprocessing = Preprocessing(size, fit, pad, intensity, percentiles, window)
-        cases = Decathlon(root, preprocessing, cache)
-        labelled = [name for index, name in enumerate(cases.names) if cases.labelled(index)]
-        split = split_names(cases.names, labelled, validation, train, seed)
-        super().__init__(
-            cases,
-            split.train,
-            split.validation,
-            preprocessing.as_dict(),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            pairs=pairs,
-            validation_pairs=validation_pairs,
-            pairs_per_epoch=pairs_per_epoch,
-            augmentation=augmentation,
-            validate=validate,
-        )
+        self.cases = Decathlon(root, preprocessing, cache)
+        self.split = split_names(self.cases.names, self.cases.labelled_names(), validation, train, seed)

@@ -3,15 +3,15 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
-from regcascade.data.augmentation import AugmentationSpec
+from regcascade.data.datasets.base import DATA_SETS, DataSet
 from regcascade.data.datasets.scans import Scans, check_label_names
 from regcascade.data.io.images import scan_name
 from regcascade.data.io.scan_lists import Source, check_names, read_rows
-from regcascade.data.module import DATA_SETS, RegistrationData
-from regcascade.data.options import check_count
-from regcascade.data.pairs import NamePair, some_pairs
-from regcascade.data.preprocessing.standard import LIVER_WINDOW, Preprocessing
+from regcascade.data.pairs import NamePair
+from regcascade.data.preprocessing.standard import Preprocessing
+from regcascade.data.splits import Split
 from regcascade.utils.registry import did_you_mean
 
 ROLES = ("fixed", "moving")
@@ -22,7 +22,7 @@ FilePair = tuple[Path, Path]
 
 
 @DATA_SETS.register("pairs")
-class PairsData(RegistrationData):
+class PairsData(DataSet):
     """Pairs of files that tables list.
 
     A table is a CSV, or a JSON list of objects, with the columns `fixed` and `moving`, and where there are any
@@ -30,77 +30,35 @@ class PairsData(RegistrationData):
     it. A file that is in several pairs is one scan, named after the file. Images are 0 outside masks.
 
     Args:
+        preprocessing: what makes a case of a scan.
         train: the table of the pairs to train on; None where nothing is trained.
         validation: that of the pairs to validate and test on.
         label_names: what each label value means; None names those found.
-        size: sides in voxels to bring every scan to.
-        fit: `crop_pad` or `resample`; see `Preprocessing`, as for the next four.
-        pad: a value in 0..1, or `edge`.
-        intensity: `percentiles` or `window`.
-        percentiles: (low, high).
-        window: (width, level).
-        cache: how to keep the preprocessed scans in memory: `auto`, `float32`, `float16`, `uint8` or `none`; true is
-            `auto`, false `none`. See `chosen_store`.
-        validate: see `RegistrationData`, as for all that follow.
-        batch_size: of training.
-        num_workers: worker processes.
-        seed: of the pairs.
-        pairs: CSV file of scans' names, for other validation pairs.
-        validation_pairs: how many of the validation pairs to draw; None for all.
-        pairs_per_epoch: training pairs.
-        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+        cache: how to keep cases in memory, see `chosen_store`; true is `auto`, false `none`.
     """
+
+    LOADING: ClassVar[Mapping[str, Any]] = {"validation_pairs": None}
 
     def __init__(
         self,
+        preprocessing: Preprocessing,
         train: str | None = None,
         validation: str | None = None,
         label_names: Mapping[int | str, str] | None = None,
-        size: Sequence[int] = (128, 128, 128),
-        fit: str = "resample",
-        pad: float | str = 0.0,
-        intensity: str = "percentiles",
-        percentiles: Sequence[float] = (1.0, 99.0),
-        window: Sequence[float] = LIVER_WINDOW,
         cache: bool | str = "auto",
-        validate: bool = True,
-        batch_size: int = 1,
-        num_workers: int = 0,
-        seed: int = 0,
-        pairs: str | None = None,
-        validation_pairs: int | None = None,
-        pairs_per_epoch: int = 1000,
-        augmentation: AugmentationSpec = "none",
     ) -> None:
         if validation is None:
             raise ValueError(
                 "data=pairs needs a table of the pairs to validate on, with the columns fixed and moving: "
                 "data.validation=pairs.csv. To train, data.train=pairs.csv names another."
             )
-        check_count("data.seed", seed, 0)
         names = check_label_names(label_names)
-        preprocessing = Preprocessing(size, fit, pad, intensity, percentiles, window)
-        tables = [Path(table) for table in (validation, train) if table is not None]
-        sources, (validated, *others) = read_pair_tables(tables)
-        train_pairs = others[0] if others else None
-        cases = Scans(sources, preprocessing, names, cache, masked=True)
-        cases.check_landmarks([*validated, *(train_pairs or ())])
-        super().__init__(
-            cases,
-            sorted({name for pair in train_pairs or () for name in pair}),
-            [],
-            preprocessing.as_dict(),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            pairs=pairs,
-            validation_pairs=validation_pairs,
-            pairs_per_epoch=pairs_per_epoch,
-            augmentation=augmentation,
-            listed=some_pairs(validated, validation_pairs, seed),
-            train_pairs=train_pairs,
-            validate=validate,
-        )
+        sources, (validated, *others) = read_pair_tables([Path(file) for file in (validation, train) if file])
+        trained = others[0] if others else None
+        self.cases = Scans(sources, preprocessing, names, cache, masked=True)
+        self.cases.check_landmarks([*validated, *(trained or ())])
+        train_names = sorted({name for pair in trained or () for name in pair})
+        self.split = Split(train_names, [], pairs=validated, train_pairs=trained)
 
 
 def read_pair_tables(paths: Sequence[Path]) -> tuple[list[Source], list[list[NamePair]]]:

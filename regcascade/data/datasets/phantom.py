@@ -5,8 +5,8 @@ the canonical tissue at T(p). Labels and landmarks follow the same map, and the 
 `moving_T^-1(fixed_T(p))`, exact to rounding because T has a closed-form inverse.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtri
 
-from regcascade.data.augmentation import AugmentationSpec
 from regcascade.data.case import Case, CaseSet
+from regcascade.data.datasets.base import DATA_SETS, DataSet
 from regcascade.data.datasets.phantom_anatomy import LABEL_NAMES, LANDMARKS, TISSUES, paint
-from regcascade.data.module import DATA_SETS, RegistrationData
 from regcascade.data.options import check_count, check_size
 from regcascade.data.preprocessing.standard import LIVER_WINDOW, Preprocessing
+from regcascade.data.splits import Split
 from regcascade.types import Flow, Size
 
 FIELD_OF_VIEW_MM = (360.0, 288.0, 288.0)
@@ -136,9 +136,10 @@ class Phantom(CaseSet):
         self._cases: dict[int, Case] = {}
 
     @property
-    def frame(self) -> dict[str, Any]:
-        """How real scans would lie that look like these."""
-        return {"orientation": "LPS", "spacing": list(self.spacing)}
+    def preprocessing(self) -> dict[str, Any]:
+        """What would make a CT scan look like these, and how it would lie."""
+        made = Preprocessing(size=self.size, intensity="window", window=LIVER_WINDOW)
+        return made.as_dict() | {"orientation": "LPS", "spacing": list(self.spacing)}
 
     def __getitem__(self, index: int) -> Case:
         """The case at a position of this set. Finished cases are kept and shared: do not write to them."""
@@ -242,52 +243,22 @@ def _check(
 
 
 @DATA_SETS.register("phantom")
-class PhantomData(RegistrationData):
-    """The built-in procedural abdomen. The validation cases come first, so they stay the same whatever
-    `train` is.
+class PhantomData(DataSet):
+    """The built-in procedural abdomen. The validation cases come first, so they stay the same whatever `train` is.
 
     Args:
         size: sides in voxels, at least 16 each.
         train: how many cases train.
         validation: how many others validate.
-        batch_size: see `RegistrationData`, as for all that follow.
-        num_workers: worker processes.
-        seed: of the phantoms too.
-        pairs: CSV file of the validation pairs.
-        validation_pairs: how many to draw.
-        pairs_per_epoch: training pairs.
-        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+        seed: of the phantoms, as of the pairs.
     """
 
-    def __init__(
-        self,
-        size: Sequence[int] = (32, 32, 32),
-        train: int = 32,
-        validation: int = 8,
-        batch_size: int = 1,
-        num_workers: int = 0,
-        seed: int = 0,
-        pairs: str | None = None,
-        validation_pairs: int | None = 20,
-        pairs_per_epoch: int = 100,
-        augmentation: AugmentationSpec = "none",
-    ) -> None:
+    LOADING: ClassVar[Mapping[str, Any]] = {"validation_pairs": 20, "pairs_per_epoch": 100}
+
+    def __init__(self, size: Sequence[int] = (32, 32, 32), train: int = 32, validation: int = 8, seed: int = 0) -> None:
         check_count("data.train", train, 0)
         check_count("data.validation", validation, 0)
         check_count("data.seed", seed, 0)
-        cases = Phantom(max(train + validation, 1), check_size("data.size", size), seed)
-        # What would make a CT scan look like these.
-        preprocessing = Preprocessing(size, "resample", 0.0, "window", (1.0, 99.0), LIVER_WINDOW)
-        super().__init__(
-            cases,
-            cases.names[validation : validation + train],
-            cases.names[:validation],
-            preprocessing.as_dict(),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            pairs=pairs,
-            validation_pairs=validation_pairs,
-            pairs_per_epoch=pairs_per_epoch,
-            augmentation=augmentation,
-        )
+        self.cases = Phantom(max(train + validation, 1), check_size("data.size", size), seed)
+        names = self.cases.names
+        self.split = Split(names[validation : validation + train], names[:validation])

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations
+from typing import Any, ClassVar
 
-from regcascade.data.augmentation import AugmentationSpec
 from regcascade.data.case import Case, CaseSet
-from regcascade.data.module import DATA_SETS, RegistrationData
-from regcascade.data.options import check_count
-from regcascade.data.pairs import NamePair, some_pairs
+from regcascade.data.datasets.base import DATA_SETS, DataSet
+from regcascade.data.pairs import NamePair
 from regcascade.data.preprocessing.case_files import PreparedCases
-from regcascade.data.splits import Part, split_names
+from regcascade.data.splits import Part, Split, split_names
 from regcascade.utils.registry import check_choice, did_you_mean
 
 Folders = str | Mapping[str, str | None] | None
@@ -38,6 +37,13 @@ class SeveralSets(CaseSet):
         if not self.names:
             raise ValueError("The prepared folders hold no case.")
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The size, and the recipe where all folders share one."""
+        first = self.records[0]
+        alike = all(record.recipe == first.recipe for record in self.records)
+        return {"size": first.size, "recipe": first.recipe if alike else None}
+
     def __getitem__(self, index: int) -> Case:
         """Map and read a case."""
         part, own = self._cases[index]
@@ -62,7 +68,7 @@ class SeveralSets(CaseSet):
 
 
 @DATA_SETS.register("prepared")
-class PreparedData(RegistrationData):
+class PreparedData(DataSet):
     """Folders that `regcascade prepare` made.
 
     Args:
@@ -77,15 +83,11 @@ class PreparedData(RegistrationData):
         train: of a part of `root` (with no `test`): a fraction, a count, names, or a file; None for what validation
             leaves.
         validation: the same.
-        validate: see `RegistrationData`, as for all that follow.
-        batch_size: of training.
-        num_workers: worker processes.
-        seed: of the split, too.
-        pairs: CSV file of the validation pairs.
-        validation_pairs: how many of the pairs to draw; None for all.
-        pairs_per_epoch: training pairs.
-        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+        seed: of the split, as of the pairs.
+        pairs: CSV file of the validation pairs, in place of those of `pairing`.
     """
+
+    LOADING: ClassVar[Mapping[str, Any]] = {"num_workers": 2, "validate": False}
 
     def __init__(
         self,
@@ -96,46 +98,23 @@ class PreparedData(RegistrationData):
         atlas: str | None = None,
         train: Part = None,
         validation: Part = 0.15,
-        validate: bool = False,
-        batch_size: int = 1,
-        num_workers: int = 2,
         seed: int = 0,
         pairs: str | None = None,
-        validation_pairs: int | None = 60,
-        pairs_per_epoch: int = 1000,
-        augmentation: AugmentationSpec = "none",
     ) -> None:
         check_choice("data.pairing", pairing, PAIRINGS)
-        check_count("data.seed", seed, 0)
         training, tested = _folders("data.root", root), _folders("data.test", test)
         if not training and not tested:
             raise ValueError("data=prepared needs a folder that regcascade prepare made: data.root=DIR.")
-        cases = SeveralSets({**training, **tested})
+        self.cases = cases = SeveralSets({**training, **tested})
         if tested:
             train_names = [name for key in training if key not in tested for name in cases.sets[key].names]
             test_names = [name for key in tested for name in cases.sets[key].names]
         else:
-            labelled = [name for index, name in enumerate(cases.names) if cases.labelled(index)]
-            train_names, test_names = split_names(cases.names, labelled, validation, train, seed)
+            train_names, test_names, *_ = split_names(cases.names, cases.labelled_names(), validation, train, seed)
         chosen = _atlas(atlas, pairing, test_names, cases.names)
-        recipes = [record.recipe for record in cases.records]
-        super().__init__(
-            cases,
-            train_names,
-            test_names,
-            {"size": cases.records[0].size, "recipe": recipes[0] if all(r == recipes[0] for r in recipes) else None},
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            pairs=pairs,
-            validation_pairs=validation_pairs,
-            pairs_per_epoch=pairs_per_epoch,
-            augmentation=augmentation,
-            pools=_pools(cases, train_names, weights),
-            atlas=chosen,
-            listed=None if pairs else some_pairs(_pairs(cases, test_names, pairing, chosen), validation_pairs, seed),
-            validate=validate,
-        )
+        pools = _pools(cases, train_names, weights)
+        listed = None if pairs else _pairs(cases, test_names, pairing, chosen)
+        self.split = Split(train_names, test_names, pairs=listed, pools=pools, atlas=chosen)
 
 
 def ordered_pairs(names: Sequence[str]) -> list[NamePair]:

@@ -50,7 +50,7 @@ class Scans(CaseSet):
         masked: bool = False,
         named_in: str = "data.label_names",
     ) -> None:
-        self.preprocessing = preprocessing
+        self._made_by = preprocessing
         self.names = [source.name for source in sources]
         self._sources = list(sources)
         self._masked = masked
@@ -78,9 +78,9 @@ class Scans(CaseSet):
         return self._cache.get(index) or self._cache.keep(index, self._read(self._sources[index]))
 
     @property
-    def frame(self) -> dict[str, Any]:
-        """The commonest orientation of the scans and their median spacing."""
-        return self._frame
+    def preprocessing(self) -> dict[str, Any]:
+        """Its options, and the commonest orientation of the scans and their median spacing."""
+        return self._made_by.as_dict() | self._frame
 
     def labelled(self, index: int) -> bool:
         """Whether a scan has a label map."""
@@ -89,10 +89,6 @@ class Scans(CaseSet):
     def landmarked(self, index: int) -> bool:
         """Whether a scan has landmarks."""
         return self._points[self.names[index]] is not None
-
-    def labelled_names(self) -> list[str]:
-        """The names of the scans with a label map."""
-        return [source.name for source in self._sources if source.labels is not None]
 
     def check_landmarks(self, pairs: Sequence[NamePair], together: Sequence[str] = ()) -> None:
         """Check that landmarks correspond in number, where two scans that meet have any.
@@ -116,7 +112,7 @@ class Scans(CaseSet):
 
     def _read(self, source: Source) -> Case:
         mask = source.mask if self._masked else None
-        case = self.preprocessing.read(source.image, source.labels, source.name, mask)
+        case = self._made_by.read(source.image, source.labels, source.name, mask)
         if case.labels is not None:
             values = case.labels.flatten().bincount().nonzero().flatten().tolist()
             unknown = [value for value in values if value not in self._known]

@@ -56,12 +56,12 @@ class Preprocessing:
 
     PREFIX: ClassVar[str] = "data."  # of the options' names in messages
 
-    size: Sequence[int]
-    fit: str
-    pad: float | str
-    intensity: str
-    percentiles: Sequence[float | int]
-    window: Sequence[float | int]
+    size: Sequence[int] = (128, 128, 128)
+    fit: str = "resample"
+    pad: float | str = 0.0
+    intensity: str = "percentiles"
+    percentiles: Sequence[float | int] = (1.0, 99.0)
+    window: Sequence[float | int] = LIVER_WINDOW
 
     def __post_init__(self) -> None:
         check_choice(f"{self.PREFIX}fit", self.fit, FITS)

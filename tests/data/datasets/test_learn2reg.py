@@ -72,7 +72,7 @@ def test_a_paired_task_trains_on_its_pairs_less_those_it_validates_on(root):
 
 def test_pairs_of_a_subject_are_told_by_their_names_where_none_are_listed(root):
     edit(root, training_paired_images=[], registration_direction={"fixed": 1, "moving": 0})
-    assert set(build(root).train_pairs) == {
+    assert set(build(root).split.train_pairs) == {
         (f"Toy_{subject:04}_0001", f"Toy_{subject:04}_0000") for subject in (1, 2, 3)
     }
 
@@ -81,10 +81,10 @@ def test_an_unpaired_task_draws_any_two_scans_and_may_be_split_by_modality(root)
     lists = {str(modality): [entry(subject, modality) for subject in SUBJECTS] for modality in (0, 1)}
     edit(root, pairings="unpaired", training=lists)
     data = build(root)
-    assert data.train_pairs is None and len(data.train_names) == 6
-    assert build(root, training="listed").train_pairs is not None
+    assert data.split.train_pairs is None and len(data.train_names) == 6
+    assert build(root, training="listed").split.train_pairs is not None
     edit(root, pairings="paired")
-    assert build(root, training="random").train_pairs is None
+    assert build(root, training="random").split.train_pairs is None
 
 
 def test_labels_points_and_masks_are_as_asked_for(root):

@@ -127,4 +127,6 @@ def test_the_frame_is_the_commonest_orientation_and_the_median_spacing(tmp_path)
         path = tmp_path / f"{index}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([*diagonal, 1.0])), path)
         listed.append(Source(str(index), path))
-    assert Scans(listed, PREPROCESSING, {}).frame == {"orientation": "LPS", "spacing": [2.0, 1.0, 4.0]}
+    assert Scans(listed, PREPROCESSING, {}).preprocessing == {
+        **PREPROCESSING.as_dict(), "orientation": "LPS", "spacing": [2.0, 1.0, 4.0]
+    }  # fmt: skip

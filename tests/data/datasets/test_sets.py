@@ -1,26 +1,45 @@
 import inspect
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from regcascade.data import DATA_SETS, build_data, names
+from regcascade.data import DATA_SETS, DataSet, Split, build_data, names, options_of
+from regcascade.data.datasets.phantom import Phantom
 from regcascade.data.preprocessing.standard import Preprocessing
 
-CONFIGS = Path(__file__).parents[3] / "conf/data"
-
-
-def plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+LOADING = {
+    "batch_size", "num_workers", "seed", "pairs", "validation_pairs", "pairs_per_epoch", "augmentation", "validate",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", names())
-def test_yaml_lists_the_options_and_defaults_of_the_signature(name):
-    written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    parameters = inspect.signature(DATA_SETS.get(name)).parameters
-    assert written == {"name": name, **{key: plain(value.default) for key, value in parameters.items()}}
-    assert list(written)[1:] == list(parameters)
+def test_every_data_set_takes_the_options_of_loading(name):
+    options = inspect.signature(options_of(name)).parameters
+    assert options.keys() >= LOADING
+    assert all(parameter.default is not parameter.empty for parameter in options.values())
+    raw = "preprocessing" in inspect.signature(DATA_SETS.get(name)).parameters
+    assert raw == ({"fit", "window"} <= options.keys()) and "preprocessing" not in options
+
+
+def test_a_data_set_of_ones_own_is_its_cases_and_its_split(unchecked):
+    @DATA_SETS.register("two_phantoms")
+    class TwoPhantoms(DataSet):
+        LOADING = {"pairs_per_epoch": 3}
+
+        def __init__(self, side: int = 16) -> None:
+            self.cases = Phantom(4, (side, side, side))
+            self.split = Split(self.cases.names[:2], self.cases.names[2:])
+
+    try:
+        data = build_data({"name": "two_phantoms", "side": 17, "batch_size": 3})
+        assert (data.size, data.batch_size, data.pairs_per_epoch) == ((17, 17, 17), 3, 3)
+        assert next(iter(data.train_dataloader()))["fixed"].shape == (3, 1, 17, 17, 17)
+        with pytest.raises(ValueError, match=r"data set 'two_phantoms' has no option 'sid'.*Did you mean 'side'"):
+            build_data({"name": "two_phantoms", "sid": 17})
+        with pytest.raises(ValueError, match="batch_size='3' is not of the right type"):
+            build_data({"name": "two_phantoms", "batch_size": "3"})
+    finally:
+        DATA_SETS._classes.pop("two_phantoms")
 
 
 def test_phantom():
@@ -34,7 +53,7 @@ def test_phantom():
     assert batch["moving_points"].shape[-1] == 3
     more = build_data({"name": "phantom", "size": [16, 18, 17], "train": 9, "validation": 2})
     assert more.validation_pairs == data.validation_pairs
-    made = {key: value for key, value in data.preprocessing.items() if key not in data.cases.frame}
+    made = {key: value for key, value in data.preprocessing.items() if key not in ("orientation", "spacing")}
     assert Preprocessing(**made).size == (16, 18, 17)
     assert data.preprocessing["orientation"] == "LPS"
 

@@ -1,14 +1,15 @@
 """Training and testing on the first paper's own files, with the pairs that its authors' loader makes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import Any, ClassVar
 
-from regcascade.data.augmentation import AugmentationSpec
+from regcascade.data.datasets.base import DATA_SETS, DataSet
 from regcascade.data.datasets.rcn.manifest import H5Cases, Manifest, read_manifest
-from regcascade.data.module import DATA_SETS, RegistrationData
-from regcascade.data.options import check_count, check_spacing
-from regcascade.data.pairs import NamePair, some_pairs
+from regcascade.data.options import check_spacing
+from regcascade.data.pairs import NamePair
+from regcascade.data.splits import Split
 from regcascade.utils.registry import check_choice, did_you_mean
 
 AUTO = "auto"
@@ -16,7 +17,7 @@ PAIRINGS = (AUTO, "subset", "adjacent", "atlas")
 
 
 @DATA_SETS.register("rcn_h5")
-class RcnH5Data(RegistrationData):
+class RcnH5Data(DataSet):
     """The HDF5 files that the authors of recursive cascaded networks published, as they are.
 
     Only the files of the schemes in use need to be there.
@@ -30,15 +31,10 @@ class RcnH5Data(RegistrationData):
             fixed scan with every other, in training too; `auto`, `atlas` if the JSON names one and `subset` if not.
         atlas: another scan than the JSON's for `pairing=atlas`.
         spacing: mm per voxel along each axis, for the measures in mm; the files do not say.
-        validate: see `RegistrationData`, as for all that follow.
-        batch_size: of training.
-        num_workers: worker processes.
-        seed: of the pairs.
-        pairs: CSV file of the validation pairs.
-        validation_pairs: how many of the pairs to draw; None for all.
-        pairs_per_epoch: training pairs.
-        augmentation: `none`, a name, a mapping with `name` and options, or a list of them.
+        pairs: CSV file of the validation pairs, in place of those of `pairing`.
     """
+
+    LOADING: ClassVar[Mapping[str, Any]] = {"num_workers": 2, "validate": False}
 
     def __init__(
         self,
@@ -48,45 +44,26 @@ class RcnH5Data(RegistrationData):
         pairing: str = AUTO,
         atlas: str | None = None,
         spacing: Sequence[float | int] = (1.0, 1.0, 1.0),
-        validate: bool = False,
-        batch_size: int = 1,
-        num_workers: int = 2,
-        seed: int = 0,
         pairs: str | None = None,
-        validation_pairs: int | None = 60,
-        pairs_per_epoch: int = 1000,
-        augmentation: AugmentationSpec = "none",
     ) -> None:
         if root is None:
             raise ValueError("data=rcn_h5 needs the JSON that lists the authors' files: data.root=datasets/liver.json.")
         check_choice("data.pairing", pairing, PAIRINGS)
-        check_count("data.seed", seed, 0)
         manifest = read_manifest(Path(root))
         trained = manifest.scheme("data.train", train)
         tested = manifest.scheme("data.validation", validation)
         chosen = _atlas(manifest, pairing, atlas)
-        names = [scan for subset in [*trained, *tested] for scan in manifest.subsets[subset]]
-        cases = H5Cases(
-            manifest, sorted({*names, *([chosen] if chosen else [])}), check_spacing("data.spacing", spacing)
+        train_names, test_names = (
+            sorted({scan for subset in scheme for scan in manifest.subsets[subset]}) for scheme in (trained, tested)
         )
-        super().__init__(
-            cases,
-            sorted({scan for subset in trained for scan in manifest.subsets[subset]}),
-            sorted({scan for subset in tested for scan in manifest.subsets[subset]}),
-            {"size": list(manifest.size), "recipe": None},
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            pairs=pairs,
-            validation_pairs=validation_pairs,
-            pairs_per_epoch=pairs_per_epoch,
-            augmentation=augmentation,
+        names = sorted({*train_names, *test_names, *([chosen] if chosen else [])})
+        self.cases = H5Cases(manifest, names, check_spacing("data.spacing", spacing))
+        self.split = Split(
+            train_names,
+            test_names,
+            pairs=None if pairs else _pairs(manifest, list(tested), pairing, chosen),
             pools=[(manifest.subsets[subset], weight) for subset, weight in trained.items()],
             atlas=chosen if trained else None,
-            listed=None
-            if pairs
-            else some_pairs(_pairs(manifest, list(tested), pairing, chosen), validation_pairs, seed),
-            validate=validate,
         )
 
 

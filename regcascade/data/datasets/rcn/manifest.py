@@ -151,6 +151,11 @@ class H5Cases(CaseSet):
         labelled = any(SEGMENTATION in has for has in self._has)
         self.label_names = manifest.label_names if labelled else {}
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The size; the files do not say how the authors made them."""
+        return {"size": list(self.manifest.size), "recipe": None}
+
     def set_of(self, index: int) -> str:
         """The first subset that lists a case."""
         return next((name for name, scans in self.manifest.subsets.items() if self.names[index] in scans), "")

@@ -1,0 +1,68 @@
+"""From the options of a user to a data module."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
+from typing import Any
+
+from regcascade.data.datasets.base import DATA_SETS, DataSet
+from regcascade.data.module import RegistrationData
+from regcascade.data.preprocessing.standard import Preprocessing
+from regcascade.utils.registry import Spec, check_options
+
+
+def build_data(spec: Spec) -> RegistrationData:
+    """Build the data module of a spec: a name, or a mapping with `name` and options, as `conf/data/*.yaml` lists them.
+
+    Raises:
+        ValueError: for an unknown data set, option or value, or data that is not as it should be.
+    """
+    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"A data set is a name or a mapping with a 'name'; got {dict(spec)}.")  # type: ignore[arg-type]
+    check_options(f"data set {name!r}", given, options_of(name))
+    cls = DATA_SETS.get(name)
+    own = _chosen(given, cls)
+    if "preprocessing" in inspect.signature(cls).parameters:
+        own["preprocessing"] = Preprocessing(**_chosen(given, Preprocessing))
+    data_set = cls(**own)
+    return RegistrationData(data_set.cases, data_set.split, **{**cls.LOADING, **_chosen(given, RegistrationData)})
+
+
+def options_of(name: str) -> Callable[..., Any]:
+    """A stand-in for a data set whose signature lists every option with its default.
+
+    First its own options, then those of preprocessing if it has any, then those of loading.
+
+    Raises:
+        ValueError: for a name that is not registered.
+    """
+    cls = DATA_SETS.get(name)
+    parts = [_parameters(cls), _parameters(RegistrationData)]
+    if "preprocessing" in inspect.signature(cls).parameters:
+        parts.insert(1, _parameters(Preprocessing))
+    merged = {key: parameter for part in reversed(parts) for key, parameter in part.items()}
+    listed = [
+        merged[key].replace(kind=Parameter.KEYWORD_ONLY, default=_default(cls, merged[key]))
+        for key in dict.fromkeys(key for part in parts for key in part)
+    ]
+
+    def stand_in(**_: Any) -> None: ...
+
+    stand_in.__signature__ = Signature(listed)  # type: ignore[attr-defined]
+    return stand_in
+
+
+def _default(cls: type[DataSet], parameter: Parameter) -> Any:
+    return cls.LOADING.get(parameter.name, parameter.default)
+
+
+def _parameters(cls: type) -> dict[str, Parameter]:
+    """The options among the parameters of a constructor."""
+    parameters = inspect.signature(cls).parameters.items()
+    return {key: parameter for key, parameter in parameters if key not in ("cases", "split", "preprocessing")}
+
+
+def _chosen(given: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key in _parameters(cls)}

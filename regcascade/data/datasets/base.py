@@ -1,0 +1,30 @@
+"""What a data set offers, and the registry of all."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from regcascade.data.case import CaseSet
+from regcascade.data.splits import Split
+from regcascade.utils.registry import Registry
+
+
+class DataSet:
+    """Scans, and which of them train and validate.
+
+    The parameters of its constructor are its options. `build_data` divides what a user sets: a parameter
+    `preprocessing` takes a `Preprocessing` made of that class's options, and the options of `RegistrationData` load
+    the pairs. An option that both the constructor and `RegistrationData` have, such as `seed`, goes to both.
+
+    Attributes:
+        LOADING: options of `RegistrationData` whose defaults differ here.
+        cases: the scans.
+        split: which of them train and validate, and how they are paired.
+    """
+
+    LOADING: ClassVar[Mapping[str, Any]] = {}
+
+    cases: CaseSet
+    split: Split
+
+
+DATA_SETS: Registry[DataSet] = Registry("data set", reserved=("preprocessing",))
