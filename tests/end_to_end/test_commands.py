@@ -117,14 +117,14 @@ def test_all_pairs_of_the_trained_set_can_be_asked_for(trained, tmp_path, in_pro
     assert len(pd.read_csv(rows)) == 6  # of three scans
 
 
-def test_evaluating_listed_pairs_with_repeats(trained, tmp_path):
+def test_evaluating_listed_pairs_with_repeats(trained, tmp_path, in_process):
     names = read(only_run(trained) / "checkpoints/best.ckpt").description["data"]
     assert names["name"] == "phantom"
     (tmp_path / "pairs.csv").write_text("fixed,moving\nphantom_0000,phantom_0001\nphantom_0001,phantom_0000\n")
-    command(
-        "evaluate.py", f"checkpoint={only_run(trained) / 'checkpoints/last.ckpt'}", "data.pairs=pairs.csv", "r=2",
-        "repeat=chain", cwd=tmp_path,
-    )  # fmt: skip
+    checkpoint = only_run(trained) / "checkpoints/last.ckpt"
+    arguments = [f"checkpoint={checkpoint}", "data.pairs=pairs.csv", "r=2", "repeat=chain"]
+    status, output = in_process("evaluate", arguments, tmp_path)
+    assert status == 0, output
     (rows,) = (tmp_path / "evaluations").glob("*/*/pairs.csv")
     assert pd.read_csv(rows)[["fixed", "moving"]].to_numpy().tolist() == [
         ["phantom_0000", "phantom_0001"], ["phantom_0001", "phantom_0000"],
@@ -167,16 +167,16 @@ def test_init_starts_from_given_weights(trained, tmp_path, train):
     assert all(torch.allclose(weight, theirs[name], atol=1e-9) for name, weight in ours.items())
 
 
-def test_a_sweep_gives_each_job_a_folder_with_its_overrides_in_the_name(tmp_path):
-    command("train.py", "-m", *TINY, "loss.lambda1=0.5,1", cwd=tmp_path)
+def test_a_sweep_gives_each_job_a_folder_with_its_overrides_in_the_name(tmp_path, train):
+    train(["-m", *TINY, "loss.lambda1=0.5,1.0"], tmp_path)
     folders = sorted(path.parent.name for path in (tmp_path / "multirun").glob("*/*/*/config.yaml"))
     assert len(folders) == 2
     assert "lambda1-0.5" in folders[0]
-    assert "lambda1-1" in folders[1]
+    assert "lambda1-1.0" in folders[1]
     assert not any(character in name for name in folders for character in "=, []")
 
 
-def test_unlabelled_scans_train_by_their_loss(tmp_path):
+def test_unlabelled_scans_train_by_their_loss(tmp_path, train):
     nib = pytest.importorskip("nibabel")
     generator = torch.Generator().manual_seed(0)
     (tmp_path / "imagesTr").mkdir()
@@ -188,7 +188,7 @@ def test_unlabelled_scans_train_by_their_loss(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     small = [setting for setting in TINY if not setting.startswith(("data.train", "data.validation="))]
     arguments = ["data=msd", f"data.root={tmp_path}", *small, "data.size=[16,16,16]", "data.validation=2"]
-    command("train.py", *arguments, cwd=tmp_path)
+    train(arguments, tmp_path)
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert math.isfinite(summary["measures"]["cc"]["mean"])
     assert summary["measures"]["hd95_mm"]["mean"] is None
