@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from grids import LPS, SIZE, oblique, resampled, write_scan
+from matplotlib.figure import Figure
 
 from regcascade.cascades import build
 from regcascade.cascades.checkpoint import describe, write
@@ -51,3 +52,9 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [",".join(f"{value:.4f}" for value in point) for point in points]
         (folder / f"{role}_points.csv").write_text("\n".join(["x,y,z", *lines]) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty page in place of the drawn registration, which takes most of the time of a small pair."""
+    monkeypatch.setattr("regcascade.inference.outputs.registration_figure", lambda *_: Figure(figsize=(1, 1)))

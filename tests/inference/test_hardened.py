@@ -20,6 +20,8 @@ from regcascade.inference.outputs import check_folder, write_registration
 from regcascade.inference.pair_list import read_pairs
 from regcascade.inference.scans import open_scan
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 
 @pytest.fixture(scope="module")
 def trained(checkpoint):

@@ -88,6 +88,7 @@ def test_learn2regs_displacement_is_from_voxel_to_voxel(written):
         assert halves["arr_0"].dtype == np.float16 and halves["arr_0"].shape == (3, 16, 14, 15)
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_results_are_kept_unless_told_to_overwrite(written, phantoms, checkpoint, tmp_path, capsys):
     before = (written / "report.json").stat().st_mtime_ns
     with pytest.raises(SystemExit):
@@ -100,6 +101,7 @@ def test_results_are_kept_unless_told_to_overwrite(written, phantoms, checkpoint
     assert (tmp_path / "mine.txt").is_file()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_folding_beyond_the_threshold_is_a_status_and_loses_nothing(phantoms, checkpoint, tmp_path, monkeypatch):
     command(phantoms, checkpoint, tmp_path / "fine", "--jacobian-threshold", 100)
     monkeypatch.setattr(Transform, "jacobian_det", lambda self: np.full(self.fixed.shape, -1, np.float32))
@@ -124,6 +126,7 @@ def table(folder, *rows):
     return path
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_many_pairs_go_on_past_a_bad_one_and_are_not_done_twice(phantoms, checkpoint, tmp_path, capsys):
     (tmp_path / "broken.nii.gz").write_bytes((phantoms / "fixed.nii.gz").read_bytes()[:500])
     fixed, moving = phantoms / "fixed.nii.gz", phantoms / "moving.nii.gz"
@@ -143,6 +146,7 @@ def test_many_pairs_go_on_past_a_bad_one_and_are_not_done_twice(phantoms, checkp
     assert (tmp_path / "out" / "good" / "moved_labels.nii.gz").is_file()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_a_folder_of_pairs(phantoms, checkpoint, tmp_path):
     for name in ("a", "b"):
         (tmp_path / "in" / name).mkdir(parents=True)

@@ -3,17 +3,18 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+from forked import forked
 
 from regcascade.cli.main import main
 from regcascade.data.io.itk_images import read_scan
 from regcascade.utils.files import claimed
 
+pytestmark = pytest.mark.usefixtures("no_picture")
 PATIENCE = 600  # seconds: only a hang takes as long, whatever else the machine does
 
 
@@ -34,6 +35,11 @@ def check_whole(folder: Path) -> None:
         assert (folder / name).stat().st_size > 0
     for name in ("moved.nii.gz", "jacobian.nii.gz"):
         read_scan(folder / name)
+
+
+def register_alone(arguments: list[str]) -> None:
+    torch.set_num_threads(1)  # a forked process has none of the threads that OpenMP believes in
+    main(arguments)
 
 
 def test_a_pair_that_another_process_is_at_is_left_to_it(arguments, tmp_path, capsys):
@@ -59,14 +65,14 @@ def test_a_folder_that_another_process_writes_is_refused(phantoms, checkpoint, t
 
 def test_after_a_kill_nothing_half_written_looks_whole_and_what_is_done_is_not_done_again(arguments, tmp_path, capsys):
     out = tmp_path / "out"
-    command = [sys.executable, "-c", "from regcascade.cli.main import main; main()", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        until = time.monotonic() + PATIENCE
-        # In the second pair, once its files begin to be written.
-        while not (out / ".b.part/moved.nii.gz").exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    process = forked(register_alone, arguments)
+    until = time.monotonic() + PATIENCE
+    # In the second pair, once its files begin to be written.
+    while not (out / ".b.part/moved.nii.gz").exists() and process.is_alive() and time.monotonic() < until:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
     there = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     assert there in (["a"], ["a", "b"])  # a slow observer may see the second done
     for name in there:

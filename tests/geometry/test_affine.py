@@ -1,4 +1,4 @@
-"""Stationary velocities: scaling and squaring, and what undoes a stage and a registration."""
+"""Affine maps and stationary velocities: scaling and squaring, and what undoes a stage and a registration."""
 
 from itertools import pairwise
 
