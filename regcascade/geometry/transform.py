@@ -192,7 +192,7 @@ class Transform:
 
     def _inverted(self, targets: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """`inverted` of the displacement, for targets in voxels of the fixed grid; errors in mm of the moving world."""
-        steps, volume = self.fixed.affine[:3, :3], as_volume(self.displacement)
+        steps, volume = self.fixed.affine[:3, :3], as_volume(self.displacement).to(targets.dtype)
         to_voxels = torch.from_numpy(np.linalg.inv(steps).T.copy()).to(targets.dtype)
         to_mm = torch.from_numpy(self.affine[:3, :3] @ steps).to(targets.dtype)
         return inverted(lambda places: sample_at(volume, places[None])[0] @ to_voxels, targets, to_mm, tolerance)

@@ -4,8 +4,6 @@ Convention of every function: `moved(p) = moving(p + flow(p))`. A flow is in vox
 array axis a. Coordinates outside the grid are clamped to its border.
 """
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -149,33 +147,14 @@ def jacobian_det(flow: Flow) -> Float[Tensor, "batch x1 y1 z1"]:
 def sample_at(volume: Volume, points: Points) -> Float[Tensor, "batch k channels"]:
     """Sample a `(B, C, X, Y, Z)` volume at points in voxels, trilinearly; NaN where a point is NaN.
 
-    Float64 points are interpolated in float64, without a float64 copy of the volume.
+    Values are interpolated in the precision of the points.
     """
     missing = points.isnan().any(-1, keepdim=True)
     filled = torch.where(missing, torch.zeros_like(points), points)
-    if points.dtype == torch.float64 != volume.dtype:
-        return _gathered(volume, filled).masked_fill(missing, float("nan"))
     grid = _normalise(filled.transpose(1, 2)[..., None, None], size_of(volume))
     sampler = _sample if points.shape[1] >= MANY_POINTS else _grid_sample
     values = sampler(volume.to(grid.dtype), grid, "bilinear")[..., 0, 0].transpose(1, 2)
     return values.masked_fill(missing, float("nan"))
-
-
-def _gathered(volume: Volume, points: Points) -> Float[Tensor, "batch k channels"]:
-    """Interpolate between the eight voxels around each point, in the precision of the points; none may be NaN."""
-    last = torch.tensor(size_of(volume), device=points.device) - 1
-    points = points.clamp(min=torch.zeros_like(last), max=last)
-    lower = points.floor().long()
-    upper, share = torch.minimum(lower + 1, last), points - lower
-    batch = torch.arange(len(volume), device=points.device)[:, None]
-    values = points.new_zeros(*points.shape[:2], volume.shape[1])
-    for corner in itertools.product((False, True), repeat=3):
-        at, weight = [], torch.ones_like(points[..., 0])
-        for axis, beyond in enumerate(corner):
-            at.append((upper if beyond else lower)[..., axis])
-            weight = weight * (share[..., axis] if beyond else 1 - share[..., axis])
-        values += weight[..., None] * volume[batch, :, at[0], at[1], at[2]].to(points.dtype)
-    return values
 
 
 def warp_points(points: Points, flow: Flow) -> Points:

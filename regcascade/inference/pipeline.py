@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,17 +99,12 @@ class Registered:
     moving: Scan
 
 
-@dataclass
-class _Clock:
-    """Seconds by part."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def part(self, name: str, device: torch.device = CPU) -> Iterator[None]:
-        start = read_clock(device)
-        yield
-        self.seconds[name] = round(read_clock(device) - start, 3)
+@contextmanager
+def _timed(seconds: dict[str, float], part: str, device: torch.device = CPU) -> Iterator[None]:
+    """Note the seconds that a part takes."""
+    start = read_clock(device)
+    yield
+    seconds[part] = round(read_clock(device) - start, 3)
 
 
 def register(
@@ -134,29 +129,29 @@ def register(
     Raises:
         ValueError: for files, options or a model that cannot be used; the message says which and what to do.
     """
-    options, clock = options or RegisterOptions(), _Clock()
+    options, seconds = options or RegisterOptions(), dict[str, float]()
     trained = model if isinstance(model, Trained) else Trained.of(model, recipe)
     trained.cascade.order(options.r, options.repeat)  # raises for wrong ones before any work
     device = _device(options.device)
-    with clock.part("reading"):
+    with _timed(seconds, "reading"):
         files = (given if isinstance(given, ScanFiles) else ScanFiles(Path(given)) for given in (fixed, moving))
         target, source = map(open_scan, files)
         check_landmarks(target, source)
-    with clock.part("preparing"):
+    with _timed(seconds, "preparing"):
         aligned = trained.cascade.needs_alignment and options.initial == "trained"
         pair = prepare_pair(trained, target, source, "affine" if aligned else options.initial)
     warnings = _warnings(pair, target, source)
     batch = _batch(pair, target, source)
-    registration, refined = _run(trained, batch, options, device, clock, warnings)
-    with clock.part("transforming"):
+    registration, refined = _run(trained, batch, options, device, seconds, warnings)
+    with _timed(seconds, "transforming"):
         initial, grid = pair.start.affine, np.asarray(pair.fixed.affine, dtype=float)
         transform = Transform.from_flow(registration.flow, grid, target.geometry, source.geometry, initial)
         moved = transform.warp_image(source.image, fill=options.fill)
         labels = None if source.labels is None else transform.warp_labels(source.labels, options.labels)
         points = None if source.points_mm is None else transform.points_to_fixed(source.points_mm)
-    with clock.part("inverting"):
+    with _timed(seconds, "inverting"):
         inverse = transform.inverse()
-    with clock.part("measuring"):
+    with _timed(seconds, "measuring"):
         # The value of --fill would count as a difference between the scans.
         filled = moved if options.fill is None else transform.warp_image(source.image)
         determinant = transform.jacobian_det()
@@ -166,7 +161,7 @@ def register(
         "checkpoint": None if trained.path is None else str(trained.path),
         **{name: getattr(options, name) for name in TOLD}, "label_interpolation": options.labels,
         "fixed_file": str(target.path), "moving_file": str(source.path), **measured, **refined,
-        "device": device.type, "seconds": clock.seconds, "warnings": warnings + doubts(measured),
+        "device": device.type, "seconds": seconds, "warnings": warnings + doubts(measured),
     }  # fmt: skip
     return Registered(
         transform, inverse, determinant, moved, labels, points, report, registration, batch, target, source
@@ -193,22 +188,27 @@ def _batch(pair: Prepared, fixed: Scan, moving: Scan) -> Batch:
 
 
 def _run(
-    trained: Trained, batch: Batch, options: RegisterOptions, device: torch.device, clock: _Clock, warnings: list[str]
+    trained: Trained,
+    batch: Batch,
+    options: RegisterOptions,
+    device: torch.device,
+    seconds: dict[str, float],
+    warnings: list[str],
 ) -> tuple[Registration, dict[str, Any]]:
     """Run the networks and the refinement on the device or, where its memory is too small, on the CPU."""
     try:
-        return _run_on(device, trained, batch, options, clock)
+        return _run_on(device, trained, batch, options, seconds)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         warnings.append(
             f"The memory of {device} was too small, and the CPU took over. To stay on it: --precision bf16, no "
             "--refine, --refine-of flow in place of weights, or a model of fewer or smaller networks."
         )
-        return _run_on(CPU, trained, batch, options, clock)
+        return _run_on(CPU, trained, batch, options, seconds)
 
 
 def _run_on(
-    device: torch.device, trained: Trained, batch: Batch, options: RegisterOptions, clock: _Clock
+    device: torch.device, trained: Trained, batch: Batch, options: RegisterOptions, seconds: dict[str, float]
 ) -> tuple[Registration, dict[str, Any]]:
     cascade = trained.cascade.to(device).eval()
     there: Batch = move_data_to_device(batch, device)
@@ -218,7 +218,7 @@ def _run_on(
     if reduced is not None and device == CPU:
         _check_half_precision(cascade, there, reduced, options)
     with torch.autocast(device.type, dtype=reduced, enabled=reduced is not None):
-        with clock.part("networks", device), torch.no_grad():
+        with _timed(seconds, "networks", device), torch.no_grad():
             registration = cascade.register(there, options.r, options.repeat)
         if not registration.flow.isfinite().all():
             advice = "their training diverged; take an earlier checkpoint" if reduced is None else "take --precision 32"
@@ -226,7 +226,7 @@ def _run_on(
         refined: dict[str, Any] = {}
         if options.refine:
             objective = refinement_objective(trained.loss, options.refine_loss, options.refine_of).to(device)
-            with clock.part("refining"):
+            with _timed(seconds, "refining"):
                 how = options.refine, options.refine_of, options.r, options.repeat
                 registration, refined = refine(cascade, there, registration, objective, *how)
     return without_graph(registration, "cpu"), refined
