@@ -1,4 +1,4 @@
-"""One row of measures for each pair of scans."""
+"""Register pairs of scans and measure each: a row per pair."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class EvaluationOptions:
     Attributes:
         r, repeat: how often each network is applied, see `Cascade.forward`.
         labels: how labels are warped, `nearest` or `linear`, see `warp_labels`.
-        metrics: `plain`, or `learn2reg` for the measures of Learn2Reg's evaluator beside them.
+        metrics: `plain`, or `learn2reg` to add the measures of Learn2Reg's evaluator.
         stages: whether to measure after every stage too.
         directions: `one`, or `both` to register each pair the other way too, for the inverse-consistency error.
     """
@@ -52,8 +52,8 @@ class Evaluated(NamedTuple):
     Attributes:
         row: of `pairs.csv`.
         stages: rows of `stages.csv`; none unless asked for.
-        first_call_seconds: of the first pair, the time of the first registration, which sets the device up and does
-            not count in `seconds`.
+        first_call_seconds: of the first pair, the time of a registration before the one that counts. It sets up the
+            device.
     """
 
     row: dict[str, Any]
@@ -78,9 +78,9 @@ def evaluate(
         device: where to run.
 
     Yields:
-        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures` and those of the options, `seconds`,
-        the time of the registration alone, `peak_memory_mib` where the device is a GPU, `failed`, and the measures
-        before registration with the suffix `_before`, less those of the displacement, which is 0 then.
+        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures` and of the options, `seconds` (of the
+        registration alone), `peak_memory_mib` (on a GPU), `failed`, and the measures before registration with the
+        suffix `_before`, except the displacement, which is 0 then.
 
     Raises:
         ValueError: if stages are asked for of a method that has none.

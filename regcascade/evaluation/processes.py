@@ -1,4 +1,4 @@
-"""Processes that share the pairs of an evaluation: which each has, waiting for one another, ending together."""
+"""Several processes that share the pairs of an evaluation, one per device: they start, wait and end together."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ _LONG = timedelta(days=30)  # that a process waits for the last pair of the othe
 
 @dataclass(frozen=True)
 class Share:
-    """The pairs that one of several processes registers: of those that are left every `of`-th, from `rank` on.
+    """The pairs that one of several processes registers: every `of`-th of those left, from `rank` on.
 
     Attributes:
-        rank: of this process, from 0, which is the one that writes what there is one of.
+        rank: of this process, from 0; 0 writes the summary.
         of: how many processes there are.
-        parent: the process that started this one, where it is to end with it.
+        parent: the process that started this one and must outlive it; None where it is alone.
     """
 
     rank: int = 0
@@ -32,7 +32,7 @@ class Share:
 
     @classmethod
     def of_fabric(cls, fabric: Fabric) -> "Share":
-        """That of this process, once `together` has begun."""
+        """The share of this process, within `together`."""
         alone = fabric.world_size == 1
         return cls(fabric.global_rank, fabric.world_size, None if alone else os.getppid())
 
@@ -46,11 +46,7 @@ class Share:
             torch.distributed.monitored_barrier(timeout=_LONG)
 
     def check_parent(self) -> None:
-        """End this process if the one that started it has ended, as by a kill: nobody would gather its rows.
-
-        Raises:
-            SystemExit: if so.
-        """
+        """Raise SystemExit if the process that started this one was killed: nobody would gather its rows."""
         if self.parent is not None and os.getppid() != self.parent:
             raise SystemExit("The evaluation was ended; this process of it ends too.")
 
@@ -62,13 +58,13 @@ def devices_of(accelerator: str, devices: Any, num_nodes: int) -> Fabric:
     """Lightning's Fabric for one process per device, which `together` starts.
 
     Args:
-        accelerator, devices, num_nodes: as of Lightning's Trainer; on a CPU a device is a process.
+        accelerator, devices, num_nodes: as in Lightning's Trainer; on a CPU a device is a process.
 
     Raises:
         ValueError: if there are no such devices, or another number of processes was launched.
     """
     several = devices != 1 or num_nodes != 1 or launched() is not None
-    # Processes exchange no tensors, so that gloo will do on GPUs too and leaves their memory alone.
+    # Processes exchange no tensors, so gloo does on GPUs too and takes none of their memory.
     strategy = DDPStrategy(process_group_backend="gloo") if several else "auto"
     try:
         return Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
@@ -78,9 +74,9 @@ def devices_of(accelerator: str, devices: Any, num_nodes: int) -> Fabric:
 
 @contextlib.contextmanager
 def together(fabric: Fabric) -> Iterator[Share]:
-    """Start the other processes, where torchrun or srun has not; they end when this one fails, and it when they do.
+    """Start the other processes, unless torchrun or srun has; all end when one fails.
 
-    Within the block all of them run, from the beginning of the command on.
+    The others run the whole command, from its beginning to the end of the block.
 
     Raises:
         ValueError: if another number of processes was launched than there are devices.

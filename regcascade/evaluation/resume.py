@@ -1,4 +1,4 @@
-"""Whether an evaluation may go on in a folder that already has some of its pairs."""
+"""Whether an evaluation may be resumed in a folder that already has some of its pairs."""
 
 import hashlib
 import json
@@ -12,12 +12,11 @@ from regcascade.cascades import Cascade
 from regcascade.data import RegistrationData
 from regcascade.evaluation.baselines import Method
 from regcascade.evaluation.evaluate import EvaluationOptions
-from regcascade.evaluation.run import PAIRS
+from regcascade.evaluation.layout import IDENTITY, PAIRS, read_json
 from regcascade.utils.append_csv import parts_of
-from regcascade.utils.files import claimed, file_hash, written_whole
+from regcascade.utils.files import claimed, file_hash, write_json
 from regcascade.utils.version import __version__
 
-IDENTITY = "evaluation.json"
 LOADING = ("cache", "num_workers", "batch_size", "validate")  # data options that change no number
 _SHOWN = 60  # characters of a value in a message
 
@@ -30,13 +29,13 @@ def identity(
     options: EvaluationOptions,
     device: str,
 ) -> dict[str, Any]:
-    """All that decides on the numbers of an evaluation, in plain values.
+    """All that decides the numbers of an evaluation, as plain values.
 
     Args:
         method: what registers.
         data: whose evaluation pairs are run over.
         data_options: what the data module was built from.
-        checkpoint: the file the model is from, if it is of one.
+        checkpoint: the file the model is from, if any.
         options: what is done with each pair.
         device: its type; times differ between devices.
     """
@@ -53,10 +52,10 @@ def identity(
 
 
 def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
-    """Whether the folder holds a part of this very evaluation; where it holds none, it is marked as of this one.
+    """Whether the folder holds a part of this evaluation. An empty one is made, and marked as this evaluation's.
 
     Args:
-        folder: which is made where there is none.
+        folder: of the evaluation.
         whose: what `identity` says.
 
     Raises:
@@ -65,15 +64,14 @@ def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
     pairs, record = folder / PAIRS, folder / IDENTITY
     if not any(path.is_file() and path.stat().st_size for path in (pairs, *parts_of(pairs))):
         folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(record) as temporary:
-            temporary.write_text(json.dumps(whose, indent=2) + "\n")
+        write_json(record, whose)
         return False
     if not record.is_file():
         raise ValueError(
             f"{folder} has a {PAIRS} and no {IDENTITY}, so that nothing says what its rows are of (a training run, or "
             "an older version). Give another folder as paths.run."
         )
-    before = json.loads(record.read_text(encoding="utf-8"))
+    before = read_json(record, "Give another folder as paths.run.")
     differ = [key for key in {**before, **whose} if before.get(key) != whose.get(key)]
     if differ:
         told = ", ".join(f"{key} was {_short(before.get(key))} and is {_short(whose.get(key))}" for key in differ)
@@ -86,7 +84,7 @@ def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def alone_in(folders: Iterable[Path]) -> Iterator[None]:
-    """Keep other evaluations out of folders, which are made where there are none.
+    """Keep other evaluations out of folders, which are made if need be.
 
     Raises:
         ValueError: if one is under way in any of them.

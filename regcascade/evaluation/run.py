@@ -1,7 +1,5 @@
-"""Run a cascade, or another method, over pairs: a row of measures per pair, and their summary."""
+"""Evaluate a cascade, or another method, over pairs: a row of measures per pair, and their summary."""
 
-import json
-import math
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +12,11 @@ from regcascade.cascades import Cascade
 from regcascade.data import RegistrationData
 from regcascade.evaluation.baselines import Method
 from regcascade.evaluation.evaluate import EvaluationOptions, evaluate
-from regcascade.evaluation.layout import FAILED, PAIRS, SET, STAGES, SUMMARY
+from regcascade.evaluation.layout import PAIRS, SET, STAGES, SUMMARY
 from regcascade.evaluation.processes import ALONE, Share
-from regcascade.evaluation.tables import begin, gather_rows, growing_table, pairs_done, read_pairs
-from regcascade.utils.files import file_hash, git_state, written_whole
+from regcascade.evaluation.tables import clear_tables, failures, gather_rows, pairs_done, read_pairs, summarise
+from regcascade.utils.append_csv import GrowingTable, part_of
+from regcascade.utils.files import file_hash, git_state, write_json
 from regcascade.utils.version import __version__
 
 
@@ -33,10 +32,10 @@ def evaluate_to_folder(
 ) -> pd.DataFrame:
     """Evaluate on the evaluation pairs of a data module; write `pairs.csv` row by row and `summary.json` at the end.
 
-    Rows go out as they come and none is kept, so that memory does not grow with the number of pairs until the summary
-    reads them back. Several processes write to files of their own, which the first gathers at the end, or when the
-    evaluation goes on, into tables in the order of the pairs. Where the data module mixes several sets, the rows say
-    of which set the moving scan is, and the summary has each.
+    Rows are written as they come, so memory does not grow with the number of pairs until the summary reads them back.
+    Each of several processes writes to a file of its own; the first gathers them, in the order of the pairs, at the end
+    or when the evaluation is resumed. Where the data module mixes several sets, rows name the set of the moving scan,
+    and the summary has each set.
 
     Args:
         method: a cascade or another method.
@@ -45,7 +44,7 @@ def evaluate_to_folder(
         checkpoint: the file the cascade is from, if it is of one.
         options: what to do with each pair.
         device: where to run.
-        resume: go on after the rows that are there, which `resuming.can_resume` allowed; else begin anew.
+        resume: keep the rows that are there, which `resume.can_resume` allowed; else begin anew.
         share: which of the pairs this process has, where several run this at once.
 
     Returns:
@@ -55,11 +54,12 @@ def evaluate_to_folder(
     tables = [PAIRS, *([STAGES] if options.stages else [])]
     if share.rank == 0:
         if not resume:
-            (folder / SUMMARY).unlink(missing_ok=True)  # of another evaluation
-        begin(folder, tables, data.validation_pairs, resume)
+            (folder / SUMMARY).unlink(missing_ok=True)
+            clear_tables(folder)
+        gather_rows(folder, tables, data.validation_pairs)
     share.wait()
     done = pairs_done(folder)
-    growing = {name: growing_table(folder / name, share) for name in tables}
+    growing = {name: _growing_table(folder / name, share) for name in tables}
     share.wait()  # so that all have seen the same rows before there are more
     loader = _remaining(data, done, share)
     first: float | None = None
@@ -75,32 +75,23 @@ def evaluate_to_folder(
         growing[PAIRS].append(({SET: name} if name else {}) | each.row)  # last: a pair is done with its stages
         first = first if each.first_call_seconds is None else each.first_call_seconds
     share.wait()
-    if share.rank == 0:
-        if len(done) < len(data.validation_pairs):
-            gather_rows(folder, tables, data.validation_pairs)
-        if len(done) < len(data.validation_pairs) or not (folder / SUMMARY).is_file():
-            table = read_pairs(folder)
-            if len(table) != len(data.validation_pairs):
-                raise RuntimeError(f"{len(table)} of {len(data.validation_pairs)} pairs were evaluated: {folder}.")
-            _write_summary(folder, table, method, checkpoint, options, torch.device(device), first, share.of)
+    if share.rank == 0 and not (len(done) == len(data.validation_pairs) and (folder / SUMMARY).is_file()):
+        gather_rows(folder, tables, data.validation_pairs)
+        table = read_pairs(folder)
+        if len(table) != len(data.validation_pairs):
+            raise RuntimeError(f"{len(table)} of {len(data.validation_pairs)} pairs were evaluated: {folder}.")
+        _write_summary(folder, table, method, checkpoint, options, torch.device(device), first, share.of)
     share.wait()
     return read_pairs(folder)
 
 
-def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Mean and standard deviation over pairs of every measure; None where no pair has it, or there is one only."""
-    numbers = rows.select_dtypes("number")
-    mean, std = numbers.mean(), numbers.std(ddof=1)
-    return {name: {"mean": _plain(mean[name]), "std": _plain(std[name])} for name in numbers.columns}
-
-
-def failures(rows: pd.DataFrame) -> int:
-    """How many pairs have failed."""
-    return int((rows[FAILED] != "").sum()) if FAILED in rows else 0
+def _growing_table(path: Path, share: Share) -> GrowingTable:
+    """Where a process appends its rows: to the table itself if it is alone, else to a part of it."""
+    return GrowingTable(path, fresh=False) if share.of == 1 else GrowingTable(part_of(path, share.rank), fresh=True)
 
 
 def _remaining(data: RegistrationData, done: set[tuple[str, str]], share: Share) -> DataLoader:
-    """The loader of the evaluation pairs, less those that are done, and of these the share of a process."""
+    """The loader of a process's share of the evaluation pairs that are not done."""
     loader = data.test_dataloader()
     if not done and share.of == 1:
         return loader
@@ -134,9 +125,4 @@ def _write_summary(
     if SET in table:
         sets = table.groupby(SET, sort=False)
         summary["sets"] = {name: {"pairs": len(part), "measures": summarise(part)} for name, part in sets}
-    with written_whole(folder / SUMMARY) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    write_json(folder / SUMMARY, summary)

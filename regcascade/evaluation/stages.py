@@ -1,4 +1,4 @@
-"""How a registration grows stage by stage: measures and time after each."""
+"""Measures and time after each stage of a registration."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ import torch
 
 from regcascade.cascades import Cascade
 from regcascade.geometry.warp import warp_labels
-from regcascade.losses import correlation_coefficient
+from regcascade.metrics.correlation import correlation_coefficient
 from regcascade.metrics.jacobian import folding_percent
 from regcascade.metrics.overlap import mean_dice
 from regcascade.registration import Registration
@@ -87,10 +87,11 @@ def stage_rows(
 
 
 def _measures(pair: Batch, moved: Image, flow: Flow, labels: list[int], interpolation: str) -> dict[str, float]:
-    dice = math.nan
+    measures = dict.fromkeys(("dice_mean", "cc", "folding_percent"), math.nan)
     if not flow.isfinite().all():
-        return {"dice_mean": dice, "cc": math.nan, "folding_percent": math.nan}
+        return measures
     if "fixed_labels" in pair and "moving_labels" in pair:
-        dice = mean_dice(warp_labels(pair["moving_labels"], flow, interpolation), pair["fixed_labels"], labels).item()
-    cc = correlation_coefficient(moved, pair["fixed"]).item()
-    return {"dice_mean": dice, "cc": cc, "folding_percent": folding_percent(flow).item()}
+        moved_labels = warp_labels(pair["moving_labels"], flow, interpolation)
+        measures["dice_mean"] = mean_dice(moved_labels, pair["fixed_labels"], labels).item()
+    measures["cc"] = correlation_coefficient(moved, pair["fixed"]).item()
+    return measures | {"folding_percent": folding_percent(flow).item()}

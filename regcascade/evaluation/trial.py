@@ -34,7 +34,7 @@ class Attempt(NamedTuple):
 
 
 def attempt(method: Cascade | Method, batch: Batch, r: int, repeat: str, stages: bool) -> Attempt:
-    """Register a batch of one pair and take the time, the device waited for.
+    """Register a batch of one pair and take the time.
 
     Args:
         method: a cascade on the device of the batch, or another method.
@@ -56,7 +56,7 @@ def attempt(method: Cascade | Method, batch: Batch, r: int, repeat: str, stages:
 
 
 def flaw(flow: Flow, measures: Mapping[str, float]) -> str:
-    """What makes a result a failure all the same; nothing where it may be a registration.
+    """Why a result is a failure all the same; empty where it may be a registration.
 
     Args:
         flow: the result.

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.metrics.utils import get_edge_surface_distance
 from scipy import ndimage
 
 from regcascade.types import Batch, Flow
@@ -62,6 +61,8 @@ def _of_labels(pair: Batch, field: np.ndarray, labels: Sequence[int]) -> tuple[f
 
 def _robust_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
     """The larger of both directed percentiles, each surface element counting by its area, in voxels."""
+    from monai.metrics.utils import get_edge_surface_distance
+
     if not b.any():
         return math.inf
     # MONAI has the surface elements and areas of the package `surface-distance`, which the evaluator uses.

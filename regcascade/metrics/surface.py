@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
 
 from regcascade.metrics.overlap import check_labels
@@ -47,6 +46,8 @@ def surface_measures(
     >>> surface_measures(fixed.roll(2, -1), fixed, [1], torch.tensor([[1.0, 1.0, 2.5]])).hd95
     tensor([[5.]])
     """
+    from monai.metrics.utils import get_edge_surface_distance  # a second to import
+
     check_labels(labels)
     missing = torch.full((len(fixed_labels), len(labels)), math.nan, device=fixed_labels.device)
     measures = SurfaceMeasures(missing, missing.clone())

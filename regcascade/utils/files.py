@@ -1,10 +1,11 @@
 """Whole files or none, and the state of the code that wrote them."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -57,6 +58,17 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all; NaN is no JSON and raises ValueError."""
+    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -8,18 +8,8 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from regcascade.report.figures.charts import (
-    UNREGISTERED,
-    against_cascades,
-    against_initial,
-    by_quality,
-    extreme_cases,
-    has_initial,
-    label_boxes,
-    label_columns,
-    measure_of,
-    worst_and_best,
-)
+from regcascade.report.figures.charts import against_cascades, against_initial, extreme_cases, label_boxes
+from regcascade.report.figures.quality import UNREGISTERED, by_quality, has_initial, measure_of, worst_and_best
 from regcascade.report.figures.style import MARKERS, POINTS, SERIES, WIDTH, series_style, shortened
 
 
@@ -202,9 +192,7 @@ def test_names_keep_both_ends_and_series_differ():
     assert len({series_style(number) for number in range(56)}) == 56
 
 
-def test_label_columns_are_those_of_any_table():
-    assert label_columns({"a": table(0.0), "b": pd.DataFrame({"dice_new": []})}) == [
-        "dice_liver",
-        "dice_spleen",
-        "dice_new",
-    ]
+def test_labels_are_those_of_any_table(tables):
+    tables["other"]["dice_new"] = tables["other"].pop("dice_spleen")
+    labels = label_boxes(tables).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["mean", "liver", "spleen", "new"]

@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy import stats
 
 from regcascade.cli.main import main
-from regcascade.evaluation.run import summarise
+from regcascade.evaluation.tables import summarise
 from regcascade.report.runs.find import find_runs, row_names
 from regcascade.report.runs.run import INITIAL, before_registration, read_run, read_runs
 from regcascade.report.tables.compare import (
@@ -253,7 +253,7 @@ def test_duplicate_pairs_are_refused(tmp_path):
         ("pairs.csv", "fixed,moving,dice_mean\na,b,0.5\nb,a,inf\n", "dice_mean of pair 2 is 'inf'"),
         ("pairs.csv", "fixed,moving,dice_mean\na,b,0.5\n", "pairs.csv has 1 pairs and summary.json 12"),
         ("summary.json", "{", "cannot be read as JSON"),
-        ("summary.json", "[]", "is no summary of an evaluation"),
+        ("summary.json", "[]", "holds no names and values"),
         ("summary.json", '{"pairs": 12}', "is no summary of an evaluation"),
         ("summary.json", '{"pairs": 12, "measures": {"dice_mean": {"mean": 0.7}}}', "not of the same evaluation"),
         ("summary.json", None, "is an evaluation that did not end: it has no summary.json"),

@@ -121,7 +121,7 @@ def test_a_run_without_a_checkpoint_has_its_charts(tmp_path):
 
 
 def test_a_run_that_does_not_say_how_it_registered_cannot_be_drawn_again(run):
-    (run / "summary.json").write_text("{}")
+    (run / "summary.json").write_text('{"pairs": 1, "measures": {}}')
     with pytest.raises(ValueError, match="does not say n, r and repeat"):
         setting_of(run)
     with pytest.raises(ValueError, match="does not say n, r and repeat"):

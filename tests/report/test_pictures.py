@@ -34,7 +34,6 @@ def test_a_slice_lies_first_axis_right_second_axis_up():
 
 def test_pixels_have_the_proportions_of_the_voxels():
     assert Plane(0, 0).aspect((9.0, 2.0, 5.0)) == 2.5
-    assert Plane(2, 0).proportion((10, 30, 7), (1.0, 2.0, 9.0)) == 6.0
 
 
 def test_planes_go_through_the_labels_and_the_fullest_comes_first():

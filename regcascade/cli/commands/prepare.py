@@ -22,7 +22,7 @@ from regcascade.data.options import check_spacing
 from regcascade.data.preprocessing.case_files import PreparedCases
 from regcascade.data.preprocessing.prepare import DONE, FAILED, KEPT, prepare
 from regcascade.report.figures.contact_sheet import write_contact_sheets
-from regcascade.report.tables.terminal import outcome_table
+from regcascade.report.tables.outcomes import outcome_table
 
 LISTS = Path(set_lists.__file__).parent / "lists"
 BESIDE = ("labels", "masks", "points")  # options of files that belong to --images

@@ -1,12 +1,9 @@
-"""Figures of a set of pairs, from the tables that evaluations write: one or several methods on the same pairs.
+"""Charts of one or several methods on the same pairs, from the tables that evaluations write.
 
-A method is a name and its table, a row per pair indexed by (fixed, moving), with columns such as `dice_mean`,
-`dice_liver`, and the same before registration, `dice_mean_before`. Where no pair has Dice, as the scans have no
-labels, CC takes its place. What a pair lacks (NaN) is left out of a figure, and never counts as 0.
+A method is a name and its table: a row per pair, indexed by (fixed, moving), with columns such as `dice_mean`,
+`dice_liver` and `dice_mean_before` (before registration). Where no pair has Dice, CC takes its place. What a pair lacks
+(NaN) is left out and never counts as 0.
 """
-
-from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,45 +15,32 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from regcascade.evaluation.layout import BEFORE
-from regcascade.report.figures.style import GREY, empty_figure, in_print_style, series_style, shortened
+from regcascade.report.figures.quality import (
+    MEASURES,
+    UNREGISTERED,
+    Tables,
+    after_registration,
+    before_and_after,
+    has_initial,
+    measure_of,
+    worst_and_best,
+)
+from regcascade.report.figures.style import (
+    GREY,
+    empty_figure,
+    in_print_style,
+    legend_above,
+    series_handle,
+    series_style,
+    shortened,
+)
+from regcascade.report.runs.run import label_columns
 
-Tables = Mapping[str, pd.DataFrame]
-MEASURES = {"dice_mean": "Dice", "cc": "CC"}
-UNREGISTERED = "before registration"
 BINS, PAIRS_A_BIN = 8, 6  # of the mean line in the scatter: so many at most, with so many pairs at least
 FILLED = 0.6  # opacity of boxes
 PAIRS_FOR_PERCENTILES = 20  # with fewer, the 5th and 95th say nothing
 _LONGEST_NAME = 22
 _MOST_CASES = 20
-
-
-def measure_of(tables: Tables) -> str:
-    """The column that tells how well pairs are registered: `dice_mean` where any pair has it, else `cc`.
-
-    Raises:
-        ValueError: if no pair has either.
-    """
-    for column in MEASURES:
-        if any(column in table and table[column].notna().any() for table in tables.values()):
-            return column
-    raise ValueError(f"The pairs of {', '.join(tables)} have neither Dice nor CC: there is nothing to draw.")
-
-
-def label_columns(tables: Tables) -> list[str]:
-    """The columns of the Dice of single labels that any of the tables has."""
-    columns = dict.fromkeys(column for table in tables.values() for column in table)
-    return [c for c in columns if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
-
-
-def has_initial(tables: Tables) -> bool:
-    """Whether any pair has Dice, or what stands for it, both before and after registration."""
-    measure = measure_of(tables)
-    return any(not _before_and_after(table, measure).empty for table in tables.values())
-
-
-def by_quality(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The pairs that have a measure, the worst first; of equal ones the first in the table."""
-    return table[table[column].notna()].sort_values(column, kind="stable")
 
 
 @in_print_style
@@ -70,7 +54,9 @@ def label_boxes(tables: Tables) -> Figure:
         tables: the methods.
     """
     measure = measure_of(tables)
-    columns = [measure, *label_columns(tables)] if measure == "dice_mean" else [measure]
+    columns = [measure]
+    if measure == "dice_mean":
+        columns += dict.fromkeys(column for table in tables.values() for column in label_columns(table))
     first = next(iter(tables.values()))
     series = [(UNREGISTERED, first, BEFORE, "white")] if _has_before(first, measure) else []
     series += [(name, table, "", series_style(number)[0]) for number, (name, table) in enumerate(tables.items())]
@@ -91,7 +77,7 @@ def label_boxes(tables: Tables) -> Figure:
     handles = [
         Patch(facecolor=to_rgba(colour, FILLED), edgecolor=GREY, label=shortened(n, 40)) for n, _, _, colour in series
     ]
-    _legend_above(figure, handles)
+    legend_above(figure, handles)
     return figure
 
 
@@ -114,7 +100,7 @@ def against_initial(tables: Tables) -> Figure:
     figure = empty_figure(4.2, layout="constrained")
     axes, ends, lines = figure.subplots(), [], False
     for number, table in enumerate(tables.values()):
-        both = _before_and_after(table, measure).sort_values(measure + BEFORE)
+        both = before_and_after(table, measure).sort_values(measure + BEFORE)
         if both.empty:
             continue
         initial, after = (both[column].to_numpy() for column in both)
@@ -136,17 +122,16 @@ def against_initial(tables: Tables) -> Figure:
     meaning = "; lines: means of groups of pairs of similar initial " + name if lines else ""
     axes.set(xlabel=f"{name} before registration{meaning}", ylabel=f"{name} after registration")
     no_change = Line2D([], [], color=GREY, linestyle="--", label="no change")
-    _legend_above(figure, [*_handles(list(tables), joined=lines), no_change])
+    legend_above(figure, [*_handles(tables, joined=lines), no_change])
     return figure
 
 
 @in_print_style
 def against_cascades(settings: pd.DataFrame) -> Figure:
-    """Mean Dice against how many cascades, the first paper's Figure 5, and against how often each is applied.
+    """Mean Dice against the number of cascades (RCN, Figure 5), and against how often each is applied.
 
-    Left: against n, a line for each model and r. Right, where r varies: against r, a line for each model and n.
-    Numbers of cascades are on a logarithmic axis, as in the paper. A mark is a run, and a line joins the means of
-    those that have the same model, n and r.
+    Left: against n, a line for each model and r. Right, where r varies: against r, a line for each model and n. The
+    axes are logarithmic, as in the paper. A mark is a run; a line joins the means of those with equal settings.
 
     Args:
         settings: a row per run: `model` (its name), `n`, `r`, and `mean` of the pairs' Dice.
@@ -166,8 +151,7 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
             line = part.groupby(x)["mean"].mean()
             axes.plot(line.index, line, color=colour, linewidth=1.5)
             axes.plot(part[x], part["mean"], color=colour, marker=marker, markersize=6, linestyle="none")
-            joined: Literal["-", "none"] = "-" if len(line) > 1 else "none"
-            handles.append(Line2D([], [], color=colour, marker=marker, linestyle=joined, label=shortened(name, 40)))
+            handles.append(series_handle(number, name, joined=len(line) > 1))
         axes.set_xscale("log")
         axes.xaxis.set(
             major_locator=FixedLocator(sorted(settings[x].unique())),
@@ -182,16 +166,15 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
 
 @in_print_style
 def extreme_cases(tables: Tables, count: int = 5) -> Figure:
-    """The worst and the best pairs, by the mean over methods of their Dice, and what each method made of them.
+    """The worst and the best pairs, by the mean over methods of their Dice: a line per pair.
 
-    A line per pair: the ring is before registration, the marks are the methods.
+    The ring is before registration, the marks are the methods.
 
     Args:
         tables: the methods; of the pairs that all of them have.
         count: how many of the worst, and how many of the best; each pair is shown once.
     """
-    measure = measure_of(tables)
-    after = pd.DataFrame({name: table[measure] for name, table in tables.items()}).dropna()
+    measure, after = measure_of(tables), after_registration(tables)
     order = after.mean(axis=1).sort_values(kind="stable").index
     worst, best = worst_and_best(order, min(count, _MOST_CASES))
     figure = empty_figure(1.0 + 0.19 * (len(worst) + len(best) + 1), layout="constrained")
@@ -200,13 +183,14 @@ def extreme_cases(tables: Tables, count: int = 5) -> Figure:
     rows |= {pair: row for row, pair in enumerate(best, start=len(worst) + bool(len(worst)))}
     first = next(iter(tables.values()))
     for pair, row in rows.items():
-        values = list(after.loc[[pair]].iloc[0])
+        results = list(after.loc[[pair]].iloc[0])
+        values = list(results)
         if _has_before(first, measure):
             initial = float(first.loc[[pair], measure + BEFORE].iloc[0])
             values.append(initial)
             axes.plot(initial, row, "o", color=GREY, markerfacecolor="white", markersize=7.5, zorder=3)
         axes.plot([min(values), max(values)], [row, row], color="0.8", linewidth=1.5, zorder=1)
-        for number, value in enumerate(after.loc[[pair]].iloc[0]):
+        for number, value in enumerate(results):
             colour, marker = series_style(number)
             axes.plot(value, row, marker, color=colour, markersize=5.5, alpha=0.85, zorder=4)
     names = [f"{shortened(moving, _LONGEST_NAME)} → {shortened(fixed, _LONGEST_NAME)}" for fixed, moving in rows]
@@ -219,14 +203,8 @@ def extreme_cases(tables: Tables, count: int = 5) -> Figure:
     )
     axes.set_xlabel(f"{MEASURES[measure]}; {shown}")
     ring = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label=UNREGISTERED)
-    _legend_above(figure, [*([ring] if _has_before(first, measure) else []), *_handles(list(tables), joined=False)])
+    legend_above(figure, [*([ring] if _has_before(first, measure) else []), *_handles(tables, joined=False)])
     return figure
-
-
-def worst_and_best(order: Sequence | pd.Index, count: int) -> tuple[list, list]:
-    """The first and the last `count` of an order from worst to best, both in that order; none is in both."""
-    worst = list(order[:count])
-    return worst, list(order[max(len(order) - count, len(worst)) :])
 
 
 def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colour: str, ends: tuple[int, int]) -> None:
@@ -250,20 +228,8 @@ def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colo
     )
 
 
-def _legend_above(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
-    """One legend above the axes, in rows that fit the page."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), 100 // (longest + 6)))
-    figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, handlelength=1.4, columnspacing=1.2)
-
-
-def _handles(names: Sequence[str], joined: bool) -> list[Line2D]:
-    styles = [series_style(number) for number in range(len(names))]
-    line: Literal["-", "none"] = "-" if joined else "none"
-    return [
-        Line2D([], [], color=colour, marker=marker, markersize=5, linestyle=line, label=shortened(name, 40))
-        for name, (colour, marker) in zip(names, styles, strict=True)
-    ]
+def _handles(tables: Tables, joined: bool) -> list[Line2D]:
+    return [series_handle(number, name, joined) for number, name in enumerate(tables)]
 
 
 def _label_name(column: str) -> str:
@@ -274,10 +240,6 @@ def _label_name(column: str) -> str:
 
 def _known(table: pd.DataFrame, column: str) -> np.ndarray:
     return table[column].dropna().to_numpy() if column in table else np.empty(0)
-
-
-def _before_and_after(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    return table.reindex(columns=[measure + BEFORE, measure]).dropna()
 
 
 def _has_before(table: pd.DataFrame, measure: str) -> bool:

@@ -1,4 +1,4 @@
-"""The cells of a page: a slice of an image, of a flow, of the outlines of labels, of a deformed grid."""
+"""Draw one cell of a page: a slice of an image, a flow, the outlines of labels, a deformed grid or a determinant."""
 
 from typing import NamedTuple
 
@@ -54,10 +54,10 @@ def determinant_of(flow: Float[Tensor, "1 3 x y z"]) -> Float[Tensor, "1 1 x y z
 
 
 def flow_colours(flow: Float[Tensor, "1 3 x y z"], plane: Plane, full: float) -> Float[np.ndarray, "rows columns 3"]:
-    """A slice of a flow as colours, the first paper's (Figure 2): zero is white, full colour is `full` voxels.
+    """A slice of a flow in the colours of RCN (Figure 2): zero is white, full colour is `full` voxels.
 
-    The absolute displacements along x, y and z take away red, green and blue, so that a shift along x alone is
-    cyan, along y magenta, along z yellow, and along all three black.
+    The absolute displacements along x, y and z take away red, green and blue: a shift along x alone is cyan, along y
+    magenta, along z yellow, and along all three black.
     """
     return 1 - np.clip(plane.cut(flow.abs()) / max(full, 1e-6), 0, 1)
 

@@ -1,4 +1,4 @@
-"""Which slices of a volume a page shows, and how a slice lies on it."""
+"""Slices of a volume: which to show, and how they lie on the page."""
 
 from dataclasses import dataclass
 
@@ -31,17 +31,11 @@ class Plane:
         across, up = self.axes
         return spacing[up] / spacing[across]
 
-    def proportion(self, size: tuple[int, ...], spacing: tuple[float, ...]) -> float:
-        """Height of the slice over its width, in mm."""
-        across, up = self.axes
-        return size[up] / size[across] * self.aspect(spacing)
-
 
 def planes_of(image: Float[Tensor, "1 1 x y z"], labels: Shaped[Tensor, "1 1 x y z"] | None) -> list[Plane]:
-    """The planes through the middle of the labels, or of the volume if there are none; the fullest one first.
+    """The planes through the middle of the labels (the median of their voxels), or of the volume, the fullest first.
 
-    The middle of the labels is the median of their voxels along each axis. Fullest: most labelled voxels, or
-    where nothing is labelled the largest spread of intensities.
+    The fullest has most labelled voxels or, where nothing is labelled, the largest spread of intensities.
     """
     inside = None if labels is None else (labels[0, 0] > 0).nonzero()
     if inside is None or len(inside) == 0:

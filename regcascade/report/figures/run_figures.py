@@ -1,4 +1,4 @@
-"""The figures of evaluated runs: charts of all their pairs, and pages of single pairs, registered again for them."""
+"""All figures of evaluated runs: charts of their pairs, and pages of single pairs, which are registered again."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,17 +14,8 @@ from regcascade.cascades.checkpoint import read
 from regcascade.data import RegistrationData
 from regcascade.data.pairs import ListedPairs, NamePair, collate
 from regcascade.evaluation.baselines import RegistrationFailed
-from regcascade.report.figures.charts import (
-    Tables,
-    against_cascades,
-    against_initial,
-    by_quality,
-    extreme_cases,
-    has_initial,
-    label_boxes,
-    measure_of,
-    worst_and_best,
-)
+from regcascade.report.figures.charts import against_cascades, against_initial, extreme_cases, label_boxes
+from regcascade.report.figures.quality import Tables, by_quality, has_initial, measure_of, worst_and_best
 from regcascade.report.figures.registration import registration_figure
 from regcascade.report.figures.stage_charts import against_stages
 from regcascade.report.runs.reload import Again, again, find_checkpoint, setting_of
@@ -34,12 +25,12 @@ from regcascade.utils.registry import did_you_mean
 def set_figures(
     tables: Tables, settings: pd.DataFrame | None = None, stages: Mapping[str, pd.DataFrame] | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """The charts that the tables of one or several methods have the numbers for, each with a name for its file.
+    """The charts that there are numbers for, each with a name for its file.
 
     Args:
         tables: the methods, see `charts`.
-        settings: what `against_cascades` takes; that chart is left out without, and where n and r do not vary.
-        stages: what `against_stages` takes; that chart is left out without.
+        settings: for `against_cascades`, where n or r vary.
+        stages: for `against_stages`.
 
     Raises:
         ValueError: if no pair has Dice or CC.
@@ -81,7 +72,9 @@ def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = No
 def run_pages(
     folder: Path, table: pd.DataFrame, named: Sequence[NamePair], count: int, given: Path | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """Pages of single pairs of a run, registered again by what it evaluated, on the scans it was evaluated on.
+    """Pages of single pairs of a run, registered again by what it evaluated.
+
+    What is wrong with the run is found before the first page is drawn.
 
     Args:
         folder: the run.
@@ -91,7 +84,7 @@ def run_pages(
         given: a checkpoint instead of the run's own.
 
     Returns:
-        What `pair_figures` yields, one at a time. Whatever is wrong with the run is found at once.
+        What `pair_figures` yields.
 
     Raises:
         ValueError: if its checkpoint, method or data set is missing or has changed, or has no such scan.
@@ -116,11 +109,11 @@ def pair_figures(
 
     Args:
         run: what registers them, the set they are of, r and repeat.
-        pairs: each with a word before the names of its scans in the name of its file.
+        pairs: each with a word that begins the name of its file.
         device: where a network registers.
 
     Yields:
-        The name of a file, without its ending, and the figure, as `registration_figure` draws it.
+        The name of a file, without its ending, and the figure.
 
     Raises:
         ValueError: if a method gives up on a pair.
@@ -142,7 +135,11 @@ def pair_figures(
 
 
 def file_name(*words: str) -> str:
-    """Words as the name of a file, of characters that any shell takes unquoted."""
+    """Words as the name of a file that needs no quotes in a shell.
+
+    >>> file_name("worst_1", "a b/c")
+    'worst_1_a-b-c'
+    """
     return "_".join(re.sub(r"[^\w.+-]+", "-", word).strip("-.") for word in words)[:200]
 
 

@@ -1,4 +1,4 @@
-"""How registrations grow stage by stage: Dice, CC, folding and time, from the `stages.csv` of evaluations."""
+"""Charts of Dice, CC, folding and time after each stage, from the `stages.csv` of evaluations."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from regcascade.evaluation.layout import STAGES
 from regcascade.evaluation.tables import read_stages
-from regcascade.report.figures.style import empty_figure, in_print_style, series_style, shortened
+from regcascade.report.figures.style import empty_figure, in_print_style, legend_above, series_handle, series_style
 
 PANELS = {"dice_mean": "Dice", "cc": "CC", "folding_percent": "Folding [%]", "seconds": "Seconds"}
 BAND = (25, 75)  # percentiles
@@ -76,11 +75,7 @@ def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
     figure.supxlabel(f"{steps}; line: mean, band: the middle half of the pairs", fontsize="medium")
     figure.align_ylabels()
     if len(stages) > 1:
-        handles = [
-            Line2D([], [], color=colour, marker=marker, markersize=5, label=shortened(name, 40))
-            for name, (colour, marker) in zip(stages, map(series_style, range(len(stages))), strict=True)
-        ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
+        legend_above(figure, [series_handle(number, name) for number, name in enumerate(stages)])
     return figure
 
 

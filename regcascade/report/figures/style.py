@@ -1,12 +1,14 @@
-"""How a figure looks in print: one width, one letter size, colours that everybody can tell apart."""
+"""The print style of figures: one width, one letter size, colours that everybody can tell apart, one legend."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from regcascade.utils.files import written_whole
 
@@ -40,23 +42,41 @@ in_print_style = matplotlib.rc_context(
 
 
 def empty_figure(height: float, layout: Literal["constrained"] | None = None) -> Figure:
-    """A figure of the width of a page and a height in inches, which belongs to no window."""
+    """An empty figure as wide as a page and so many inches high. It belongs to no window."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def series_style(number: int) -> tuple[str, str]:
-    """The colour and the marker of the series of that number, from 0."""
+    """The colour and the marker of a series by its number, from 0."""
     return SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
 
 
 def shortened(text: str, letters: int) -> str:
-    """A name that fits: its middle is left out where it has more letters, as its ends tell names apart."""
+    """A name of at most so many letters; the middle of a longer one is left out, as its ends tell names apart.
+
+    >>> shortened("a_long_name_of_case_17", 9)
+    'a_lo…e_17'
+    """
     if len(text) <= letters:
         return text
     kept = letters - 1
     return text[: kept // 2] + "…" + text[len(text) - (kept - kept // 2) :]
+
+
+def series_handle(number: int, name: str, joined: bool = True) -> Line2D:
+    """The entry of a series in a legend: its marker, on a line where the marks are joined."""
+    colour, marker = series_style(number)
+    line: Literal["-", "none"] = "-" if joined else "none"
+    return Line2D([], [], color=colour, marker=marker, markersize=5, linestyle=line, label=shortened(name, 40))
+
+
+def legend_above(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
+    """One legend above the axes, in rows that fit the page."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), 100 // (longest + 6)))
+    figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, handlelength=1.4, columnspacing=1.2)
 
 
 def write_figure(figure: Figure, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of evaluated runs: tables, tests, charts, the worst pairs, where it all comes from."""
+"""Write one self-contained HTML page of evaluated runs: tables, tests, charts, the worst pairs, and provenance."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from regcascade.data.pairs import NamePair
 from regcascade.evaluation.layout import BEFORE
-from regcascade.report.figures.charts import UNREGISTERED, by_quality, measure_of
+from regcascade.report.figures.quality import UNREGISTERED, after_registration, by_quality, measure_of
 from regcascade.report.figures.run_figures import run_pages, set_figures, settings_of
 from regcascade.report.figures.stage_charts import stages_of
 from regcascade.report.runs.provenance import facts_table, provenance, software
@@ -24,10 +24,9 @@ from regcascade.report.tables.compare import (
     notes,
     shown_table,
     shown_tests,
-    spread,
     values_of,
 )
-from regcascade.report.tables.measures import KNOWN, MEASURES, heading
+from regcascade.report.tables.measures import KNOWN, MEASURES, heading, rounded, spread
 from regcascade.utils.files import written_whole
 
 WORST = 10
@@ -81,13 +80,13 @@ def write_report(
 
     Args:
         folders: of the runs.
-        runs: what `evaluated.read_runs` found in them.
+        runs: what `read_runs` found in them.
         path: the file; its folder is made if need be.
         worst: how many of the worst pairs to show.
-        left_out: sentences on what the page does not have, to which those on pictures are added.
+        left_out: sentences on what the page lacks.
 
     Returns:
-        All that the page does not have, a sentence each.
+        All that the page lacks, a sentence each: `left_out`, and why there are no pictures of a run.
 
     Raises:
         ValueError: if no pair has Dice or CC, or if the file is a folder.
@@ -115,21 +114,20 @@ def write_report(
 
 
 def worst_pairs(tables: Mapping[str, pd.DataFrame], count: int) -> list[NamePair]:
-    """The worst pairs by the mean over methods of Dice (CC where there is none), of those that all methods have."""
-    measure = measure_of(tables)
-    after = pd.DataFrame({name: table[measure] for name, table in tables.items() if measure in table}).dropna()
-    return list(by_quality(after.mean(axis=1).to_frame(measure), measure).index[:count])
+    """The worst pairs that all methods have, by the mean over methods of Dice (or CC)."""
+    measure, mean = measure_of(tables), after_registration(tables).mean(axis=1)
+    return list(by_quality(mean.to_frame(measure), measure).index[:count])
 
 
 def data_uri(figure: Figure) -> str:
-    """A figure in a URI, as WebP without loss, which every browser shows and has half the bytes of PNG."""
+    """A figure as a URI: lossless WebP, which every browser shows and has half the bytes of PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", pil_kwargs={"lossless": True})
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _comparison(runs: Sequence[Run]) -> Comparison:
-    """The runs after the row before registration; tests are between the runs, of a single one against that row."""
+    """The row before registration and the runs. Tests are between the runs; a single one is tested against that row."""
     try:
         initial = [before_registration(runs[0])]
     except ValueError:  # an evaluation that measured nothing before
@@ -160,7 +158,7 @@ def _by_label(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for column in single:
         name, decimals = heading(column)
-        rows.append([name, *(spread(pd.Series(values_of(run, column)), decimals) for run in runs)])
+        rows.append([name, *(spread(values_of(run, column), decimals) for run in runs)])
     return pd.DataFrame(rows, columns=["", *(run.name for run in runs)])
 
 
@@ -179,7 +177,7 @@ def _cases(folders: Sequence[Path], tables: Mapping[str, pd.DataFrame], count: i
     for pair in pairs:
         values = {UNREGISTERED: float(first.loc[[pair], measure + BEFORE].iloc[0])} if measure + BEFORE in first else {}
         values |= {name: float(table.loc[[pair], measure].iloc[0]) for name, table in tables.items()}
-        shown = {name: spread(pd.Series([value]), KNOWN[measure].decimals) for name, value in values.items()}
+        shown = {name: rounded(value, KNOWN[measure].decimals) for name, value in values.items()}
         cases.append(Case(*pair, shown, []))
     for folder, (name, table) in zip(folders, tables.items(), strict=True):
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from regcascade.report.paper.experiments import LABELS, Row
 from regcascade.report.paper.runs import PAPER_SCALE, Evaluation, Training
+from regcascade.utils.diff import changes, in_yaml
 
 Compose = Callable[[str, Sequence[str]], Mapping[str, Any]]
 _GROUPS = ("n", "model", "cascade", "affine", "loss", "optimizer")
@@ -27,10 +28,10 @@ def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
         yield f"scale={training.scale} ({config['data'].get('name')}{volume})"
     meant = compose("train", [f"experiment={training.experiment}", f"scale={training.scale}"])
     for group in _GROUPS:
-        yield from differences(group, config.get(group), meant.get(group), leave_out=_OF_AFFINE)
-    yield from differences("data", config["data"], meant["data"], leave_out=_LOADING)
+        yield from changed_options(group, config.get(group), meant.get(group), leave_out=_OF_AFFINE)
+    yield from changed_options("data", config["data"], meant["data"], leave_out=_LOADING)
     ours, theirs = ({key: of["trainer"].get(key) for key in _OF_TRAINER} for of in (config, meant))
-    yield from differences("trainer", ours, theirs)
+    yield from changed_options("trainer", ours, theirs)
     if init := config.get("init"):
         yield f"init={Path(str(init)).name}"
     yield from _callbacks(config.get("callbacks") or {}, meant.get("callbacks") or {})
@@ -45,7 +46,7 @@ def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
 def evaluated_otherwise(evaluation: Evaluation, row: Row) -> Iterator[str]:
     """How an evaluation differs from the paper's."""
     labels = evaluation.summary.get("label_interpolation", "nearest")
-    if labels != LABELS[row.table.split("/")[0]]:
+    if labels != LABELS[row.paper]:
         yield f"labels={labels}"
     if evaluation.summary.get("checkpoint") and not evaluation.is_of_last:
         yield Path(str(evaluation.summary["checkpoint"])).name
@@ -53,22 +54,17 @@ def evaluated_otherwise(evaluation: Evaluation, row: Row) -> Iterator[str]:
         yield f"{failures} pairs failed"
 
 
-def differences(name: str, ours: Any, theirs: Any, leave_out: Sequence[str] = ()) -> Iterator[str]:
-    """`name.key=value` of everything that is not the same."""
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        for key in dict.fromkeys([*theirs, *ours]):
-            if key not in leave_out:
-                yield from differences(f"{name}.{key}", ours.get(key), theirs.get(key))
-    elif ours != theirs:
-        shown = "null" if ours is None else str(ours).lower() if isinstance(ours, bool) else ours
-        yield f"{name}={shown}"
+def changed_options(name: str, ours: Any, theirs: Any, leave_out: Sequence[str] = ()) -> Iterator[str]:
+    """`name.key=value` of every option that is not the same."""
+    for key, _, value in changes(theirs, ours, name, leave_out):
+        yield f"{key}={in_yaml(value)}"
 
 
 def _callbacks(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
     """The callbacks that were added, with their options, and those whose options differ; none that was left out."""
     for name, options in ours.items():
         if name in theirs:
-            yield from differences(f"callbacks.{name}", options, theirs[name])
+            yield from changed_options(f"callbacks.{name}", options, theirs[name])
         elif isinstance(options, Mapping):
             given = [f"callbacks.{name}.{key}={value}" for key, value in options.items() if key != "_target_"]
             yield from given or [f"callbacks.{name}"]

@@ -1,7 +1,7 @@
-"""The rows of the papers' tables, as the experiments of `conf/experiment` give them: what runs a row, what it prints.
+"""The rows of the papers' tables, from `conf/experiment`: what runs a row, and what the paper prints.
 
-An experiment is a YAML file whose block `reproduces` names the rows its training, or its evaluation of a method
-without one, is for. This block is the one source of the printed numbers.
+An experiment is a YAML file. Its block `reproduces` names the rows that its training, or its evaluation of another
+method, is for. This block is the one source of the printed numbers.
 """
 
 import re
@@ -33,7 +33,8 @@ TABLES = {
     "drnet/6": "single-scale and multi-scale loss (L)",
     "drnet/7": "cascades",
 }
-LABELS = {"rcn": "linear", "drnet": "nearest"}  # how a paper warps labels for Dice; the second does not say
+LABELS = {"rcn": "linear", "drnet": "nearest"}  # how a paper warps labels for Dice; DR-Net does not say
+PAPERS = {"rcn": "RCN", "drnet": "DR-Net"}
 _PRINTED = re.compile(r"(\d+\.?\d*)(?: \((\d+\.?\d*)\))?")
 
 
@@ -64,8 +65,13 @@ class Row:
     sets: Mapping[str, str] | None = None
 
     @property
+    def paper(self) -> str:
+        """Whose table it is: `rcn` or `drnet`."""
+        return self.table.split("/")[0]
+
+    @property
     def command(self) -> str:
-        """What makes it: the training, and r where it takes an evaluation with another than 1; or the evaluation."""
+        """What runs it: the training, and an evaluation where r is not 1; or the evaluation of a method."""
         if self.method is not None:
             return f"evaluate.py method={self.method} data={self.data}"
         return f"train.py experiment={self.experiment}" + (f", evaluate.py r={self.r}" if self.r != 1 else "")
@@ -102,24 +108,29 @@ def rows_of(table: str, rows: list[Row]) -> list[list[Row]]:
 
 
 def title(table: str) -> str:
-    """What a table is called: `First paper, Table 2: the number of cascades`."""
+    """The title of a table.
+
+    >>> title("rcn/2")
+    'RCN, Table 2: the number of cascades'
+    """
     paper, number = table.split("/")
-    return f"{ {'rcn': 'First', 'drnet': 'Second'}[paper] } paper, Table {number}: {TABLES[table]}"
+    return f"{PAPERS[paper]}, Table {number}: {TABLES[table]}"
 
 
 def columns_of(rows: Sequence[Sequence[Row]]) -> list[tuple[str, str]]:
     """The sets and measures that a table prints: set by set, costs at the end."""
-    found = {
-        (name, measure) for parts in rows for part in parts for name in part.printed for measure in part.printed[name]
-    }
+    found = {(name, measure) for parts in rows for part in parts for name, of in part.printed.items() for measure in of}
     return sorted(found, key=lambda column: (_SET_ORDER.index(column[0]), _MEASURE_ORDER.index(column[1])))
 
 
 def printed_number(text: str) -> tuple[float, float | None]:
-    """Mean and standard deviation of what is printed as `0.953 (0.014)`, the latter None where there is none.
+    """Mean and standard deviation as printed, the latter None where there is none.
 
     Raises:
-        ValueError: if it is not of that form.
+        ValueError: if the text is not of that form.
+
+    >>> printed_number("0.953 (0.014)")
+    (0.953, 0.014)
     """
     found = _PRINTED.fullmatch(text)
     if found is None:
@@ -134,9 +145,8 @@ def _rows(block: Mapping[str, Any], path: Path, name: str) -> list[Row]:
         shared = {"experiment": name, "data": block["data"], "method": block.get("method")}
         rows = [Row(**shared, **row) for row in block["rows"]]
         for row in rows:
-            for measures in row.printed.values():
-                for text in measures.values():
-                    printed_number(text)
+            for text in (text for measures in row.printed.values() for text in measures.values()):
+                printed_number(text)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path}: reproduces is not as it should be ({error}). Compare another experiment's."

@@ -1,26 +1,42 @@
-"""Runs that may reproduce a row of a paper's table: trainings, by what their config says they are, and evaluations.
+"""Find runs that may reproduce a row of a paper's table: trainings, by their config, and evaluations.
 
 An evaluation belongs to the training whose checkpoint it is of, by the checkpoint's hash.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
+from regcascade.evaluation.layout import (
+    CHECKPOINTS,
+    CONFIG,
+    IDENTITY,
+    LAST,
+    SUMMARY,
+    read_json,
+    read_summary,
+    read_yaml,
+)
 from regcascade.report.paper.experiments import COST, Row
-from regcascade.report.runs.find import SUMMARY
-from regcascade.report.runs.provenance import CONFIG
 from regcascade.utils.files import file_hash
 
 PAPER_SCALE = "paper"
-Cells = dict[tuple[str, str], tuple[float, float | None, int]]
-_IDENTITY = "evaluation.json"
+_REMEDY = "Remove it, or leave its folder out."
+
+
+class Cell(NamedTuple):
+    """What was measured of one set: mean and standard deviation over pairs, and how many they are."""
+
+    mean: float
+    std: float | None
+    pairs: int
+
+
+Cells = dict[tuple[str, str], Cell]  # by set and measure
 
 
 @dataclass(frozen=True)
@@ -34,8 +50,8 @@ class Evaluation:
 
     @property
     def is_of_last(self) -> bool:
-        """Whether it is of a training's last weights, not those that were best on the pairs it validated on."""
-        return Path(str(self.summary.get("checkpoint"))).name == "last.ckpt"
+        """Whether it is of a training's last weights, not of those that were best in validation."""
+        return Path(str(self.summary.get("checkpoint"))).name == LAST
 
     def has_r(self, r: int) -> bool:
         """Whether each network was applied r times in place."""
@@ -54,12 +70,12 @@ class Evaluation:
             for measure, values in part["measures"].items():
                 if values.get("mean") is not None:
                     called = (row.sets or {}).get(name, name)
-                    cells[called, measure] = (values["mean"], values.get("std"), int(part["pairs"]))
+                    cells[called, measure] = Cell(values["mean"], values.get("std"), int(part["pairs"]))
         pairs, device = int(self.summary["pairs"]), self.summary.get("device", "cpu")
         if seconds := (self.summary["measures"].get("seconds") or {}).get("mean"):
-            cells[COST, "seconds_cpu" if device == "cpu" else "seconds_gpu"] = (seconds, None, pairs)
+            cells[COST, "seconds_cpu" if device == "cpu" else "seconds_gpu"] = Cell(seconds, None, pairs)
         if size := self.summary.get("paper_size_mib"):
-            cells[COST, "paper_size_mib"] = (size, None, pairs)
+            cells[COST, "paper_size_mib"] = Cell(size, None, pairs)
         return cells
 
 
@@ -84,7 +100,7 @@ class Training:
     @cached_property
     def hashes(self) -> set[str]:
         """Of its checkpoints."""
-        return {file_hash(path) for path in sorted(self.folder.glob("checkpoints/*.ckpt"))}
+        return {file_hash(path) for path in sorted(self.folder.glob(f"{CHECKPOINTS}/*.ckpt"))}
 
     @property
     def steps(self) -> int | None:
@@ -117,7 +133,7 @@ def find(paths: Sequence[Path]) -> Found:
     for file in sorted(files):
         if file.parent.name == ".hydra":
             continue
-        config = _yaml(file)
+        config = read_yaml(file, _REMEDY)
         evaluation = list(_evaluation(file.parent, config))
         if "trainer" not in config:
             found.evaluations.extend(evaluation)
@@ -130,31 +146,5 @@ def _evaluation(folder: Path, config: Mapping[str, Any]) -> Iterator[Evaluation]
     """The evaluation in a folder, if there is one that has ended."""
     if not (folder / SUMMARY).is_file():
         return
-    summary = _json(folder / SUMMARY)
-    if not isinstance(summary.get("measures"), Mapping) or not isinstance(summary.get("pairs"), int):
-        raise ValueError(f"{folder / SUMMARY} is no summary of an evaluation. Evaluate again, or remove it.")
-    identity = _json(folder / _IDENTITY) if (folder / _IDENTITY).is_file() else {}
-    yield Evaluation(folder, summary, config, identity.get("data") or config.get("data") or {})
-
-
-def _yaml(file: Path) -> Mapping[str, Any]:
-    try:
-        return _mapping(file, yaml.load(file.read_text(encoding="utf-8"), _Loader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read as YAML. Remove it, or leave its folder out.") from error
-
-
-def _json(file: Path) -> Mapping[str, Any]:
-    try:
-        return _mapping(file, json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as JSON ({error}). Evaluate again, or remove it.") from error
-
-
-def _mapping(file: Path, content: Any) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{file} holds no names and values. Remove it, or leave its folder out.")
-    return content
-
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    identity = read_json(folder / IDENTITY, _REMEDY) if (folder / IDENTITY).is_file() else {}
+    yield Evaluation(folder, read_summary(folder), config, identity.get("data") or config.get("data") or {})

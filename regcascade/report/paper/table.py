@@ -1,5 +1,6 @@
-"""A table of one of the papers, and beside what it prints the runs that are found for its rows."""
+"""A table of one of the papers: what it prints, and beside it the runs that are found for its rows."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -7,14 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from regcascade.report.paper.deviations import Compose, differences, evaluated_otherwise, trained_otherwise
+from regcascade.report.paper.deviations import Compose, changed_options, evaluated_otherwise, trained_otherwise
 from regcascade.report.paper.experiments import COST, SETS, Row, columns_of, printed_number
-from regcascade.report.paper.runs import Cells, Evaluation, Found, Training
-from regcascade.report.tables.markup import latex, markdown
-from regcascade.report.tables.measures import heading
-from regcascade.utils.files import written_whole
+from regcascade.report.paper.runs import Cell, Cells, Evaluation, Found, Training
+from regcascade.report.tables.markup import latex, markdown, write_texts
+from regcascade.report.tables.measures import NONE, heading, mean_and_std
 
-NONE = "-"
 AS_PRINTED = "as the paper"
 _COSTS = {"seconds_gpu": ("Seconds, GPU", 2), "seconds_cpu": ("Seconds, CPU", 1), "paper_size_mib": ("Size [MiB]", 1)}
 
@@ -67,7 +66,7 @@ def _of_method(row: Row, found: Found, compose: Compose) -> Iterator[Result]:
         method = evaluation.summary.get("method")
         if not isinstance(method, Mapping) or method.get("name") != row.method or evaluation.atlas != atlas:
             continue
-        settings = list(differences("method", evaluation.config.get("method"), meant["method"]))
+        settings = list(changed_options("method", evaluation.config.get("method"), meant["method"]))
         if evaluation.data.get("name") != meant["data"]["name"]:
             settings.insert(0, f"data={evaluation.data.get('name')}")
         settings += evaluated_otherwise(evaluation, row)
@@ -75,17 +74,11 @@ def _of_method(row: Row, found: Found, compose: Compose) -> Iterator[Result]:
 
 
 def _of(training: Training, found: Found) -> list[Evaluation]:
-    """The evaluations of a training's checkpoints, its own among them."""
-    known = {str(own.summary.get("checkpoint_sha256")) for own in training.own}
-    unclear = []
-    evaluations = list(training.own)
-    for evaluation in found.evaluations:
-        digest = evaluation.summary.get("checkpoint_sha256")
-        if digest in known:
-            evaluations.append(evaluation)
-        elif digest is not None:
-            unclear.append(evaluation)
-    return evaluations + [one for one in unclear if one.summary["checkpoint_sha256"] in training.hashes]
+    """The evaluations of a training's checkpoints, its own first."""
+    known = {one.summary.get("checkpoint_sha256") for one in training.own}
+    of_any = [one for one in found.evaluations if one.summary.get("checkpoint_sha256") is not None]
+    others = [one for one in of_any if one.summary["checkpoint_sha256"] in known | training.hashes]
+    return [*training.own, *others]
 
 
 @dataclass(frozen=True)
@@ -107,15 +100,15 @@ class Line:
 
     @property
     def cells(self) -> Cells:
-        """What was measured."""
+        """What was measured; where several results have a cell, by the first."""
         cells: Cells = {}
         for result in self.results:
-            cells |= {column: cell for column, cell in result.cells.items() if column not in cells}
+            cells = cells | {column: cell for column, cell in result.cells.items() if column not in cells}
         return cells
 
 
 def lines_of(rows: Sequence[Sequence[Row]], found: Found, compose: Compose) -> list[Line]:
-    """The lines of a table: as many of each row as there are runs of one of its experiments, or one without any."""
+    """The lines of a table: of each row as many as one of its experiments has runs, and at least one."""
     lines = []
     for parts in rows:
         given = [results(part, found, compose) for part in parts]
@@ -165,12 +158,11 @@ def numbers(lines: Sequence[Line]) -> pd.DataFrame:
         row["runs"] = " ".join(str(result.folder) for result in line.results)
         row["settings"] = "; ".join(result.settings for result in line.results)
         for s, m in columns:
-            printed = line.printed.get((s, m))
-            values = (None, None) if printed is None else printed_number(printed)
-            row |= dict(zip((f"{s}_{m}_printed_mean", f"{s}_{m}_printed_std"), values, strict=True))
+            mean, std = printed_number(line.printed[s, m]) if (s, m) in line.printed else (None, None)
+            row |= {f"{s}_{m}_printed_mean": mean, f"{s}_{m}_printed_std": std}
         for s, m in measured:
-            cell = line.cells.get((s, m), (None, None, None))
-            row |= dict(zip((f"{s}_{m}_mean", f"{s}_{m}_std", f"{s}_{m}_pairs"), cell, strict=True))
+            cell = line.cells.get((s, m))
+            row |= {f"{s}_{m}_{field}": cell and getattr(cell, field) for field in Cell._fields}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -181,19 +173,13 @@ def write_table(name: str, title: str, shown: pd.DataFrame, full: pd.DataFrame, 
     Raises:
         ValueError: if the folder is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is a file; name a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    stem = name.replace("/", "-")
     texts = {
-        "md": f"{title}\n\n{markdown(shown)}",
-        "tex": f"% {title}\n{latex(shown)}",
-        "csv": full.to_csv(index=False),
+        f"{stem}.md": f"{title}\n\n{markdown(shown)}",
+        f"{stem}.tex": f"% {title}\n{latex(shown)}",
+        f"{stem}.csv": full.to_csv(index=False),
     }
-    files = {folder / f"{name.replace('/', '-')}.{suffix}": text for suffix, text in texts.items()}
-    for file, text in files.items():
-        with written_whole(file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return list(files)
+    return write_texts(texts, folder)
 
 
 def _columns(lines: Sequence[Line]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -211,14 +197,13 @@ def _heading(name: str, measure: str) -> str:
     return f"{SETS.get(name, name)} {heading(measure)[0]}"
 
 
-def _text(cell: tuple[float, float | None, int] | None, measure: str) -> str:
+def _text(cell: Cell | None, measure: str) -> str:
     if cell is None:
         return NONE
     decimals = _COSTS[measure][1] if measure in _COSTS else heading(measure)[1]
-    mean, deviation, _ = cell
-    return f"{mean:.{decimals}f}" + ("" if deviation is None else f" ({deviation:.{decimals}f})")
+    return mean_and_std(cell.mean, math.nan if cell.std is None else cell.std, decimals)
 
 
-def _pairs(cells: Mapping[tuple[str, str], tuple[float, float | None, int]]) -> str:
+def _pairs(cells: Cells) -> str:
     """How many pairs of each set."""
-    return ", ".join(f"{SETS.get(s, s)} {cell[2]:,}" for (s, measure), cell in cells.items() if measure == "cc")
+    return ", ".join(f"{SETS.get(s, s)} {cell.pairs:,}" for (s, measure), cell in cells.items() if measure == "cc")

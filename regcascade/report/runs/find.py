@@ -1,16 +1,14 @@
-"""Finding the folders of evaluated runs below what a user names, and what their rows in a table are called."""
+"""Find the folders of evaluated runs that a user names, and name their rows in a table."""
 
-import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from regcascade.evaluation.layout import CONFIG, EVALUATE, PAIRS, SUMMARY
 from regcascade.report.runs.sweeps import read_job, read_sweep, sweeps_within
 
-PAIRS, SUMMARY = "pairs.csv", "summary.json"
-AGAIN = "Evaluate it (again): python evaluate.py checkpoint=FILE."
 _SHOWN = 3  # so many names in a message
-_REPEATED = re.compile(r"r(\d+)")  # what evaluate.py calls the folder of each r of several
+_REPEATED = re.compile(r"r(\d+)")  # the folder of each r, where evaluate.py was given several
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -27,7 +25,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     runs: list[Path] = []
     unfinished: list[Path] = []
-    for path in itertools.chain.from_iterable(map(_matches, paths)):
+    for path in (match for pattern in paths for match in _matches(pattern)):
         if not path.is_dir():
             wrong = f"{path} is a file" if path.exists() else f"There is no {path}"
             raise ValueError(f"{wrong}. Give folders of runs, or one that holds them: multirun/<date>/<time>.")
@@ -40,7 +38,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         finished = [folder for folder in within if not _missing(folder)]
         if not finished:
             raise ValueError(
-                f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}.{_why(within)} {AGAIN}"
+                f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}.{_why(within)} {EVALUATE}"
             )
         runs += finished
         unfinished += [folder for folder in within if folder not in finished]
@@ -52,33 +50,39 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def row_names(folders: Sequence[Path]) -> list[str]:
-    """What runs are called unless told: as their folders, with so many of those above as it takes to tell them apart.
+    """The names of runs unless told: their folders, with as many of those above as tell them apart.
 
-    The folders `r1`, `r2`, ... of an evaluation with several r are `r=1`, `r=2`, ..., if need be after the name of
-    the folder they are in.
+    The folders `r1`, `r2`, ... of an evaluation with several r are called `r=1`, `r=2`, ...
+
+    >>> row_names([Path("/runs/a/last"), Path("/runs/b/last"), Path("/runs/b/r2")])
+    ['a/last', 'b/last', 'r=2']
     """
     parts = [folder.resolve().parts for folder in folders]
-    names = [""] * len(parts)
+    names = []
     for number, own in enumerate(parts):
-        others = [other for place, other in enumerate(parts) if place != number]
+        others = parts[:number] + parts[number + 1 :]
         length = next((k for k in range(1, len(own)) if all(own[-k:] != other[-k:] for other in others)), 1)
         above, last = "/".join(own[-length:-1]), own[-1]
         repeated = _REPEATED.fullmatch(last)
         words = [above, f"r={repeated[1]}"] if repeated else [f"{above}/{last}".lstrip("/")]
-        names[number] = ", ".join(word for word in words if word)
+        names.append(", ".join(word for word in words if word))
     return names
 
 
 def check_finished(folder: Path) -> None:
-    """Raise ValueError unless a folder holds what an evaluation that has ended leaves there."""
+    """Raise ValueError unless a folder holds the files of an evaluation that has ended."""
     missing = _missing(folder)
     if missing:
         state = "is an evaluation that did not end" if missing == [SUMMARY] else "is no evaluated run"
-        raise ValueError(f"{folder} {state}: it has no {' and no '.join(missing)}. {AGAIN}")
+        raise ValueError(f"{folder} {state}: it has no {' and no '.join(missing)}. {EVALUATE}")
 
 
 def first_few(names: Sequence[str]) -> str:
-    """Names as a message lists them: the first few, and how many more there are."""
+    """Names as a message lists them: the first few, and how many more there are.
+
+    >>> first_few(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
@@ -95,7 +99,7 @@ def _matches(path: Path) -> list[Path]:
 
 def _folders_within(path: Path) -> list[Path]:
     """The folder and those below that an evaluation, a training run or a job of a sweep wrote to."""
-    found = {file.parent for name in (PAIRS, SUMMARY, "config.yaml") for file in path.rglob(name)}
+    found = {file.parent for name in (PAIRS, SUMMARY, CONFIG) for file in path.rglob(name)}
     found |= {job.folder for sweep in sweeps_within(path) for job in read_sweep(sweep).jobs}
     return sorted(folder for folder in found if folder.name != ".hydra")
 
@@ -106,7 +110,7 @@ def _check_started(path: Path) -> None:
 
 
 def _why(folders: Sequence[Path]) -> str:
-    """Why jobs of sweeps have no results, of the first few."""
+    """Why the first few jobs of sweeps have no results."""
     jobs = [read_job(folder) for folder in folders]
     reasons = [f"{job.folder.name}: {job.reason.rstrip('.')}" for job in jobs if job.reason and job.overrides]
     return f" {first_few(reasons)}." if reasons else ""

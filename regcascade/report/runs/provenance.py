@@ -1,8 +1,7 @@
-"""What a run is and what it was made with, in words: settings, versions, commits and hashes, as its files say them."""
+"""Where the numbers of a run come from: its settings, versions, commits and hashes, as its files say them."""
 
 import json
 import platform
-from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,13 +11,12 @@ import pandas as pd
 import yaml
 
 from regcascade.cascades.checkpoint import CheckpointError, read
-from regcascade.report.runs.find import PAIRS, SUMMARY
+from regcascade.evaluation.layout import CHECKPOINTS, CONFIG, DIFFERENCE, GIT, PAIRS, read_json, read_summary
 from regcascade.utils.files import file_hash, git_state
 from regcascade.utils.version import __version__
 
 PACKAGES = ("torch", "lightning", "monai", "SimpleITK", "numpy", "scipy", "pandas", "matplotlib", "hydra-core")
-CONFIG, GIT, DIFFERENCE = "config.yaml", "git.json", "git.diff"
-_ELSEWHERE = ("measures", "sets")  # of a summary: in the tables
+_IN_TABLES = ("measures", "sets")  # of a summary
 
 
 class Provenance(NamedTuple):
@@ -26,7 +24,7 @@ class Provenance(NamedTuple):
 
     Attributes:
         facts: a name and a value of each thing that its files say.
-        texts: a title and the text of each longer one: its configuration, and what its checkpoint says of itself.
+        texts: a title and the text of each longer one: its configuration, and its checkpoint's description.
     """
 
     facts: dict[str, str]
@@ -34,24 +32,20 @@ class Provenance(NamedTuple):
 
 
 def provenance(folder: Path) -> Provenance:
-    """What the files of a run folder say, but for its measures; files that are missing or damaged say so themselves.
-
-    Args:
-        folder: of a run that `evaluated.read_run` has read.
-    """
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    """What the files of an evaluated run say, except its measures. Missing or damaged files are said to be so."""
+    summary = read_summary(folder)
     facts = {"folder": str(folder)}
-    facts |= {name.replace("_", " "): _said(value) for name, value in summary.items() if name not in _ELSEWHERE}
-    facts |= {f"code: {name}": _said(value) for name, value in _git(folder).items() if name != "commit"}
-    facts[f"SHA-256 of {PAIRS}"] = file_hash(folder / PAIRS)
-    if (folder / DIFFERENCE).is_file():
-        facts[f"SHA-256 of {DIFFERENCE}"] = file_hash(folder / DIFFERENCE)
+    facts |= {name.replace("_", " "): _in_words(value) for name, value in summary.items() if name not in _IN_TABLES}
+    facts |= {f"code: {name}": _in_words(value) for name, value in _git(folder).items() if name != "commit"}
+    for name in (PAIRS, DIFFERENCE):
+        if (folder / name).is_file():
+            facts[f"SHA-256 of {name}"] = file_hash(folder / name)
     texts = {}
     if (folder / CONFIG).is_file():
         texts[CONFIG] = (folder / CONFIG).read_text(encoding="utf-8", errors="replace")
     named = summary.get("checkpoint")
     if isinstance(named, str):
-        facts["checkpoint now"], description = _checkpoint(_place(named, folder), summary.get("checkpoint_sha256"))
+        facts["checkpoint now"], description = _checkpoint(Path(named), folder, summary.get("checkpoint_sha256"))
         if description:
             texts["what the checkpoint says of itself"] = description
     return Provenance(facts, texts)
@@ -65,7 +59,7 @@ def facts_table(names: list[str], sources: list[Provenance]) -> pd.DataFrame:
 
 
 def software() -> dict[str, str]:
-    """With what, and when, this is written."""
+    """The time and the versions of what writes this."""
     state = git_state()
     changed = " with uncommitted changes" if state["dirty"] else ""
     found = {
@@ -82,14 +76,10 @@ def software() -> dict[str, str]:
     return found
 
 
-def _place(named: str, folder: Path) -> Path:
-    """Where a checkpoint is: where it was, or in the run folder in case that was moved."""
-    moved = folder / "checkpoints" / Path(named).name
-    return moved if not Path(named).is_file() and moved.is_file() else Path(named)
-
-
-def _checkpoint(path: Path, digest: object) -> tuple[str, str]:
-    """Whether a checkpoint is still what was evaluated, and if so what it says of itself."""
+def _checkpoint(named: Path, folder: Path, digest: object) -> tuple[str, str]:
+    """Whether a checkpoint is still what was evaluated, and if so its description."""
+    moved = folder / CHECKPOINTS / named.name  # with the run
+    path = moved if not named.is_file() and moved.is_file() else named
     if not path.is_file():
         return "not there", ""
     if isinstance(digest, str) and file_hash(path) != digest:
@@ -102,15 +92,14 @@ def _checkpoint(path: Path, digest: object) -> tuple[str, str]:
     return "the same file" if isinstance(digest, str) else "there, but no hash was noted", said
 
 
-def _git(folder: Path) -> Mapping[str, Any]:
+def _git(folder: Path) -> dict[str, Any]:
     try:
-        state = json.loads((folder / GIT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder / GIT, "")
+    except ValueError:  # as in runs before it was written
         return {}
-    return state if isinstance(state, dict) else {}
 
 
-def _said(value: object) -> str:
+def _in_words(value: object) -> str:
     """A value of a JSON file in words."""
     if value is None:
         return "-"

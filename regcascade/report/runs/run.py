@@ -1,20 +1,17 @@
 """Evaluated runs: reading what an evaluation wrote to their folders, and whether they may be compared."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from regcascade.evaluation.layout import BEFORE
-from regcascade.evaluation.run import FAILED, SET
-from regcascade.report.runs.find import AGAIN, PAIRS, SUMMARY, check_finished, first_few, row_names
+from regcascade.evaluation.layout import BEFORE, EVALUATE, FAILED, KEY, PAIRS, SET, SUMMARY, read_summary
+from regcascade.report.runs.find import check_finished, first_few, row_names
 
-KEY = ["fixed", "moving"]
 INITIAL = "Before registration"
 
 
@@ -27,10 +24,10 @@ class Run(NamedTuple):
 
     Attributes:
         name: of the row in a table.
-        pairs: a row per pair, indexed by (fixed, moving), a column of floats per measure; NaN where a pair has it not.
+        pairs: a row per pair, indexed by (fixed, moving), a column of floats per measure; NaN where a pair lacks it.
         parameters: of the model, NaN where there is none.
-        paper_size_mib: 12 bytes a parameter, as the second paper counts, in MiB.
-        label_interpolation: how labels were warped, `nearest` unless the summary says otherwise.
+        paper_size_mib: 12 bytes a parameter, as DR-Net counts, in MiB.
+        label_interpolation: how labels were warped, `nearest` or `linear`.
         failures: how many of the pairs have failed.
         about: what a table says of the run beside its name, texts by their headings.
     """
@@ -66,19 +63,6 @@ def check_names(names: Sequence[str], folders: Sequence[Path]) -> None:
         raise ValueError(f"{wrong}. Name each of the {len(names)} runs with --names.")
 
 
-def aligned(runs: Sequence[Run]) -> list[Run]:
-    """Runs with their pairs in the order of the first one's.
-
-    Raises:
-        NotComparableError: if they are of different pairs, labels or scans.
-    """
-    for run in runs[1:]:
-        _check_same_pairs(runs[0], run)
-        _check_same_labels(runs[0], run)
-        _check_same_scans(runs[0], run)
-    return [run._replace(pairs=run.pairs.loc[runs[0].pairs.index]) for run in runs]
-
-
 def read_run(folder: Path, name: str) -> Run:
     """Read `pairs.csv` and `summary.json` of a run folder.
 
@@ -86,16 +70,16 @@ def read_run(folder: Path, name: str) -> Run:
         ValueError: if one is missing or damaged, lists a pair twice, or if they are not of the same evaluation.
     """
     check_finished(folder)
-    pairs, summary = _read_pairs(folder / PAIRS), _read_summary(folder / SUMMARY)
-    if summary.get("pairs") != len(pairs):
-        raise ValueError(f"{folder}: {PAIRS} has {len(pairs)} pairs and {SUMMARY} {summary.get('pairs')}. {AGAIN}")
+    pairs, summary = _read_pairs(folder / PAIRS), read_summary(folder)
+    if summary["pairs"] != len(pairs):
+        raise ValueError(f"{folder}: {PAIRS} has {len(pairs)} pairs and {SUMMARY} {summary['pairs']}. {EVALUATE}")
     for column, of_measure in summary["measures"].items():
         mean = of_measure.get("mean") if isinstance(of_measure, dict) else None
         read = pairs[column].mean() if column in pairs else math.nan
         if isinstance(mean, int | float) and not np.isclose(mean, read, rtol=1e-6, atol=1e-9):
             raise ValueError(
                 f"{folder}: {PAIRS} and {SUMMARY} are not of the same evaluation, as the mean of {column} is "
-                f"{read:.6g} in one and {mean:.6g} in the other. {AGAIN}"
+                f"{read:.6g} in one and {mean:.6g} in the other. {EVALUATE}"
             )
     sizes = [summary.get(key) for key in ("parameters", "paper_size_mib")]
     parameters, paper_size = (float(size) if isinstance(size, int | float) else math.nan for size in sizes)
@@ -116,25 +100,81 @@ def before_registration(run: Run) -> Run:
     return run._replace(name=INITIAL, pairs=measures, parameters=math.nan, paper_size_mib=math.nan, failures=0)
 
 
-def label_columns(run: Run) -> list[str]:
+def label_columns(pairs: pd.DataFrame) -> list[str]:
     """The columns of the Dice of single labels."""
-    return [c for c in run.pairs if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
+    return [c for c in pairs if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
+
+
+def aligned(runs: Sequence[Run]) -> list[Run]:
+    """Runs with their pairs in the order of the first one's.
+
+    Raises:
+        NotComparableError: if they are of different pairs, labels or scans.
+    """
+    for run in runs[1:]:
+        _check_comparable(runs[0], run)
+    return [run._replace(pairs=run.pairs.loc[runs[0].pairs.index]) for run in runs]
+
+
+def _check_comparable(first: Run, other: Run) -> None:
+    both = f"{first.name} and {other.name} were evaluated on different"
+    if differ := _differing(first, other, *(_listed(run.pairs.index) for run in (first, other))):
+        raise NotComparableError(
+            f"{both} pairs: {differ}, {len(first.pairs.index.intersection(other.pairs.index))} in both. Evaluate both "
+            f"on one list, such as that of either: python evaluate.py checkpoint=FILE data.pairs=RUN/{PAIRS}."
+        )
+    labels = ([column.removeprefix("dice_") for column in label_columns(run.pairs)] for run in (first, other))
+    if differ := _differing(first, other, *labels):
+        raise NotComparableError(
+            f"{both} labels: {differ}. Their mean Dice is not of the same structures; evaluate both with the same data "
+            "options."
+        )
+    if first.label_interpolation != other.label_interpolation:
+        raise NotComparableError(
+            f"{first.name} was evaluated with labels={first.label_interpolation}, {other.name} with "
+            f"labels={other.label_interpolation}, which changes Dice by itself. Evaluate both with the same."
+        )
+    for column in first.pairs.columns.intersection(other.pairs.columns):
+        if not column.endswith(BEFORE):  # which are of the scans alone, not of the model
+            continue
+        ours, theirs = first.pairs[column], other.pairs[column].loc[first.pairs.index]
+        differs = ~np.isclose(ours, theirs, rtol=1e-3, atol=1e-4) & (ours.notna() & theirs.notna())
+        if differs.any():
+            pair = ours.index[int(np.flatnonzero(differs)[0])]
+            raise NotComparableError(
+                f"{both} scans of the same names: {column} differs in {int(differs.sum())} of {len(ours)} pairs, as in "
+                f"{_listed([pair])[0]} ({ours[pair]:.4g} and {theirs[pair]:.4g}). Evaluate both with the same data "
+                "options (set, size, preprocessing)."
+            )
+
+
+def _differing(first: Run, other: Run, ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """What only one of two runs has, such as `2 only in A (x, y)`; empty where both have the same."""
+    parts = []
+    for run, own, theirs_too in ((first, ours, set(theirs)), (other, theirs, set(ours))):
+        if only := [one for one in own if one not in theirs_too]:
+            parts.append(f"{len(only)} only in {run.name} ({first_few(only)})")
+    return ", ".join(parts)
+
+
+def _listed(pairs: Sequence[tuple[str, str]] | pd.Index) -> list[str]:
+    return [f"{fixed} <- {moving}" for fixed, moving in pairs]
 
 
 def _read_pairs(path: Path) -> pd.DataFrame:
     try:  # as text, so that a scan called NA keeps its name
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:  # those of pandas, and of the encoding, are ValueErrors
-        raise ValueError(f"{path} cannot be read as a table: {str(error).strip()}. {AGAIN}") from error
+        raise ValueError(f"{path} cannot be read as a table: {str(error).strip()}. {EVALUATE}") from error
     if missing := [column for column in KEY if column not in table]:
-        raise ValueError(f"{path} has no column {' and no '.join(missing)}. {AGAIN}")
+        raise ValueError(f"{path} has no column {' and no '.join(missing)}. {EVALUATE}")
     if table.empty:
-        raise ValueError(f"{path} has no pairs. {AGAIN}")
+        raise ValueError(f"{path} has no pairs. {EVALUATE}")
     index = pd.MultiIndex.from_frame(table[KEY])
     twice = index[index.duplicated()].unique()
     if len(twice):
         raise ValueError(
-            f"{path} lists {len(twice)} pairs more than once: {_pairs_listed(twice)}. They would count double; "
+            f"{path} lists {len(twice)} pairs more than once: {first_few(_listed(twice))}. They would count double; "
             "evaluate on a list that names each pair once (data.pairs=FILE)."
         )
     measures = {column: _numbers(table[column], path) for column in table if column not in (*KEY, SET, FAILED)}
@@ -151,73 +191,5 @@ def _numbers(cells: pd.Series, path: Path) -> pd.Series | None:
         return None
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"{path}: {cells.name} of pair {row + 1} is {cells[row]!r}, no finite number. {AGAIN}")
+        raise ValueError(f"{path}: {cells.name} of pair {row + 1} is {cells[row]!r}, no finite number. {EVALUATE}")
     return numbers
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}. {AGAIN}") from error
-    if not (isinstance(summary, dict) and isinstance(summary.get("measures"), dict)):
-        raise ValueError(f"{path} is no summary of an evaluation, as it holds no measures. {AGAIN}")
-    return summary
-
-
-def _check_same_pairs(first: Run, other: Run) -> None:
-    lacking = first.pairs.index.difference(other.pairs.index)
-    added = other.pairs.index.difference(first.pairs.index)
-    if len(lacking) or len(added):
-        parts = [
-            f"{len(only)} only in {run.name} ({_pairs_listed(only)})"
-            for run, only in ((first, lacking), (other, added))
-            if len(only)
-        ]
-        raise NotComparableError(
-            f"{first.name} and {other.name} were evaluated on different pairs: {', '.join(parts)}, "
-            f"{len(first.pairs.index.intersection(other.pairs.index))} in both. Evaluate both on one list, such as "
-            f"that of either: python evaluate.py checkpoint=FILE data.pairs=RUN/{PAIRS}."
-        )
-
-
-def _check_same_labels(first: Run, other: Run) -> None:
-    ours, theirs = label_columns(first), label_columns(other)
-    parts = [
-        f"{len(only)} only in {run.name} ({first_few([column.removeprefix('dice_') for column in only])})"
-        for run, only in (
-            (first, [column for column in ours if column not in theirs]),
-            (other, [column for column in theirs if column not in ours]),
-        )
-        if only
-    ]
-    if parts:
-        raise NotComparableError(
-            f"{first.name} and {other.name} were evaluated on different labels: {', '.join(parts)}. Their mean Dice is "
-            "not of the same structures; evaluate both with the same data options."
-        )
-    if first.label_interpolation != other.label_interpolation:
-        raise NotComparableError(
-            f"{first.name} was evaluated with labels={first.label_interpolation}, {other.name} with "
-            f"labels={other.label_interpolation}, which changes Dice by itself. Evaluate both with the same."
-        )
-
-
-def _check_same_scans(first: Run, other: Run) -> None:
-    """Before registration all models see the same, unless the scans were made ready differently."""
-    for column in first.pairs.columns.intersection(other.pairs.columns):
-        if not column.endswith(BEFORE):
-            continue
-        ours, theirs = first.pairs[column], other.pairs[column].loc[first.pairs.index]
-        differ = ~np.isclose(ours, theirs, rtol=1e-3, atol=1e-4) & (ours.notna() & theirs.notna())
-        if differ.any():
-            pair = ours.index[int(np.flatnonzero(differ)[0])]
-            raise NotComparableError(
-                f"{first.name} and {other.name} were evaluated on different scans of the same names: {column} differs "
-                f"in {int(differ.sum())} of {len(ours)} pairs, as in {_pairs_listed([pair])} ({ours[pair]:.4g} and "
-                f"{theirs[pair]:.4g}). Evaluate both with the same data options (set, size, preprocessing)."
-            )
-
-
-def _pairs_listed(pairs: Sequence[tuple[str, str]] | pd.Index) -> str:
-    return first_few([f"{fixed} <- {moving}" for fixed, moving in pairs])

@@ -1,7 +1,6 @@
 """Sweeps as their folders tell it: what each job was given, and whether it finished, failed or did not end."""
 
 import datetime
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +9,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from regcascade.utils.files import written_whole
+from regcascade.evaluation.layout import CHECKPOINTS, LAST, PAIRS, SUMMARY, read_json
+from regcascade.utils.files import write_json
 
 SWEEP, JOB = "sweep.json", "job.json"
 OVERRIDES = ".hydra/overrides.yaml"  # Hydra's own record of a job
 FINISHED, FAILED, OPEN = "finished", "failed", "open"
 _GRID = "multirun.yaml"  # what Hydra's grid sweeper writes, and others do not
-_OF_A_RUN = ("metrics.csv", "checkpoints/last.ckpt", "pairs.csv", "train.log")
+_OF_A_RUN = ("metrics.csv", f"{CHECKPOINTS}/{LAST}", PAIRS, "train.log")
 
 
 class Job(NamedTuple):
@@ -24,7 +24,7 @@ class Job(NamedTuple):
 
     Attributes:
         folder: where it writes.
-        number: of the job in its sweep.
+        number: of the job in its sweep; -1 if unknown.
         overrides: what it was given on the command line, texts by their keys.
         state: `finished`, `failed` or `open` (killed, or still running).
         reason: why it is not finished, in one line.
@@ -48,7 +48,7 @@ class Sweep(NamedTuple):
         folder: with a folder for each of its jobs.
         jobs: those that have started, in order.
         planned: how many jobs there are to be; None where unknown.
-        command: the command that goes on with it; empty where unknown.
+        command: the command that resumes it; empty where unknown.
     """
 
     folder: Path
@@ -72,12 +72,12 @@ def sweeps_within(path: Path) -> list[Path]:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """What the folder of a sweep tells.
+    """Read a sweep from its folder.
 
     Raises:
         ValueError: if a file of it is damaged.
     """
-    record = _json(folder / SWEEP)
+    record = _record(folder / SWEEP)
     jobs = [read_job(file.parents[1]) for file in folder.glob(f"*/{OVERRIDES}")]
     jobs.sort(key=lambda job: (job.number, job.folder))
     return Sweep(folder, jobs, record.get("planned"), str(record.get("command") or ""))
@@ -89,13 +89,13 @@ def is_job(folder: Path) -> bool:
 
 
 def read_job(folder: Path) -> Job:
-    """What the folder of a job tells.
+    """Read a job from its folder.
 
     Raises:
         ValueError: if a file of it is damaged.
     """
-    record = _json(folder / JOB)
-    evaluated = all((folder / name).is_file() for name in ("pairs.csv", "summary.json"))
+    record = _record(folder / JOB)
+    evaluated = all((folder / name).is_file() for name in (PAIRS, SUMMARY))
     state, reason = record.get("state"), str(record.get("error") or "")
     if state != FAILED:
         state = FINISHED if evaluated or state == FINISHED else OPEN
@@ -103,11 +103,15 @@ def read_job(folder: Path) -> Job:
         reason = f"it has not ended (killed, or still running); {_last_written(folder)}"
     number = re.match(r"\d+", folder.name)
     objective = record.get("objective")
-    log = next(iter(sorted(folder.glob("*.log"))), None)
     return Job(
-        folder, int(number[0]) if number else -1, overrides_of(folder), state, reason, log,
-        float(objective) if isinstance(objective, int | float) else None,
-    )  # fmt: skip
+        folder=folder,
+        number=int(number[0]) if number else -1,
+        overrides=overrides_of(folder),
+        state=state,
+        reason=reason,
+        log=min(folder.glob("*.log"), default=None),
+        objective=float(objective) if isinstance(objective, int | float) else None,
+    )
 
 
 def overrides_of(folder: Path) -> dict[str, str]:
@@ -131,27 +135,26 @@ def write_job(folder: Path, state: str, objective: float | None, error: str = ""
     """Write how a job ended into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     known = None if objective is None or not math.isfinite(objective) else objective
-    with written_whole(folder / JOB) as temporary:
-        temporary.write_text(
-            json.dumps({"state": state, "objective": known, "error": error}, indent=2) + "\n", encoding="utf-8"
-        )
+    write_json(folder / JOB, {"state": state, "objective": known, "error": error})
 
 
 def write_sweep(folder: Path, swept: Sequence[str], planned: int | None, command: str) -> None:
-    """Write at the start of a sweep what its folder shall tell of it."""
+    """Write at the start of a sweep the keys it varies, how many jobs it has, and the command that resumes it."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"swept": list(swept), "planned": planned, "command": command}
-    with written_whole(folder / SWEEP) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / SWEEP, {"swept": list(swept), "planned": planned, "command": command})
 
 
 def swept_by(folder: Path) -> list[str]:
     """The keys that a sweep varies, as it was started."""
-    return [str(key) for key in _json(folder / SWEEP).get("swept") or []]
+    return [str(key) for key in _record(folder / SWEEP).get("swept") or []]
 
 
 def varied(jobs: Iterable[Mapping[str, str]]) -> list[str]:
-    """The keys of overrides that are not the same in all jobs, in the order in which they appear."""
+    """The keys of overrides that are not the same in all jobs, in the order in which they appear.
+
+    >>> varied([{"n": "2", "seed": "1"}, {"n": "2", "seed": "2"}])
+    ['seed']
+    """
     given = list(jobs)
     keys = dict.fromkeys(key for overrides in given for key in overrides)
     return [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
@@ -173,7 +176,11 @@ def shown_value(text: str) -> str:
 
 
 def described(overrides: Mapping[str, str], keys: Sequence[str]) -> str:
-    """Overrides in a few words: `lambda1=0.5 n=2`; empty where there are none of these keys."""
+    """Overrides in a few words; empty where there are none of these keys.
+
+    >>> described({"loss.lambda1": "0.5", "n": "2"}, ["loss.lambda1", "n"])
+    'lambda1=0.5 n=2'
+    """
     names = short_names([key for key in keys if key in overrides])
     return " ".join(f"{name}={shown_value(overrides[key])}" for key, name in names.items())
 
@@ -185,13 +192,5 @@ def _last_written(folder: Path) -> str:
     return f"last written {datetime.datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M:%S}"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}. Remove it.") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} holds no record of ours. Remove it.")
-    return record
+def _record(path: Path) -> dict[str, Any]:
+    return read_json(path, "Remove it.") if path.is_file() else {}

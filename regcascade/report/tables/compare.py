@@ -1,4 +1,4 @@
-"""Runs beside each other: the papers' table, and paired tests between any two rows."""
+"""Compare runs: the papers' table, and paired tests between any two rows."""
 
 import itertools
 import math
@@ -12,10 +12,9 @@ from rich.console import Console
 
 from regcascade.evaluation.layout import BEFORE
 from regcascade.report.runs.run import Run, label_columns
-from regcascade.report.tables.markup import latex, markdown, terminal_tables
-from regcascade.report.tables.measures import KNOWN, heading
+from regcascade.report.tables.markup import latex, markdown, print_tables, write_texts
+from regcascade.report.tables.measures import KNOWN, NONE, heading, rounded, spread
 from regcascade.report.tables.statistics import RESAMPLES, bootstrap_intervals, holm, subjects, t_test, wilcoxon_test
-from regcascade.utils.files import written_whole
 
 FEW_SCANS = 10
 MOST_TESTED = 12  # rows of which any two are tested, where one of them is the best
@@ -40,7 +39,7 @@ class Comparison(NamedTuple):
 
 
 def compare(runs: Sequence[Run], per_label: bool = False, best: int | None = None) -> Comparison:
-    """Compare runs that `evaluated.read_runs` found comparable.
+    """Compare runs that `read_runs` found comparable.
 
     Measures that no pair has are left out; so are those of single labels unless `per_label`.
 
@@ -66,8 +65,9 @@ def untested(runs: Sequence[Run], per_label: bool = False) -> Comparison:
 
 def columns_of(runs: Sequence[Run]) -> tuple[list[str], list[str], list[str]]:
     """The measures that any pair has, in three groups: of all labels together or none, of single labels, and costs."""
-    suffixes = tuple(column.removeprefix("dice") for run in runs for column in label_columns(run))  # _liver
-    columns = list(dict.fromkeys(column for run in runs for column in _columns(run)))
+    suffixes = tuple(column.removeprefix("dice") for run in runs for column in label_columns(run.pairs))  # _liver
+    known = dict.fromkeys(column for run in runs for column in run.pairs.dropna(axis=1, how="all"))
+    columns = [column for column in known if not column.endswith(BEFORE)]
     costs = [column for column in columns if column.startswith(_COSTS)]
     single = [column for column in columns if column.endswith(suffixes) and column not in KNOWN]
     return [column for column in columns if column not in (*costs, *single)], single, costs
@@ -94,9 +94,8 @@ def paired_tests(
     if not keys:
         return pd.DataFrame()
     differences = np.stack([values_of(runs[a], m) - values_of(runs[b], m) for m, a, b in keys], axis=1)
-    fixed, moving = (list(runs[0].pairs.index.get_level_values(level)) for level in (0, 1))
     known = [column[np.isfinite(column)] for column in differences.T]
-    low, high = bootstrap_intervals(differences, fixed, moving, resamples, seed).T
+    low, high = bootstrap_intervals(differences, *_scans(runs[0]), resamples, seed).T
     tests = pd.DataFrame(
         {
             "measure": [measure for measure, _, _ in keys],
@@ -112,9 +111,8 @@ def paired_tests(
     )
     tests = tests[tests["pairs"] > 0].reset_index(drop=True)
     for test in ("t_test", "wilcoxon"):
-        place = tests.columns.get_loc(test) + 1
         corrected = tests.groupby("measure", sort=False)[test].transform(lambda p: holm(p.to_numpy()))
-        tests.insert(place, f"{test}_holm", corrected)
+        tests.insert(tests.columns.get_loc(test) + 1, f"{test}_holm", corrected)
     return tests
 
 
@@ -127,9 +125,9 @@ def numbers(comparison: Comparison) -> pd.DataFrame:
     for run in comparison.runs:
         row: dict[str, object] = {"name": run.name, **_about(run, comparison)}
         for measure in comparison.measures:
-            values = pd.Series(values_of(run, measure))
+            values = values_of(run, measure)
             row |= {f"{measure}_mean": values.mean(), f"{measure}_std": values.std(ddof=1)}
-            row[f"{measure}_pairs"] = int(values.notna().sum())
+            row[f"{measure}_pairs"] = values.count()
         row["failures"] = run.failures
         rows.append(row | {"parameters": run.parameters, "paper_size_mib": run.paper_size_mib})
     return pd.DataFrame(rows)
@@ -138,16 +136,16 @@ def numbers(comparison: Comparison) -> pd.DataFrame:
 def shown_table(comparison: Comparison) -> pd.DataFrame:
     """The table in the papers' form, as text: mean (standard deviation), and how many pairs where not all have it.
 
-    Where any pair of any run has failed, it says how many of each did.
+    Where pairs have failed, it says how many.
     """
     rows, failed = [], any(run.failures for run in comparison.runs)
     for run in comparison.runs:
         cells = {"Method": run.name, **_about(run, comparison)} | ({"Failed": str(run.failures)} if failed else {})
         for measure in comparison.measures:
             title, decimals = heading(measure)
-            cells[title] = spread(pd.Series(values_of(run, measure)), decimals)
-        cells["Parameters [M]"] = _number(run.parameters / 1e6, 2)
-        cells["Paper size [MiB]"] = _number(run.paper_size_mib, 1)
+            cells[title] = spread(values_of(run, measure), decimals)
+        cells["Parameters [M]"] = rounded(run.parameters / 1e6, 2)
+        cells["Paper size [MiB]"] = rounded(run.paper_size_mib, 1)
         rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -157,14 +155,14 @@ def shown_tests(tests: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for test in tests.itertuples(index=False):
         title, decimals = heading(test.measure)
-        low, high = (_number(end, decimals, "+") for end in (test.low, test.high))
+        low, high = (rounded(end, decimals, "+") for end in (test.low, test.high))
         rows.append(
             {
                 "Difference": f"{test.first} - {test.second}",
                 "Measure": title,
                 "Pairs": str(test.pairs),
-                "Mean": _number(test.difference, decimals, "+"),
-                "95 % interval": "-" if math.isnan(test.low) else f"{low} to {high}",
+                "Mean": rounded(test.difference, decimals, "+"),
+                "95 % interval": NONE if math.isnan(test.low) else f"{low} to {high}",
                 "t": _p_value(test.t_test),
                 "t, Holm": _p_value(test.t_test_holm),
                 "Wilcoxon": _p_value(test.wilcoxon),
@@ -179,9 +177,10 @@ def notes(comparison: Comparison) -> list[str]:
     pairs = comparison.runs[0].pairs
     if not all(run.pairs.index.equals(pairs.index) for run in comparison.runs):
         return ["Mean (standard deviation) over the pairs of each run, which are not the same for all."]
-    scans = set(pairs.index.get_level_values(0)) | set(pairs.index.get_level_values(1))
+    fixed, moving = _scans(comparison.runs[0])
     lines = [
-        f"Mean (standard deviation) over {len(pairs)} pairs of {len(scans)} scans; n: pairs that have the measure."
+        f"Mean (standard deviation) over {len(pairs)} pairs of {len({*fixed, *moving})} scans; n: pairs that have the "
+        "measure."
     ]
     if comparison.tests.empty:
         return lines
@@ -193,7 +192,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"95 % bootstrap intervals of the mean difference, {RESAMPLES} resamples of scans: a pair weighs the product "
         "of how often its two scans were drawn."
     )
-    drawn = len(np.union1d(*subjects(*(list(pairs.index.get_level_values(level)) for level in (0, 1)))))
+    drawn = len(np.union1d(*subjects(fixed, moving)))
     if drawn < FEW_SCANS:
         lines.append(f"Intervals from only {drawn} scans or subjects are too narrow.")
     return lines
@@ -201,17 +200,12 @@ def notes(comparison: Comparison) -> list[str]:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the table and, where they are few, all tests; else those of the first measure."""
-    for table in terminal_tables(shown_table(comparison), "", console.width):
-        console.print(table)
-        console.print()
+    print_tables(shown_table(comparison), "", console)
     tests = comparison.tests
     if len(tests) > _MOST_TESTS_PRINTED:
         tests = tests[tests["measure"] == comparison.measures[0]]
     for measure, part in tests.groupby("measure", sort=False) if len(tests) else ():
-        shown = shown_tests(part).drop(columns="Measure")
-        for table in terminal_tables(shown, f"{heading(str(measure))[0]}: differences", console.width):
-            console.print(table)
-            console.print()
+        print_tables(shown_tests(part).drop(columns="Measure"), f"{heading(str(measure))[0]}: differences", console)
     for note in notes(comparison):
         console.print(note, style="dim", markup=False, highlight=False)
     if len(tests) < len(comparison.tests):
@@ -221,38 +215,43 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def write_comparison(comparison: Comparison, folder: Path, said: Sequence[str] = ()) -> list[Path]:
     """Write `table` and, of two runs or more, `tests` as .md, .tex and .csv (full precision), each whole.
 
-    Tests that an earlier comparison left in the folder are removed where this one has none.
+    Tests that an earlier comparison left in the folder are removed.
 
     Args:
         comparison: the rows.
         folder: where to write.
-        said: what is to stand below the table of Markdown, such as the jobs left out, a paragraph each.
+        said: paragraphs to write below the table of Markdown, such as the jobs left out.
 
     Raises:
         ValueError: if the folder is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is a file; name a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
     table, lines = shown_table(comparison), notes(comparison)
-    files = {
+    texts = {
         "table.md": markdown(table) + "".join(f"\n{line}\n" for line in (lines[0], *said)),
         "table.tex": f"% {lines[0]}\n{latex(table)}",
         "table.csv": numbers(comparison).to_csv(index=False),
     }
-    tests = comparison.tests
-    if not tests.empty:
-        shown = shown_tests(tests)
-        files["tests.md"] = markdown(shown) + "".join(f"\n{line}\n" for line in lines[1:])
-        files["tests.tex"] = "".join(f"% {line}\n" for line in lines[1:]) + latex(shown)
-        files["tests.csv"] = tests.to_csv(index=False)
+    if not comparison.tests.empty:
+        shown = shown_tests(comparison.tests)
+        texts["tests.md"] = markdown(shown) + "".join(f"\n{line}\n" for line in lines[1:])
+        texts["tests.tex"] = "".join(f"% {line}\n" for line in lines[1:]) + latex(shown)
+        texts["tests.csv"] = comparison.tests.to_csv(index=False)
+    files = write_texts(texts, folder)
     for name in ("tests.md", "tests.tex", "tests.csv"):
-        if name not in files:
+        if name not in texts:
             (folder / name).unlink(missing_ok=True)
-    for name, text in files.items():
-        with written_whole(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in files]
+    return files
+
+
+def values_of(run: Run, measure: str) -> pd.Series:
+    """A measure of all pairs of a run; NaN where a pair, or the run, has it not."""
+    return run.pairs.reindex(columns=[measure])[measure].astype(float)
+
+
+def _scans(run: Run) -> tuple[list[str], list[str]]:
+    """The names of the fixed and of the moving scan of each pair."""
+    fixed, moving = (list(run.pairs.index.get_level_values(level)) for level in (0, 1))
+    return fixed, moving
 
 
 def _about(run: Run, comparison: Comparison) -> dict[str, str]:
@@ -261,32 +260,5 @@ def _about(run: Run, comparison: Comparison) -> dict[str, str]:
     return {heading: run.about.get(heading, "") for heading in headings}
 
 
-def _columns(run: Run) -> list[str]:
-    """The measures after registration that any pair has."""
-    return [column for column in run.pairs if not column.endswith(BEFORE) and run.pairs[column].notna().any()]
-
-
-def values_of(run: Run, measure: str) -> np.ndarray:
-    """A measure of all pairs of a run; NaN where a pair, or the run, has it not."""
-    if measure not in run.pairs:
-        return np.full(len(run.pairs), math.nan)
-    return run.pairs[measure].to_numpy(dtype=float)
-
-
-def spread(values: pd.Series, decimals: int) -> str:
-    """Mean (standard deviation), and of how many pairs where not all have it; `-` where none has."""
-    mean, deviation, known = values.mean(), values.std(ddof=1), int(values.notna().sum())
-    if not known:
-        return "-"
-    text = f"{mean:.{decimals}f}" + ("" if math.isnan(deviation) else f" ({deviation:.{decimals}f})")
-    return text if known == len(values) else f"{text} n={known}"
-
-
-def _number(value: float, decimals: int, sign: str = "") -> str:
-    return "-" if math.isnan(value) else f"{value:{sign}.{decimals}f}"
-
-
 def _p_value(p: float) -> str:
-    if math.isnan(p):
-        return "-"
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return "<0.001" if p < 0.001 else rounded(p, 3)

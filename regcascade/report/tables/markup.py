@@ -1,12 +1,17 @@
 """A table of texts as Markdown, as LaTeX, and for the terminal."""
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 from rich import box
 from rich.cells import cell_len
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from regcascade.utils.files import write_text
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -19,7 +24,11 @@ _LONGEST_NAME = 32
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A pipe table, the first column to the left and the others to the right, ending with a newline."""
+    r"""A pipe table, the first column to the left and the others to the right, ending with a newline.
+
+    >>> markdown(pd.DataFrame({"Method": ["a|b"], "Dice": ["0.9"]}))
+    '| Method | Dice |\n| --- | ---: |\n| a\\|b | 0.9 |\n'
+    """
     align = ["---", *["---:"] * (table.shape[1] - 1)]
     rows = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in [list(table), *_rows(table)]]
     return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], align, *rows[1:]])
@@ -28,13 +37,34 @@ def markdown(table: pd.DataFrame) -> str:
 def latex(table: pd.DataFrame) -> str:
     r"""A `tabular` for the package booktabs, ending with a newline; put it into a `table` with a caption."""
     head, *rows = (" & ".join(map(_latex, row)) + r" \\" for row in [list(table), *_rows(table)])
-    columns = "l" + "r" * (table.shape[1] - 1)
-    return "\n".join(
-        [
-            f"\\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule",
-            r"\end{tabular}", "",
-        ]
-    )  # fmt: skip
+    begin = f"\\begin{{tabular}}{{{'l' + 'r' * (table.shape[1] - 1)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write texts by the names of their files into a folder, each whole; returns the files.
+
+    Raises:
+        ValueError: if the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file; name a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def rich_table(title: str) -> Table:
+    """An empty table for the terminal, in the one style of all tables."""
+    return Table(
+        title=escape(title) or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
 
 
 def terminal_tables(table: pd.DataFrame, title: str, width: int) -> list[Table]:
@@ -55,27 +85,26 @@ def terminal_tables(table: pd.DataFrame, title: str, width: int) -> list[Table]:
     return [_terminal(table.iloc[:, [0, *part]], title if part is parts[0] else "") for part in parts]
 
 
+def print_tables(table: pd.DataFrame, title: str, console: Console) -> None:
+    """Print a table as `terminal_tables`, a blank line after each."""
+    for part in terminal_tables(table, title, console.width):
+        console.print(part)
+        console.print()
+
+
 def _terminal(table: pd.DataFrame, title: str) -> Table:
-    shown = Table(
-        title=escape(title) or None,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
-    for number, name in enumerate(table):
-        if number == 0:
-            shown.add_column(escape(name), overflow="fold", max_width=_LONGEST_NAME)
-        else:
-            shown.add_column(escape(name), justify="right", no_wrap=True)
+    shown = rich_table(title)
+    first, *others = table
+    shown.add_column(escape(first), overflow="fold", max_width=_LONGEST_NAME)
+    for name in others:
+        shown.add_column(escape(name), justify="right", no_wrap=True)
     for row in _rows(table):
         shown.add_row(*map(escape, row))
     return shown
 
 
 def _rows(table: pd.DataFrame) -> list[list[str]]:
-    return [list(row) for row in table.itertuples(index=False)]
+    return table.to_numpy(dtype=object).tolist()
 
 
 def _latex(text: str) -> str:

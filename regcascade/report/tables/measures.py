@@ -1,6 +1,11 @@
-"""How the measures of a pair are called and rounded wherever they are shown."""
+"""Names and rounding of measures, wherever they are shown."""
 
+import math
 from typing import NamedTuple
+
+import pandas as pd
+
+NONE = "-"
 
 
 class Measure(NamedTuple):
@@ -9,7 +14,7 @@ class Measure(NamedTuple):
     Attributes:
         column: of the pairs' table.
         name: in full.
-        heading: for the head of a column, where room is scarce.
+        heading: short, for the head of a column.
         decimals: that are shown.
         better: +1 if more is better, -1 if less is, 0 if neither.
     """
@@ -50,9 +55,10 @@ _OF_LABELS = {"dice_": ("Dice", 3), "jaccard_": ("Jaccard", 3), "asd_mm_": ("ASD
 
 
 def heading(column: str) -> tuple[str, int]:
-    """What heads a column of a measure, and its decimals; of one that we do not know its own name.
+    """The heading and the decimals of a column; one that we do not know keeps its own name.
 
-    The measures of single labels are those whose columns begin like `dice_`.
+    >>> heading("asd_mm_left_kidney")
+    ('ASD [mm] left kidney', 2)
     """
     if column in KNOWN:
         return KNOWN[column].heading, KNOWN[column].decimals
@@ -60,3 +66,29 @@ def heading(column: str) -> tuple[str, int]:
         if column.startswith(prefix):
             return f"{name} {column.removeprefix(prefix).replace('_', ' ')}", decimals
     return column.replace("_", " "), 3
+
+
+def rounded(value: float, decimals: int, sign: str = "") -> str:
+    """A number as text, with `sign` `+` where it is to have one always; `-` for NaN."""
+    return NONE if math.isnan(value) else f"{value:{sign}.{decimals}f}"
+
+
+def mean_and_std(mean: float, std: float, decimals: int) -> str:
+    """Mean (standard deviation) as text, either of which may be NaN.
+
+    >>> mean_and_std(0.9531, 0.0142, 3)
+    '0.953 (0.014)'
+    """
+    text = rounded(mean, decimals)
+    return text if math.isnan(std) or math.isnan(mean) else f"{text} ({std:.{decimals}f})"
+
+
+def spread(values: pd.Series, decimals: int) -> str:
+    """Mean (sample standard deviation) of values as text, and of how many where some are NaN.
+
+    >>> spread(pd.Series([0.5, 0.7, math.nan]), 2)
+    '0.60 (0.14) n=2'
+    """
+    known = values.dropna()
+    text = mean_and_std(known.mean(), known.std(ddof=1), decimals)
+    return text if len(known) in (0, len(values)) else f"{text} n={len(known)}"

@@ -1,11 +1,9 @@
-"""Runs of sweeps in order, best first, with what was varied beside their measures."""
+"""Rank runs of sweeps, best first, with what was varied beside their measures."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from regcascade.report.runs.find import row_names
 from regcascade.report.runs.run import NotComparableError, Run, aligned, read_run
@@ -49,9 +47,9 @@ def rank(
     """
     names = list(names) or _row_names(folders, jobs)
     runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
-    losses = _losses(folders, jobs, runs)
+    losses = [_loss(jobs.get(folder), run) for folder, run in zip(folders, runs, strict=True)]
     by = _measure(by, runs, losses)
-    means = losses if by == LOSS else [float(_mean(run, by)) for run in runs]
+    means = losses if by == LOSS else [float(values_of(run, by).mean()) for run in runs]
     keys = varied(jobs[folder].overrides for folder in folders if folder in jobs)
     titles = short_names(keys)
     ranked = []
@@ -69,7 +67,7 @@ def rank(
 
 
 def left_out(jobs: Sequence[Job], among: Sequence[Job]) -> Iterator[str]:
-    """A line for each job without results: its name, why, and the file that tells more.
+    """A line for each job without results: its name, the reason, and its log.
 
     Args:
         jobs: without results.
@@ -84,7 +82,7 @@ def left_out(jobs: Sequence[Job], among: Sequence[Job]) -> Iterator[str]:
 
 
 def _row_names(folders: Sequence[Path], jobs: Mapping[Path, Job]) -> list[str]:
-    """Jobs of one sweep are called by their numbers, of several by the sweep's name too, other runs as ever."""
+    """Jobs go by their numbers, of several sweeps by the sweep's name too; other runs by their folders."""
     several = len({folder.parent for folder in folders if folder in jobs}) > 1
     above = dict(zip(folders, row_names([folder.parent for folder in folders]), strict=True)) if several else {}
     names = row_names(folders)
@@ -95,13 +93,10 @@ def _row_names(folders: Sequence[Path], jobs: Mapping[Path, Job]) -> list[str]:
     return [folder.name if name in doubled else name for name, folder in zip(names, folders, strict=True)]
 
 
-def _losses(folders: Sequence[Path], jobs: Mapping[Path, Job], runs: Sequence[Run]) -> list[float]:
-    """The validation losses that jobs without labels have told; NaN of all others."""
-    told = [jobs[folder].objective if folder in jobs else None for folder in folders]
-    return [
-        math.nan if objective is None or (DICE in run.pairs and run.pairs[DICE].notna().any()) else objective
-        for objective, run in zip(told, runs, strict=True)
-    ]
+def _loss(job: Job | None, run: Run) -> float:
+    """The validation loss of a job without labels; NaN of all others."""
+    labelled = values_of(run, DICE).notna().any()
+    return math.nan if labelled or job is None or job.objective is None else job.objective
 
 
 def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> str:
@@ -112,12 +107,6 @@ def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> st
     if by not in known:
         raise ValueError(f"--rank-by {by}: no run has it. Known: {', '.join(known)}.{did_you_mean(by, known)}")
     return by
-
-
-def _mean(run: Run, measure: str) -> float:
-    values = values_of(run, measure)
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
 
 
 def _more_is_better(measure: str) -> bool:

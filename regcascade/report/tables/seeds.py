@@ -1,24 +1,23 @@
-"""Runs that differ in their seed alone as one row of a table."""
+"""Average runs that differ only in some options, such as the seed, into one row of a table."""
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from regcascade.report.runs.run import Run, aligned
 from regcascade.report.runs.sweeps import described, varied
 from regcascade.report.tables.compare import columns_of, values_of
-from regcascade.report.tables.measures import heading
+from regcascade.report.tables.measures import heading, rounded
 from regcascade.utils.registry import did_you_mean
 
 _NOT_TOLD = ("paths.",)  # where a run writes makes it no other run
 
 
 def averaged(runs: Sequence[Run], overrides: Sequence[Mapping[str, str]], over: Sequence[str]) -> list[Run]:
-    """A row for every group of runs whose overrides are the same but for some keys, such as `seed`.
+    """A row for each group of runs whose overrides differ only in some keys, such as `seed`.
 
-    Every measure of a pair is its mean over the runs of the group, so that tests and intervals are of the means and
-    know the spread over scans, not over runs. Rows are called by what varies between them.
+    Each measure of a pair is its mean over the runs of the group. Tests and intervals are of these means: they know the
+    spread over scans, not over runs. Rows are named by what varies between them.
 
     Args:
         runs: on the same pairs.
@@ -53,6 +52,6 @@ def _mean(name: str, runs: Sequence[Run]) -> Run:
     about = {"Runs": str(len(runs))}
     if measures := columns_of(runs)[0]:
         title, decimals = heading(measures[0])
-        means = [float(np.nanmean(values_of(run, measures[0]))) for run in runs]
-        about[f"{title}, SD over runs"] = f"{np.std(means, ddof=1):.{decimals}f}" if len(runs) > 1 else "-"
+        means = pd.Series([values_of(run, measures[0]).mean() for run in runs])
+        about[f"{title}, SD over runs"] = rounded(means.std(ddof=1), decimals)
     return runs[0]._replace(name=name, pairs=pairs, failures=sum(run.failures for run in runs), about=about)

@@ -11,7 +11,7 @@ from regcascade.cascades.checkpoint import read
 from regcascade.data import RegistrationData
 from regcascade.evaluation.evaluate import EvaluationOptions
 from regcascade.evaluation.run import summarise
-from regcascade.report.figures.charts import measure_of
+from regcascade.report.figures.quality import measure_of
 from regcascade.report.figures.registration import as_image
 from regcascade.report.figures.run_figures import extreme_pairs, pair_figures, set_figures
 from regcascade.report.figures.style import write_figure
