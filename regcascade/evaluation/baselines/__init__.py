@@ -1,4 +1,4 @@
-"""Registration methods beside ours, evaluated in the same harness. A new file here that registers a class is one."""
+"""Registration methods other than ours, evaluated in the same way. A new file here that registers a class adds one."""
 
 import sys
 

@@ -18,9 +18,9 @@ from regcascade.types import Homogeneous
 @METHODS.register("affine")
 @dataclass(frozen=True)
 class AffineBySimpleITK(Method):
-    """The map that `regcascade prepare --align` computes, here for each pair; see `data.preprocessing.alignment`.
+    """The affine map that `regcascade prepare --align` computes, see `data.preprocessing.alignment`.
 
-    It takes no options, runs on one thread and gives the same every time.
+    It takes no options and runs on one thread; equal calls give equal flows.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("SimpleITK",)

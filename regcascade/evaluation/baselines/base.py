@@ -1,4 +1,4 @@
-"""What every method without a checkpoint is: a pair of scans in, a flow out, by another program."""
+"""Base of the methods that have no checkpoint: a pair of scans in, a flow out."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -44,14 +44,13 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A registration method that is no network of ours.
+    """A registration method other than our networks; an evaluation treats it as a `Cascade`.
 
-    A subclass is a dataclass: its fields are its options, and it says in `flow` how a pair is registered. To the
-    evaluation it is what a `Cascade` is.
+    A subclass is a dataclass. Its fields are its options, and its `flow` registers a pair.
 
     Class attributes:
-        packages: the distributions it runs, whose versions a summary names.
-        on_gpu: whether it can run where the scans are; others run on the CPU.
+        packages: the distributions it runs, whose versions go into summaries.
+        on_gpu: whether it runs on a GPU too.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -77,7 +76,7 @@ class Method(ABC):
         return Registration(moving=moving, stages=(stage,), supervised=(stage,))
 
     def about(self, r: int = 1, repeat: str = "stage") -> dict[str, Any]:
-        """What a summary says of it: its name and options, and the versions of its packages.
+        """For a summary: its name and options, and the versions of its packages.
 
         Raises:
             ValueError: if r or repeat is set, which are of networks.
@@ -106,7 +105,7 @@ def needed(module: str, package: str) -> ModuleType:
 def flow_of_millimetres(
     displacement: Float[np.ndarray, "x y z 3"], fixed_spacing: Spacing, moving_spacing: Spacing
 ) -> Float[Tensor, "3 x y z"]:
-    """A flow in voxels from displacements in mm along the array axes, both grids beginning at the same place.
+    """Convert displacements in mm along the array axes into a flow in voxels. Both grids begin at the same place.
 
     A voxel p of the fixed scan lies at `p s_f` and goes to `(p s_f + d) / s_m` of the moving one.
     """

@@ -23,7 +23,7 @@ class ConvexAdam(Method):
     """Coupled convex optimisation on MIND features, then Adam (Siebert et al., 2021 and 2024).
 
     The options are those of the package's `convex_adam_pt` with its defaults. It has no affine stage, and takes voxels
-    as they are, whatever their size. Volumes are continued at the end of each axis, with edge values, to whole cells of
+    as they are, whatever their size. Volumes are padded at the end of each axis, with edge values, to whole cells of
     its grids: the package would stretch its field over the remainder.
 
     Args:

@@ -12,7 +12,7 @@ from regcascade.evaluation.baselines.base import METHODS, Method, Pair
 @METHODS.register("identity")
 @dataclass(frozen=True)
 class Identity(Method):
-    """The scans as they are: what any registration must be better than."""
+    """No registration: the baseline that any method must beat."""
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
         """0 everywhere."""
