@@ -33,6 +33,22 @@ def check_two_numbers(option: str, value: object, meaning: str) -> tuple[float, 
     return first, second
 
 
+def check_percentiles(option: str, value: object) -> tuple[float, float]:
+    """A lower and an upper percentile."""
+    low, high = check_two_numbers(option, value, "low, high")
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"{option}={[low, high]} is not valid: 0 <= low < high <= 100.")
+    return low, high
+
+
+def check_window(option: str, value: object) -> tuple[float, float]:
+    """The width and the level of a window of intensities."""
+    width, level = check_two_numbers(option, value, "width, level")
+    if not (0 < width < math.inf and math.isfinite(level)):
+        raise ValueError(f"{option}={[width, level]} is not valid: [width, level] needs a width above 0.")
+    return width, level
+
+
 def check_spacing(option: str, value: object) -> tuple[float, float, float]:
     """Mm per voxel along three axes."""
     steps = _listed(value)

@@ -107,7 +107,7 @@ def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
             f"{path or 'The model'} does not say how its images were made (they came ready, or by several recipes): "
             "name a recipe (--recipe)."
         )
-    options = ("size", "fit", "pad", "intensity", "percentiles", "window")
+    options = ("size", "fit", "pad", "intensity", "percentiles", "window", "transforms")
     kept = {key: made[key] for key in options if key in made}
     spacing = made.get("spacing") if made["fit"] == "crop_pad" else None
     return Generic(orientation=made.get("orientation", "RAS"), spacing=spacing, **kept)

@@ -8,10 +8,10 @@ import SimpleITK as sitk
 import torch
 from monai.data.meta_tensor import MetaTensor
 
-from regcascade.data.io.images import as_meta, scan_name
+from regcascade.data.io.images import as_meta, check_intensities, scan_name
 from regcascade.data.io.itk_images import read_scan
-from regcascade.data.io.landmarks import read_points
-from regcascade.data.preprocessing.standard import check_intensities
+from regcascade.data.io.label_maps import scan_labels
+from regcascade.data.io.point_tables import read_points
 from regcascade.geometry.grid import Geometry
 
 SMALLEST_MM, LARGEST_MM = 2.0, 4000.0  # of a field of view; beyond, its numbers are no millimetres
@@ -88,10 +88,10 @@ def open_scan(files: ScanFiles) -> Scan:
     points = None if files.points is None else read_points(files.points, geometry.shape).double().numpy()
     mask = None
     if files.mask is not None:
-        mask = as_meta((as_volume(_beside(files.mask, geometry, files.image), geometry) > 0).float())
+        mask = as_meta((as_volume(scan_labels(files.mask, files.image, geometry), geometry) > 0).float())
         if not mask.any():
             raise ValueError(f"{files.mask} is an empty mask: it leaves nothing of {files.image}.")
-    labels = None if files.labels is None else _beside(files.labels, geometry, files.image)
+    labels = None if files.labels is None else scan_labels(files.labels, files.image, geometry)
     return Scan(scan_name(files.image), image, geometry, labels, points, mask, files.image.resolve())
 
 
@@ -99,22 +99,6 @@ def as_volume(image: sitk.Image, geometry: Geometry) -> MetaTensor:
     """An ITK image as `(1, X, Y, Z)` float32 with its affine."""
     voxels = np.array(sitk.GetArrayViewFromImage(image).T, np.float32, order="C")  # a copy that may be written to
     return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(geometry.affine.copy()))
-
-
-def _beside(path: Path, geometry: Geometry, image_path: Path) -> sitk.Image:
-    """A label map or mask on the grid of its image."""
-    labels = read_scan(path)
-    found = Geometry.of_image(labels)
-    if found.shape != geometry.shape:
-        raise ValueError(f"{path} has the shape {found.shape}, but its image {image_path} has {geometry.shape}.")
-    if not found.same_as(geometry):
-        raise ValueError(
-            f"{path} does not lie where its image {image_path} does (the headers differ). Write it on the same grid."
-        )
-    values = sitk.GetArrayViewFromImage(labels)
-    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
-        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
-    return labels
 
 
 def _check_millimetres(geometry: Geometry, path: Path) -> None:

@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.ckpt"
     torch.manual_seed(0)
     cascade = build({"name": "pyramid", "width": 4}, "cr", 2)
-    made = Preprocessing(SIZE, "resample", 0.0, "percentiles", (0.0, 100.0), (290.0, 120.0)).as_dict()
+    made = Preprocessing(size=SIZE, fit="resample", percentiles=(0.0, 100.0)).as_dict()
     made |= {"orientation": "LPS", "spacing": [2.0, 2.0, 2.0]}
     loss = {"smoothness": 0.1, "labels": 1.0, "alpha": 0.0}
     description = describe({"name": "pyramid", "width": 4}, "cr", 2, "none", SIZE, {1: "liver"}, made, {}, loss)

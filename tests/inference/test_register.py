@@ -195,7 +195,7 @@ def test_a_cascade_that_was_built_says_nothing_of_its_images(phantoms):
 
 @pytest.mark.parametrize("fit", ["resample", "crop_pad"])
 def test_scans_are_made_as_the_data_set_made_those_of_the_training(fit, phantoms):
-    preprocessing = Preprocessing(SIZE, fit, 0.0, "percentiles", (1.0, 99.0), (290.0, 120.0))
+    preprocessing = Preprocessing(size=SIZE, fit=fit, percentiles=(1.0, 99.0))
     scan, mask = phantoms / "moving.nii.gz", phantoms / "moving_labels.nii.gz"
     cases = Scans([Source("moving", scan, mask=mask)], preprocessing, {}, masked=True)
     made = {"preprocessing": cases.preprocessing}
@@ -204,7 +204,7 @@ def test_scans_are_made_as_the_data_set_made_those_of_the_training(fit, phantoms
 
 
 def test_a_scan_of_other_voxels_comes_to_those_of_the_training(phantoms):
-    made = Preprocessing((24, 22, 20), "crop_pad", 0.0, "percentiles", (0.0, 100.0), (290.0, 120.0)).as_dict()
+    made = Preprocessing(size=(24, 22, 20), fit="crop_pad", percentiles=(0.0, 100.0)).as_dict()
     recipe = recipe_of({"preprocessing": made | {"orientation": "RAS", "spacing": [3.0, 3.0, 4.0]}}, None)
     trained = Trained(Constant({"name": "pyramid", "width": 4}, 1), recipe, {})
     image = trained.prepare(open_scan(ScanFiles(phantoms / "moving.nii.gz")))

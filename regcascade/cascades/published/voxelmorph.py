@@ -65,7 +65,7 @@ def read_voxelmorph(
     modules = {theirs: f"nets.0.{ours}" for theirs, ours in zip(layers, LAYERS, strict=True)}
     names = weight_names(modules, cascade, "", ("/kernel", "/bias"))
     weights = converted(arrays, cascade, names, f"VoxelMorph of width {width}", file)
-    steps = Preprocessing(size, "crop_pad", 0.0, "window", (1.0, 99.0), window)
+    steps = Preprocessing(size=size, fit="crop_pad", intensity="window", window=window)
     preprocessing = steps.as_dict() | {"orientation": orientation, "spacing": [1.0, 1.0, 1.0]}
     return Published(model, {"name": "cr"}, 1, {"name": "none"}, size, preprocessing, weights)
 

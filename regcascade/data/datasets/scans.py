@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
-from torch import Tensor
 
 from regcascade.data.cache import Cache, chosen_store
 from regcascade.data.case import Case, CaseSet
-from regcascade.data.io.images import read_header, read_volume
-from regcascade.data.io.landmarks import read_points
+from regcascade.data.io.images import read_volume
+from regcascade.data.io.point_tables import read_points
 from regcascade.data.io.scan_lists import Source
 from regcascade.data.pairs import NamePair
-from regcascade.data.preprocessing.standard import Preprocessing, check_same_shape, points_after
+from regcascade.data.preprocessing.standard import Preprocessing
 from regcascade.geometry.grid import Geometry
 
 
@@ -52,14 +52,14 @@ class Scans(CaseSet):
     ) -> None:
         self._made_by = preprocessing
         self.names = [source.name for source in sources]
-        self._sources = list(sources)
-        self._masked = masked
+        self._sources = list(sources) if masked else [replace(source, mask=None) for source in sources]
         self._named_in = named_in
-        headers = [_checked(source) for source in sources]
+        headers = [source.check() for source in sources]
         self._frame = _usual_frame(headers)
-        self._points = {
-            source.name: _landmarks(source, header, preprocessing)
+        self._landmarks = {
+            source.name: len(read_points(source.points, header.shape))
             for source, header in zip(sources, headers, strict=True)
+            if source.points is not None
         }
         self.label_names = _found_labels(sources) if label_names is None else dict(label_names)
         self._known = {0, *self.label_names}
@@ -88,7 +88,7 @@ class Scans(CaseSet):
 
     def landmarked(self, index: int) -> bool:
         """Whether a scan has landmarks."""
-        return self._points[self.names[index]] is not None
+        return self.names[index] in self._landmarks
 
     def check_landmarks(self, pairs: Sequence[NamePair], together: Sequence[str] = ()) -> None:
         """Check that landmarks correspond in number, where two scans that meet have any.
@@ -100,25 +100,26 @@ class Scans(CaseSet):
         Raises:
             ValueError: naming two files that differ.
         """
-        having = [name for name in together if self._points[name] is not None]
+        having = [name for name in together if name in self._landmarks]
         for first, second in [*pairs, *((having[0], name) for name in having[1:])]:
-            ours, theirs = self._points[first], self._points[second]
-            if ours is not None and theirs is not None and len(ours) != len(theirs):
+            ours, theirs = self._landmarks.get(first), self._landmarks.get(second)
+            if ours is not None and theirs is not None and ours != theirs:
                 files = {source.name: source.points for source in self._sources}
                 raise ValueError(
-                    f"{files[first]} has {len(ours)} landmarks and {files[second]} {len(theirs)}, but scans that are "
-                    "paired need the same ones in the same order. Mend them, or leave the landmarks out."
+                    f"{files[first]} has {ours} landmarks and {files[second]} {theirs}, but scans that are paired "
+                    "need the same ones in the same order. Mend them, or leave the landmarks out."
                 )
 
     def _read(self, source: Source) -> Case:
-        mask = source.mask if self._masked else None
-        case = self._made_by.read(source.image, source.labels, source.name, mask)
-        if case.labels is not None:
-            values = case.labels.flatten().bincount().nonzero().flatten().tolist()
+        image, labels, points, _ = self._made_by.read(source)
+        if labels is not None:
+            values = labels.flatten().bincount().nonzero().flatten().tolist()
             unknown = [value for value in values if value not in self._known]
             if unknown:
                 raise ValueError(f"{source.labels} has the labels {unknown}, which {self._named_in} does not name.")
-        return replace(case, points=self._points[source.name])
+        x, y, z = (float(step) for step in voxel_sizes(np.asarray(image.affine)))
+        whole = None if labels is None else labels.as_tensor()
+        return Case(source.name, image.as_tensor(), (x, y, z), whole, points)
 
 
 def check_label_names(label_names: Mapping[int | str, str] | None) -> dict[int, str] | None:
@@ -136,22 +137,6 @@ def check_label_names(label_names: Mapping[int | str, str] | None) -> dict[int, 
     if any(value < 0 for value in names):
         raise ValueError(f"data.label_names={label_names}: label values are 0 or more.")
     return {value: name for value, name in sorted(names.items()) if value}
-
-
-def _checked(source: Source) -> Geometry:
-    """The header of a scan's image, which those of the files beside it must match in shape."""
-    image = read_header(source.image)
-    for beside in (source.labels, source.mask):
-        if beside is not None:
-            check_same_shape(image, read_header(beside), source.image, beside)
-    return image
-
-
-def _landmarks(source: Source, image: Geometry, preprocessing: Preprocessing) -> Tensor | None:
-    """The landmarks of a scan after preprocessing."""
-    if source.points is None:
-        return None
-    return points_after(read_points(source.points, image.shape), image.shape, preprocessing)
 
 
 def _usual_frame(headers: Sequence[Geometry]) -> dict[str, Any]:

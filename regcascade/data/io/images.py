@@ -25,8 +25,21 @@ from regcascade.geometry.grid import Geometry
 from regcascade.geometry.orientation import LPS_TO_RAS, itk_affine
 
 __all__ = [
-    "LPS_TO_RAS", "NIBABEL_SUFFIXES", "UNREADABLE", "VolumeError", "as_meta", "check_no_h5", "first_line",
-    "kept_locale", "read_header", "read_volume", "scan_name",
+    "LPS_TO_RAS",
+    "NIBABEL_SUFFIXES",
+    "UNREADABLE",
+    "VolumeError",
+    "as_meta",
+    "check_intensities",
+    "check_no_h5",
+    "first_line",
+    "is_nibabel",
+    "kept_locale",
+    "read_header",
+    "read_itk",
+    "read_volume",
+    "readable",
+    "scan_name",
 ]  # fmt: skip
 
 # File names that nibabel reads; everything else goes to ITK.
@@ -64,10 +77,12 @@ def read_header(path: Path, series: str | None = None) -> Geometry:
     try:
         if path.is_dir():
             shape, affine = series_header(path, series)
-        elif _is_nibabel(path):
+        elif is_nibabel(path):
             image = nibabel.load(path)
             if not isinstance(image, SpatialImage):  # such as CIFTI-2, which is called .nii too
                 raise VolumeError(f"{path} holds no grid of voxels ({type(image).__name__}): give a 3D image.")
+            if image.get_data_dtype().kind not in "iuf":
+                raise VolumeError(f"{path} holds {image.get_data_dtype()} voxels: give one real number a voxel.")
             shape, affine = tuple(int(side) for side in image.shape), np.asarray(image.affine, dtype=float)
         else:
             reader = sitk.ImageFileReader()
@@ -95,19 +110,38 @@ def read_volume(path: Path, series: str | None = None) -> MetaTensor:
         ValueError: naming the file, if it cannot be read or is not a 3D image.
     """
     header = read_header(path, series)
-    try:
-        if path.is_dir():
-            image = sitk.ReadImage(series_files(path, series), sitk.sitkFloat32)
-        elif _is_nibabel(path):
+    with readable(path):
+        if is_nibabel(path):
             return _READ(path)
-        else:
-            image = sitk.ReadImage(str(path), sitk.sitkFloat32)
+        image = read_itk(path, series, sitk.sitkFloat32)
+    voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T)
+    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(header.affine.copy()))
+
+
+def read_itk(path: Path, series: str | None = None, pixel: int = sitk.sitkUnknown) -> sitk.Image:
+    """What ITK reads of a file or of a DICOM series, in the stored pixel type or another."""
+    return sitk.ReadImage(series_files(path, series) if path.is_dir() else str(path), pixel)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what nibabel and ITK raise for a damaged file into a `VolumeError` that names it."""
+    try:
+        yield
+    except VolumeError:
+        raise
     except UNREADABLE as error:
         raise VolumeError(
             f"{path} cannot be read ({first_line(error)}). It may be cut short or damaged; fetch it again."
         ) from error
-    voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T)
-    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(header.affine.copy()))
+
+
+def check_intensities(scan: MetaTensor, path: Path) -> None:
+    """Raise ValueError naming the file if a scan has voxels that are not finite, or all equal."""
+    if not torch.isfinite(scan).all():
+        raise VolumeError(f"{path} has voxels that are NaN or infinite. Mend the file, or leave the scan out.")
+    if scan.min() == scan.max():
+        raise VolumeError(f"{path} is constant: every voxel is {float(scan.min()):g}. Leave the scan out.")
 
 
 def as_meta(volume: object) -> MetaTensor:
@@ -137,8 +171,9 @@ def check_no_h5(path: Path) -> None:
         )
 
 
-def _is_nibabel(path: Path) -> bool:
-    return path.name.lower().endswith(NIBABEL_SUFFIXES)
+def is_nibabel(path: Path) -> bool:
+    """Whether nibabel reads a file, rather than ITK, as its name tells."""
+    return path.name.lower().endswith(NIBABEL_SUFFIXES) and not path.is_dir()
 
 
 def _checked(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Geometry:

@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from regcascade.data.io.errors import UNREADABLE, first_line
-from regcascade.data.io.images import NIBABEL_SUFFIXES, kept_locale, read_header, series_files
+from regcascade.data.io.errors import VolumeError, first_line
+from regcascade.data.io.images import is_nibabel, kept_locale, read_header, read_itk, readable
 from regcascade.geometry.grid import Geometry
 from regcascade.utils.files import written_in_folder
 
@@ -32,17 +32,15 @@ def read_scan(path: Path, series: str | None = None) -> sitk.Image:
         ValueError: naming the file, if it cannot be read, is not 3D, has several components, or its grid is sheared.
     """
     geometry = read_header(path, series)
-    try:
-        if path.is_dir():
-            image = sitk.ReadImage(series_files(path, series))
-        elif path.name.lower().endswith(NIBABEL_SUFFIXES):
-            return geometry.as_itk(stored_voxels(path))
-        else:
-            image = sitk.ReadImage(str(path))
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as a scan: {first_line(error)}") from error
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise ValueError(f"{path} has {image.GetNumberOfComponentsPerPixel()} components a voxel; give it one by one.")
+    if is_nibabel(path):
+        with readable(path):
+            voxels = stored_voxels(path)
+        try:
+            return geometry.as_itk(voxels)
+        except ValueError as error:
+            raise VolumeError(f"{path} is no image of ITK's: {error}") from error
+    with readable(path):
+        image = read_itk(path, series)
     if not Geometry.of_image(image).same_as(geometry):  # a tilted gantry shifts every slice, which ITK leaves out
         raise ValueError(
             f"{path} lies on a sheared grid, as of a tilted gantry, and ITK knows grids with right angles only. "

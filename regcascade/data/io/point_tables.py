@@ -1,18 +1,31 @@
-"""Tables of points to be taken through a transform: their coordinates change, the other columns stay."""
+"""Tables of points: landmarks of a scan, and points to be taken through a transform.
 
+A table is a CSV. Its first line names the columns, x, y and z among them in any order and case; or it has no titles and
+exactly three columns. A line whose coordinates are empty or NaN, or that is blank, is a missing point, so that the
+others keep their number; blank lines at the end do not count. A line with more cells than there are columns is an
+error, as is an untitled table of more columns: which of them are coordinates is not told.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from regcascade.data.io.images import LPS_TO_RAS
-from regcascade.data.io.landmarks import AXES
 from regcascade.geometry.grid import Geometry, Places
 from regcascade.utils.files import written_whole
 
+AXES = ("x", "y", "z")
 UNITS = ("voxels", "ras", "lps")
 RAS_COLUMNS = tuple(f"{axis}_ras_mm" for axis in AXES)  # always written beside the coordinates
+MISSING = ("", "nan", "na")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,45 +36,51 @@ class PointTable:
         points: `(K, 3)`, in the unit of the file; NaN where missing.
         columns: the file, cell by cell, as text; its coordinates are in `titles`.
         titles: of the columns x, y and z.
-        titled: whether the file names its columns.
     """
 
     points: Places
     columns: pd.DataFrame
     titles: list[str]
-    titled: bool
 
 
 def read_table(path: Path) -> PointTable:
-    """The points of a CSV file, which has the columns x, y, z or no titles and these first; empty cells are missing.
+    """Read a table of points.
 
     Raises:
-        ValueError: naming the file, if it is missing, no such table or without points.
+        ValueError: naming the file and line, if it is missing, no such table or without points.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist. Give a CSV file with the columns x, y, z.")
-    try:
-        first = pd.read_csv(path, dtype=str, nrows=1, header=None, encoding="utf-8-sig")
-        cells = [str(cell).strip().lower() for cell in first.iloc[0]]
-        titled = set(AXES) <= set(cells)
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=0 if titled else None
-        ).rename(columns=str)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a table of points ({str(error).splitlines()[0]}).") from error
-    if len(cells) < 3 or not len(table):
-        raise ValueError(f"{path} has no points: it needs the columns x, y, z and a line for each.")
-    titles = [str(table.columns[cells.index(axis) if titled else k]) for k, axis in enumerate(AXES)]
-    texts = table[titles].apply(lambda column: column.str.strip())
-    numbers = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64, copy=True)
-    wrong = ~np.isfinite(numbers) & ~texts.isin(["", "nan", "NaN", "NA"]).to_numpy()
-    if wrong.any():
-        line = int(wrong.any(1).argmax())
-        raise ValueError(f"{path}: {','.join(texts.iloc[line])!r} (point {line + 1}) are no coordinates x,y,z.")
-    if np.isnan(numbers).all(1).all():
-        raise ValueError(f"{path} has no points: every one of its {len(numbers)} lines has empty coordinates.")
-    numbers[np.isnan(numbers).any(1)] = np.nan
-    return PointTable(numbers, table, titles, titled)
+    table = _read(path)
+    if np.isnan(table.points).all():
+        raise ValueError(f"{path} has no points: every one of its {len(table.points)} lines has empty coordinates.")
+    return table
+
+
+def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
+    """The landmarks of a scan, `(K, 3)` in voxels along its array axes, counted from 0; NaN where one is missing.
+
+    Args:
+        path: a table of points.
+        shape: of the image, in voxels.
+
+    Raises:
+        ValueError: naming the file and line, if it is missing or no such table, or a landmark lies outside the image,
+            as one in mm would.
+    """
+    points = torch.from_numpy(_read(path).points).float()
+    outside = ~_inside(points, shape) & ~points.isnan().any(1)
+    if outside.any():
+        number = int(outside.int().argmax())
+        raise ValueError(
+            f"{path}: landmark {number + 1}, {points[number].tolist()}, lies outside its image {tuple(shape)}, one of "
+            f"{int(outside.sum())} that do. They must be voxel coordinates x,y,z of it, counted from 0, not mm; leave "
+            "the cells of a missing one empty."
+        )
+    return points
+
+
+def within(points: Float[Tensor, "k 3"], shape: Sequence[int]) -> Float[Tensor, "k 3"]:
+    """Points, NaN where they lie beyond the borders of an image, half a voxel beyond the outermost centres."""
+    return points.where(_inside(points, shape)[:, None], torch.nan)
 
 
 def to_world(points: Places, unit: str, grid: Geometry) -> Places:
@@ -88,13 +107,64 @@ def write_table(path: Path, table: PointTable, points: Places, places: Places) -
     for k, (title, column) in enumerate(zip(table.titles, RAS_COLUMNS, strict=True)):
         result[title] = [_text(value) for value in points[:, k]]
         result[column] = [_text(value) for value in places[:, k]]
-    if not table.titled:
-        result = result.rename(columns=dict(zip(table.titles, AXES, strict=True)))
     try:
         with written_whole(path) as temporary:
             result.to_csv(temporary, index=False, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def _read(path: Path) -> PointTable:
+    lines, first = _lines(path)
+    lowered = [cell.strip().lower() for cell in lines[0]]
+    titled = set(AXES) <= set(lowered)
+    columns, rows = (lines[0], lines[1:]) if titled else (list(AXES), lines)
+    if len(lowered) < len(AXES) or not rows:
+        raise ValueError(f"{path} has no points: it needs the columns x, y, z and a line for each.")
+    if not titled and len(lowered) > len(AXES):
+        raise ValueError(
+            f"{path} has {len(lowered)} columns without titles: name them in its first line, x, y and z among them."
+        )
+    places = [lowered.index(axis) for axis in AXES] if titled else [0, 1, 2]
+    points = [_point(row, places, len(columns), f"{path}, line {first + titled + k}") for k, row in enumerate(rows)]
+    filled = [[*row, *[""] * len(columns)][: len(columns)] for row in rows]
+    return PointTable(np.array(points), pd.DataFrame(filled, columns=columns), [columns[place] for place in places])
+
+
+def _lines(path: Path) -> tuple[list[list[str]], int]:
+    """The cells of each line, and the number of the first one; blank lines before and after are left out."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist. Give a CSV file with the columns x, y, z.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table of points ({error}).") from error
+    full = [number for number, line in enumerate(lines) if line]
+    if not full:
+        raise ValueError(f"{path} cannot be read as a table of points (it is empty).")
+    return lines[full[0] : full[-1] + 1], full[0] + 1
+
+
+def _point(row: Sequence[str], places: Sequence[int], columns: int, where: str) -> list[float]:
+    """The coordinates of a line, all NaN where one is missing."""
+    if any(cell.strip() for cell in row[columns:]):
+        raise ValueError(f"{where} has {len(row)} cells for {columns} columns: {','.join(row)!r}.")
+    if not any(cell.strip() for cell in row):
+        return [np.nan] * 3
+    try:
+        texts = [row[place].strip() for place in places]
+        values = [np.nan if text.lower() in MISSING else float(text) for text in texts]
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{where}: {','.join(row)!r} are no coordinates x,y,z.") from error
+    if np.isinf(values).any():
+        raise ValueError(f"{where}: {','.join(row)!r} are no coordinates x,y,z.")
+    return [np.nan] * 3 if np.isnan(values).any() else values
+
+
+def _inside(points: Tensor, shape: Sequence[int]) -> Tensor:
+    """Which points lie within the borders of an image; missing ones do not."""
+    return ((points >= -0.5) & (points <= torch.tensor(list(shape)) - 0.5)).all(1)
 
 
 def _text(value: float) -> str:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
-from regcascade.data.io.images import read_header, read_volume
-from regcascade.data.io.landmarks import read_points
+from regcascade.data.io.images import check_intensities, read_header, read_volume
+from regcascade.data.io.label_maps import read_labels, turn_onto
+from regcascade.data.io.point_tables import read_points
 from regcascade.geometry.grid import Geometry
 
 
@@ -64,19 +64,36 @@ class Source:
         Raises:
             ValueError: naming the file, for whatever is wrong with it.
         """
-        header = read_header(self.image, self.series)
+        grid = read_header(self.image, self.series)
         scan = read_volume(self.image, self.series)
-        if not torch.isfinite(scan).all():
-            raise ValueError(f"{self.image} has voxels that are NaN or infinite.")
-        if scan.min() == scan.max():
-            raise ValueError(f"{self.image} is constant: every voxel is {float(scan.min()):g}.")
+        check_intensities(scan, self.image)
         return RawScan(
             image=scan,
-            affine=header.affine,
-            labels=_beside(self.labels, header, self.image),
-            mask=_beside(self.mask, header, self.image),
-            points=None if self.points is None else read_points(self.points, header.shape),
+            affine=grid.affine,
+            labels=None if self.labels is None else read_labels(self.labels, self.image, grid),
+            mask=None if self.mask is None else self._read_mask(self.mask, grid),
+            points=None if self.points is None else read_points(self.points, grid.shape),
         )
+
+    def check(self) -> Geometry:
+        """Check the headers of all its files, without reading a voxel.
+
+        Returns:
+            Where the voxels of the image lie.
+
+        Raises:
+            ValueError: naming the file, for whatever is wrong with it.
+        """
+        grid = read_header(self.image, self.series)
+        for beside in (self.labels, self.mask):
+            if beside is not None:
+                turn_onto(read_header(beside), grid, beside, self.image)
+        return grid
+
+    @property
+    def where(self) -> str:
+        """Its file, and which part of that it is, for messages."""
+        return f"{self.image}: {self.series}" if self.series else str(self.image)
 
     def digest(self) -> str:
         """SHA-256 of all its files; those of a DICOM folder in the order of their names."""
@@ -88,17 +105,8 @@ class Source:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
-
-def _beside(path: Path | None, header: Geometry, image: Path) -> MetaTensor | None:
-    """A label map or mask that lies on the grid of its image."""
-    if path is None:
-        return None
-    own = read_header(path)
-    if own.shape != header.shape:
-        raise ValueError(f"{path} has the shape {own.shape}, but its image {image} has {header.shape}.")
-    if not np.allclose(own.affine, header.affine, atol=1e-2):
-        raise ValueError(f"{path} lies elsewhere in the world than its image {image}: their affines differ.")
-    values = read_volume(path)
-    if not torch.isfinite(values).all() or not torch.equal(values, values.round()) or values.min() < 0:
-        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
-    return values
+    def _read_mask(self, path: Path, grid: Geometry) -> MetaTensor:
+        mask = read_labels(path, self.image, grid)
+        if not mask.any():
+            raise ValueError(f"{path} is an empty mask: it leaves nothing of {self.image}.")
+        return mask

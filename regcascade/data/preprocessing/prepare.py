@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from regcascade.data.io.landmarks import within
 from regcascade.data.io.raw_scan import Source
 from regcascade.data.preprocessing.alignment import align as affine_alignment
 from regcascade.data.preprocessing.case_files import (
@@ -144,26 +143,20 @@ def prepare_scan(
         ValueError: naming the file, for whatever is wrong with it.
     """
     built = build_recipe(recipe)
-    scan = source.read()
-    try:
-        image, fitted = built(scan.image, scan.labels, scan.mask)
-    except ValueError as error:
-        raise ValueError(f"{source.image}{_part(source)}: {error}") from error
-    affine = np.asarray(image.affine, dtype=float)
-    points = None if scan.points is None else within(_placed(scan.points, scan.affine, affine), image.shape[1:])
+    image, fitted, points, raw = built.read(source)
     values = None if fitted is None else [int(value) for value in fitted.unique() if value > 0]
     record = Record(
         name=source.name,
         size=list(image.shape[1:]),
-        affine=affine.tolist(),
+        affine=np.asarray(image.affine, dtype=float).tolist(),
         labels=values,
         points=None if points is None else len(points),
         group=source.group,
         source={
             "image": str(source.image),
             **({"series": source.series} if source.series else {}),
-            "shape": list(scan.image.shape[1:]),
-            "affine": scan.affine.tolist(),
+            "shape": list(raw.image.shape[1:]),
+            "affine": raw.affine.tolist(),
             "sha256": source.digest(),
         },
         recipe=built.as_dict(),
@@ -283,15 +276,3 @@ def _alignment(record: Record, image: Tensor, reference: Reference) -> dict[str,
         except ValueError as error:
             raise ValueError(f"{record.source['image']}: {error}") from error
     return {"name": reference.name, "sha256": reference.sha256, "matrix": matrix.tolist()}
-
-
-def _part(source: Source) -> str:
-    """Which part of its file a scan is, for messages."""
-    return f": {source.series}" if source.series else ""
-
-
-def _placed(points: Tensor, before: np.ndarray, after: np.ndarray) -> Tensor:
-    """Landmarks in voxels of one grid as voxels of another in the same world, by the affines of both."""
-    world = points.double().numpy() @ before[:3, :3].T + before[:3, 3]
-    inverse = np.linalg.inv(after)
-    return torch.from_numpy(world @ inverse[:3, :3].T + inverse[:3, 3]).float()

@@ -10,7 +10,7 @@ from regcascade.data import build_data
 from regcascade.data.datasets.decathlon import Decathlon
 from regcascade.data.preprocessing.standard import Preprocessing
 
-PREPROCESSING = Preprocessing((16, 18, 12), "crop_pad", 0.0, "percentiles", (1.0, 99.0), (290.0, 120.0))
+PREPROCESSING = Preprocessing(size=(16, 18, 12), fit="crop_pad", pad=0.0, percentiles=(1.0, 99.0))
 
 
 def edit(root: Path, **changes: object) -> None:

@@ -13,7 +13,7 @@ from regcascade.data.datasets.scans import Scans, check_label_names
 from regcascade.data.io.scan_lists import Source
 from regcascade.data.preprocessing.standard import Preprocessing
 
-PREPROCESSING = Preprocessing((16, 18, 12), "crop_pad", 0.5, "percentiles", (1.0, 99.0), (290.0, 120.0))
+PREPROCESSING = Preprocessing(size=(16, 18, 12), fit="crop_pad", pad=0.5, percentiles=(1.0, 99.0))
 
 
 def sources(root: Path, count: int = 3, landmarks: int = 3) -> list[Source]:

@@ -8,6 +8,10 @@ import torch
 from scipy.ndimage import map_coordinates
 from toy_scans import SHAPE, SPACING, scan_arrays, write_nifti
 
+from regcascade.data.case import Case
+from regcascade.data.datasets.scans import Scans
+from regcascade.data.io.images import scan_name
+from regcascade.data.io.raw_scan import Source
 from regcascade.data.preprocessing.standard import Preprocessing
 
 DEFAULTS = {
@@ -24,6 +28,10 @@ def preprocessing(**changes: object) -> Preprocessing:
     return Preprocessing(**{**DEFAULTS, **changes})
 
 
+def case_of(made_by: Preprocessing, image: Path, labels: Path | None = None, mask: Path | None = None) -> Case:
+    return Scans([Source(scan_name(image), image, labels, mask)], made_by, None, masked=mask is not None)[0]
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     image, labels = scan_arrays(0)
@@ -36,7 +44,7 @@ def unit_range(image: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def test_crop_pad_keeps_the_voxels_their_order_and_the_spacing(files):
     image, labels = scan_arrays(0)
-    case = preprocessing(percentiles=(0.0, 100.0)).read(*files)
+    case = case_of(preprocessing(percentiles=(0.0, 100.0)), *files)
     # 13 -> 16 pads 1 before and 2 after; 18 -> 12 cuts 3 and 3.
     wanted = np.zeros((16, 12, 11))
     wanted[1:14] = unit_range(image, image.min(), image.max())[:, 3:15]
@@ -51,9 +59,9 @@ def test_crop_pad_keeps_the_voxels_their_order_and_the_spacing(files):
 
 def test_pad_by_a_value_or_by_the_edge(files):
     image, _ = scan_arrays(0)
-    case = preprocessing(pad=0.5).read(*files)
+    case = case_of(preprocessing(pad=0.5), *files)
     assert (case.image[0, 0] == 0.5).all() and (case.labels[0, 0] == 0).all()
-    case = preprocessing(pad="edge", percentiles=(0.0, 100.0)).read(*files)
+    case = case_of(preprocessing(pad="edge", percentiles=(0.0, 100.0)), *files)
     wanted = unit_range(image, image.min(), image.max())[0, 3:15]
     np.testing.assert_allclose(case.image[0, 0], wanted, atol=1e-6)
 
@@ -61,7 +69,7 @@ def test_pad_by_a_value_or_by_the_edge(files):
 def test_resample_is_half_pixel_and_keeps_the_field_of_view(files):
     image, labels = scan_arrays(0)
     size = (26, 9, 15)
-    case = preprocessing(size=size, fit="resample", percentiles=(0.0, 100.0)).read(*files)
+    case = case_of(preprocessing(size=size, fit="resample", percentiles=(0.0, 100.0)), *files)
     centres = np.meshgrid(
         *((np.arange(new) + 0.5) * old / new - 0.5 for old, new in zip(SHAPE, size, strict=True)),
         indexing="ij",
@@ -76,7 +84,7 @@ def test_resample_is_half_pixel_and_keeps_the_field_of_view(files):
 
 def test_percentiles_are_those_of_the_scan_before_padding(files):
     image, _ = scan_arrays(0)
-    case = preprocessing(size=(40, 40, 40), percentiles=(5.0, 90.0)).read(files[0])
+    case = case_of(preprocessing(size=(40, 40, 40), percentiles=(5.0, 90.0)), files[0])
     wanted = unit_range(image, *np.percentile(image.astype(np.float64), [5, 90]))
     np.testing.assert_allclose(case.image[0, 13:26, 11:29, 14:25], wanted, atol=1e-5)
     assert case.labels is None
@@ -85,7 +93,7 @@ def test_percentiles_are_those_of_the_scan_before_padding(files):
 def test_window_is_width_and_level(tmp_path: Path):
     image = np.full(SHAPE, -1000, np.int16)
     image[:3], image[3:6], image[6:9] = 120, 265, 3000
-    case = preprocessing(size=SHAPE, intensity="window").read(write_nifti(tmp_path / "ct.nii.gz", image))
+    case = case_of(preprocessing(size=SHAPE, intensity="window"), write_nifti(tmp_path / "ct.nii.gz", image))
     assert case.image[0, :, 0, 0].tolist() == pytest.approx([0.5] * 3 + [1] * 6 + [0] * 4)
 
 
@@ -130,12 +138,12 @@ def test_a_scan_that_shows_nothing_is_refused_by_name(tmp_path, change, message)
     image = change(scan_arrays(0)[0]).astype(np.float32)
     path = write_nifti(tmp_path / "bad.nii.gz", image)
     with pytest.raises(ValueError, match=rf"bad\.nii\.gz.*{message}"):
-        preprocessing().read(path)
+        case_of(preprocessing(), path)
 
 
 def test_a_scan_outside_the_window_is_refused(files):
     with pytest.raises(ValueError, match=r"a\.nii\.gz.*data\.window"):
-        preprocessing(intensity="window", window=(100.0, -5000.0)).read(files[0])
+        case_of(preprocessing(intensity="window", window=(100.0, -5000.0)), files[0])
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.98])
@@ -144,21 +152,21 @@ def test_a_file_cut_short_is_refused_by_name(files, kept):
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
     with pytest.raises(ValueError, match=r"a\.nii\.gz cannot be read"):
-        preprocessing().read(path)
+        case_of(preprocessing(), path)
 
 
 def test_an_uncompressed_file_cut_short_is_refused_by_name(tmp_path):
     path = write_nifti(tmp_path / "a.nii", scan_arrays(0)[0])
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ValueError, match=r"a\.nii cannot be read"):
-        preprocessing().read(path)
+        case_of(preprocessing(), path)
 
 
 def test_a_file_of_another_kind_is_refused_by_name(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("not a scan")
     with pytest.raises(ValueError, match=r"notes\.txt cannot be read as an image"):
-        preprocessing().read(path)
+        case_of(preprocessing(), path)
 
 
 @pytest.mark.parametrize("value", [0.5, -1, np.nan])
@@ -166,12 +174,12 @@ def test_labels_must_be_whole_numbers(tmp_path, files, value):
     labels = scan_arrays(0)[1].astype(np.float32)
     labels[0, 0, 0] = value
     with pytest.raises(ValueError, match=r"odd\.nii\.gz: labels must be whole numbers"):
-        preprocessing().read(files[0], write_nifti(tmp_path / "odd.nii.gz", labels))
+        case_of(preprocessing(), files[0], write_nifti(tmp_path / "odd.nii.gz", labels))
 
 
 def test_large_label_values_survive(tmp_path, files):
     labels = scan_arrays(0)[1].astype(np.int32) * 40_000
-    case = preprocessing(size=SHAPE).read(files[0], write_nifti(tmp_path / "large.nii.gz", labels))
+    case = case_of(preprocessing(size=SHAPE), files[0], write_nifti(tmp_path / "large.nii.gz", labels))
     np.testing.assert_array_equal(case.labels[0], labels)
 
 
@@ -182,4 +190,4 @@ def test_a_degenerate_geometry_is_refused(tmp_path):
     image.header["sform_code"], image.header["qform_code"] = 1, 0
     nibabel.Nifti1Image(image.get_fdata(), None, image.header).to_filename(path)
     with pytest.raises(ValueError, match=r"flat\.nii\.gz has a degenerate geometry"):
-        preprocessing().read(path)
+        case_of(preprocessing(), path)

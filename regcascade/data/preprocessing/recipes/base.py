@@ -4,25 +4,40 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.spatial.array import Orientation
 from monai.transforms.utility.array import MapLabelValue
+from torch import Tensor
 
 from regcascade.data.io.images import as_meta
+from regcascade.data.io.point_tables import within
+from regcascade.data.io.raw_scan import RawScan, Source
 from regcascade.data.options import check_axes, check_relabel, check_size
-from regcascade.data.preprocessing.standard import Preprocessing, as_integers
+from regcascade.data.preprocessing.steps import as_integers, placed
 from regcascade.utils.registry import Registry
 
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
-class Steps(Preprocessing):
-    """The intensities and the size of a recipe; messages name its options as a recipe's."""
+class Ready(NamedTuple):
+    """A scan that a recipe has made ready.
 
-    PREFIX: ClassVar[str] = ""
+    Attributes:
+        image: `(1, X, Y, Z)` float32 in 0..1, with its affine.
+        labels: on the same grid, int16 or int32, or None.
+        points: `(K, 3)` in voxels of the image, NaN where missing or cut off, or None.
+        raw: what it was made of.
+    """
+
+    image: MetaTensor
+    labels: MetaTensor | None
+    points: Float[Tensor, "k 3"] | None
+    raw: RawScan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +56,46 @@ class Recipe(ABC):
         ValueError: for a value that is not valid, naming the option.
     """
 
+    PREFIX: ClassVar[str] = ""  # of the options in messages
+    REORIENTS: ClassVar[bool] = True  # turn the array axes to `orientation`
+
     size: Sequence[int] = (128, 128, 128)
     orientation: str = "RAS"
     relabel: Mapping[int | str, int] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", check_size("size", self.size))
+        self._set("size", check_size(f"{self.PREFIX}size", self.size))
         if self.relabel is not None:
-            object.__setattr__(self, "relabel", check_relabel(self.relabel))
-        check_axes("orientation", self.orientation)
+            self._set("relabel", check_relabel(self.relabel))
+        if self.REORIENTS:
+            check_axes("orientation", self.orientation)
+
+    def options(self) -> dict[str, Any]:
+        """Every option, as plain lists, numbers and strings."""
+        values = {key: getattr(self, key) for key in inspect.signature(type(self)).parameters}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """Its `name` and every option, as plain lists, numbers and strings."""
-        name = next(name for name in RECIPES.names() if RECIPES.get(name) is type(self))
-        options = {key: getattr(self, key) for key in inspect.signature(type(self)).parameters}
-        return {"name": name} | {
-            key: list(value) if isinstance(value, tuple) else value for key, value in options.items()
-        }
+        return {"name": RECIPES.name_of(type(self))} | self.options()
+
+    def read(self, source: Source) -> Ready:
+        """Read a raw scan and make it ready.
+
+        Raises:
+            ValueError: naming the file, for whatever is wrong with it.
+        """
+        raw = source.read()
+        try:
+            image, labels = self(raw.image, raw.labels, raw.mask)
+        except ValueError as error:
+            raise ValueError(f"{source.where}: {error}") from error
+        points = None if raw.points is None else within(self.place(raw.points, raw.image, image), image.shape[1:])
+        return Ready(image, labels, points, raw)
+
+    def place(self, points: Float[Tensor, "k 3"], before: MetaTensor, after: MetaTensor) -> Float[Tensor, "k 3"]:
+        """Where landmarks in voxels of a raw scan lie in the ready one, in voxels of that."""
+        return placed(points, np.asarray(before.affine, dtype=float), np.asarray(after.affine, dtype=float))
 
     def __call__(
         self, scan: MetaTensor, labels: MetaTensor | None = None, mask: MetaTensor | None = None
@@ -79,7 +117,7 @@ class Recipe(ABC):
                 )
         if labels is not None and self.relabel:
             labels = _relabelled(labels, self.relabel)
-        turned = Orientation(axcodes=self.orientation, labels=AXES)
+        turned = Orientation(axcodes=self.orientation, labels=AXES) if self.REORIENTS else as_meta
         beside = [None if volume is None else as_meta(turned(volume)) for volume in (labels, mask)]
         image, fitted = self.apply(as_meta(turned(scan)), *beside)
         if fitted is not None and (not torch.equal(fitted, fitted.round()) or fitted.min() < 0):
@@ -92,6 +130,10 @@ class Recipe(ABC):
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
     ) -> tuple[MetaTensor, MetaTensor | None]:
         """What `__call__` gives, from volumes that are oriented already; labels may be of any type."""
+
+    def _set(self, option: str, value: object) -> None:
+        """Keep the checked value of an option."""
+        object.__setattr__(self, option, value)
 
 
 RECIPES: Registry[Recipe] = Registry("recipe")

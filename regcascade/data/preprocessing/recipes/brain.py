@@ -10,9 +10,9 @@ from monai.transforms.intensity.array import MaskIntensity, ScaleIntensityRange
 from monai.transforms.utils import generate_spatial_bounding_box
 
 from regcascade.data.io.images import as_meta
-from regcascade.data.options import check_spacing
-from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe, Steps
-from regcascade.data.preprocessing.standard import respaced
+from regcascade.data.options import check_percentiles, check_spacing
+from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe
+from regcascade.data.preprocessing.steps import respaced
 from regcascade.utils.registry import check_choice
 
 MASKS = ("none", "file", "labels")
@@ -43,9 +43,8 @@ class Brain(Recipe):
         super().__post_init__()
         check_choice("mask", self.mask, MASKS)
         check_choice("centre", self.centre, CENTRES)
-        steps = Steps(self.size, "crop_pad", 0.0, "percentiles", self.percentiles, (1.0, 0.0))
-        object.__setattr__(self, "percentiles", steps.percentiles)
-        object.__setattr__(self, "spacing", check_spacing("spacing", self.spacing))
+        self._set("percentiles", check_percentiles("percentiles", self.percentiles))
+        self._set("spacing", check_spacing("spacing", self.spacing))
 
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None

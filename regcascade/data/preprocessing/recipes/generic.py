@@ -2,14 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
 from monai.transforms.intensity.array import MaskIntensity
+from monai.transforms.transform import Randomizable
 
 from regcascade.data.io.images import as_meta
-from regcascade.data.options import check_spacing
-from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe, Steps
-from regcascade.data.preprocessing.standard import respaced
+from regcascade.data.monai_transforms import IMAGE, LABEL, apply_monai, build_monai
+from regcascade.data.options import check_percentiles, check_spacing, check_window
+from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe
+from regcascade.data.preprocessing.steps import (
+    EDGE,
+    between_percentiles,
+    cropped_or_padded,
+    resized,
+    respaced,
+    windowed,
+)
+from regcascade.utils.registry import Spec, check_choice
+
+CROP_PAD, RESAMPLE = "crop_pad", "resample"
+PERCENTILES, WINDOW = "percentiles", "window"
 
 
 @RECIPES.register("generic")
@@ -17,44 +33,73 @@ from regcascade.data.preprocessing.standard import respaced
 class Generic(Recipe):
     """Spacing, intensities by percentiles or a window, 0 outside a mask if there is one, and the size, in this order.
 
+    Intensities are mapped before the size changes, so that padding does not move a percentile. Images are resampled
+    linearly, labels by nearest.
+
     Attributes:
         spacing: mm per voxel along each axis to resample to; None keeps the scan's own.
-        fit: `crop_pad` or `resample`; with the latter, which stretches the whole scan to `size`, the spacing is only
-            what it passes through. This and what follows are `Preprocessing`'s.
-        pad: a value in 0..1, or `edge`.
-        intensity: `percentiles` or `window`.
-        percentiles: (low, high).
-        window: (width, level).
+        fit: `crop_pad` cuts or pads around the centre and keeps the voxels as they are; `resample` stretches the whole
+            field of view to `size` (half-pixel linear interpolation), and the spacing changes with it.
+        pad: what `crop_pad` adds: a value in 0..1 (labels get background), or `edge` to repeat the outermost voxels.
+        intensity: `percentiles` maps those of each scan to 0 and 1, `window` a fixed range; both clip.
+        percentiles: (low, high), in percent.
+        window: (width, level) in the scan's units, such as Hounsfield.
+        transforms: MONAI's dictionary transforms, applied last, see `build_monai`; none that is random, as every scan
+            is to be made ready in one way. The image is clipped to 0..1 after them.
     """
 
     spacing: Sequence[float | int] | None = None
-    fit: str = "crop_pad"
+    fit: str = CROP_PAD
     pad: float | str = 0.0
-    intensity: str = "percentiles"
+    intensity: str = PERCENTILES
     percentiles: Sequence[float | int] = (1.0, 99.0)
     window: Sequence[float | int] = (290.0, 120.0)
+    transforms: Sequence[Spec] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        steps = self._steps()
-        object.__setattr__(self, "percentiles", steps.percentiles)
-        object.__setattr__(self, "window", steps.window)
+        check_choice(f"{self.PREFIX}fit", self.fit, (CROP_PAD, RESAMPLE))
+        check_choice(f"{self.PREFIX}intensity", self.intensity, (PERCENTILES, WINDOW))
+        self._set("percentiles", check_percentiles(f"{self.PREFIX}percentiles", self.percentiles))
+        self._set("window", check_window(f"{self.PREFIX}window", self.window))
+        if self.pad != EDGE and (isinstance(self.pad, str | bool) or not 0 <= self.pad <= 1):
+            raise ValueError(f"{self.PREFIX}pad={self.pad} is not valid: give a value in 0..1, or {EDGE}.")
         if self.spacing is not None:
-            object.__setattr__(self, "spacing", check_spacing("spacing", self.spacing))
+            self._set("spacing", check_spacing("spacing", self.spacing))
+        for transform in self._chain.transforms:
+            if isinstance(transform, Randomizable):
+                raise ValueError(
+                    f"{self.PREFIX}transforms: {type(transform).__name__} is random, and a scan is read in one way "
+                    "only: data.augmentation={name: monai, transforms: [...]} takes it."
+                )
+
+    @cached_property
+    def _chain(self) -> Compose:
+        return build_monai(self.transforms, f"{self.PREFIX}transforms")
+
+    def options(self) -> dict[str, Any]:
+        """Every option, as plain lists, numbers and strings; `transforms` only where there are any."""
+        options = super().options()
+        return options if self.transforms else {key: options[key] for key in options if key != "transforms"}
 
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
     ) -> tuple[MetaTensor, MetaTensor | None]:
-        """The spacing, the intensities, the size."""
-        steps = self._steps()
-        image = steps.in_unit_range(respaced(scan, self.spacing, "bilinear"))
+        """The spacing, the intensities, the mask, the size, the transforms."""
+        image = respaced(scan, self.spacing, "bilinear")
+        if self.intensity == WINDOW:
+            image = windowed(image, self.window, f"{self.PREFIX}window")
+        else:
+            image = between_percentiles(image, self.percentiles, f"{self.PREFIX}percentiles")
         if mask is not None:
             inside = respaced(as_meta((mask > 0).float()), self.spacing, "nearest")
             image = as_meta(MaskIntensity(inside)(image))
-        image = steps.fitted(image, is_label=False)
+        fitted = partial(cropped_or_padded, pad=self.pad) if self.fit == CROP_PAD else resized
         if labels is not None:
-            labels = steps.fitted(respaced(labels, self.spacing, "nearest"), is_label=True)
+            labels = fitted(respaced(labels, self.spacing, "nearest"), self.size, is_label=True)
+        image = fitted(image, self.size, is_label=False)
+        if self.transforms:
+            beside = {} if labels is None else {LABEL: labels}
+            changed = apply_monai(self._chain, {IMAGE: image, **beside}, f"{self.PREFIX}transforms")
+            image, labels = as_meta(changed[IMAGE]), as_meta(changed[LABEL]) if beside else None
         return image, labels
-
-    def _steps(self) -> Steps:
-        return Steps(self.size, self.fit, self.pad, self.intensity, self.percentiles, self.window)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from monai.data.meta_tensor import MetaTensor
 
-from regcascade.data.options import check_number, check_values
+from regcascade.data.options import check_number, check_values, check_window
 from regcascade.data.preprocessing.liver_box import MARGIN, Box, crop_to_box, find_liver, label_box, pad_box
-from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe, Steps
+from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe
+from regcascade.data.preprocessing.steps import resized, windowed
 from regcascade.utils.registry import check_choice
 
 CROPS = ("threshold", "labels", "none")
@@ -34,12 +35,12 @@ class Liver(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("crop", self.crop, CROPS)
-        object.__setattr__(self, "window", self._steps().window)
-        object.__setattr__(self, "margin", check_number("margin", self.margin))
+        self._set("window", check_window("window", self.window))
+        self._set("margin", check_number("margin", self.margin))
         if self.crop_labels is not None:
             if self.crop != "labels":
                 raise ValueError(f"crop_labels={list(self.crop_labels)} needs crop=labels; crop={self.crop}.")
-            object.__setattr__(self, "crop_labels", check_values("crop_labels", self.crop_labels))
+            self._set("crop_labels", check_values("crop_labels", self.crop_labels))
 
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
@@ -48,9 +49,8 @@ class Liver(Recipe):
         if self.crop != "none":
             box = self._box(scan, labels)
             scan, labels = crop_to_box(scan, box), None if labels is None else crop_to_box(labels, box)
-        steps = self._steps()
-        image = steps.in_unit_range(steps.fitted(scan, is_label=False))
-        return image, None if labels is None else steps.fitted(labels, is_label=True)
+        image = windowed(resized(scan, self.size, is_label=False), self.window)
+        return image, None if labels is None else resized(labels, self.size, is_label=True)
 
     def _box(self, scan: MetaTensor, labels: MetaTensor | None) -> Box:
         """Around the liver, with the margin."""
@@ -59,6 +59,3 @@ class Liver(Recipe):
         if labels is None:
             raise ValueError("crop=labels needs a label map of every scan; choose crop=threshold.")
         return pad_box(label_box(labels, self.crop_labels), scan, self.margin)
-
-    def _steps(self) -> Steps:
-        return Steps(self.size, "resample", 0.0, "window", (1.0, 99.0), self.window)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from toy_scans import SHAPE, write_nifti
 
-from regcascade.data.io.landmarks import read_points
-from regcascade.data.preprocessing.standard import Preprocessing, points_after
+from regcascade.data.io.point_tables import read_points, read_table
+from regcascade.data.preprocessing.standard import Preprocessing
 
-PREPROCESSING = Preprocessing((16, 18, 12), "crop_pad", 0.0, "percentiles", (0.0, 100.0), (290.0, 120.0))
+PREPROCESSING = Preprocessing(size=(16, 18, 12), fit="crop_pad", pad=0.0, percentiles=(0.0, 100.0))
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -25,7 +25,7 @@ def written(tmp_path: Path, text: str) -> Path:
     [
         "x,y,z\n1,2,3\n,,\n4.5,5,6\n",
         "1,2,3\nnan,nan,nan\n4.5,5,6",
-        "id,z,Y,x\na,3,2,1\n\nb,,,\nc,6,5,4.5\n",
+        "\nid,z,Y,x\na,3,2,1\n\nc,6,5,4.5,\n\n",
         "\ufeffx,y,z\n1,2,3\n,,\n4.5,5,6\n",
     ],
     ids=["titled", "bare", "columns in another order", "with a byte order mark"],
@@ -36,13 +36,25 @@ def test_points_are_read_and_missing_ones_are_nan(tmp_path, text):
     torch.testing.assert_close(points, wanted, equal_nan=True)
 
 
+@pytest.mark.parametrize("read", [lambda path: read_points(path, SHAPE).numpy(), lambda path: read_table(path).points])
+def test_a_blank_line_is_a_missing_point_so_that_later_ones_keep_their_number(tmp_path, read):
+    for blank in ("", ",,", "nan,NA,"):
+        points = read(written(tmp_path, f"\nx,y,z\n1,2,3\n{blank}\n4,5,6\n\n"))
+        np.testing.assert_array_equal(points, [[1, 2, 3], [np.nan] * 3, [4, 5, 6]])
+    points = read(written(tmp_path, 'note,Z,y,X\n"a,b",3,2,1,\n'))
+    np.testing.assert_array_equal(points, [[1, 2, 3]])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y,z\n", "has no landmarks"),
-        ("", "has no landmarks"),
-        ("x,y,z\n1,2\n", "'1,2' are no voxel coordinates"),
-        ("a,b,c\n1,2,3\n", "'a,b,c' are no voxel coordinates"),
+        ("x,y,z\n", "has no points"),
+        ("", "it is empty"),
+        ("x,y,z\n1,2\n", "line 2: '1,2' are no coordinates"),
+        ("a,b,c\n1,2,3\n", "line 1: 'a,b,c' are no coordinates"),
+        ("x,y,z\n10,12,14,1\n", "line 2 has 4 cells for 3 columns: '10,12,14,1'"),
+        ("1,10,12,14\n2,20,25,20\n", "has 4 columns without titles: name them in its first line"),
+        ("x,y,z\n1,inf,2\n", "line 2: '1,inf,2' are no coordinates"),
         ("x,y,z\n1,2,3\n-80.5,22,150\n4,5,6\n", r"landmark 2, \[-80\.5, 22\.0, 150\.0\], lies outside .* not mm"),
     ],
 )
@@ -65,11 +77,13 @@ def test_points_stay_where_their_tissue_goes(tmp_path, fit, size):
     """Each axis as an intensity: an image of coordinates, read at the preprocessed points, gives the raw ones."""
     preprocessing = replace(PREPROCESSING, fit=fit, size=size)
     points = torch.tensor([[5.0, 8.0, 5.0], [7.0, 9.0, 6.0], [6.0, 10.0, 4.0]])
-    after = points_after(points, SHAPE, preprocessing)
+    table = written(tmp_path, "\n".join(",".join(map(str, point)) for point in points.tolist()))
+    image = write_nifti(tmp_path / "image.nii.gz", np.indices(SHAPE, dtype=np.float32)[0])
+    after = preprocessing.read(Source("image", image, points=table)).points
     assert not after.isnan().any()
     for axis in range(3):
         coordinates = np.indices(SHAPE, dtype=np.float32)[axis]
-        image = preprocessing.read(write_nifti(tmp_path / f"{axis}.nii.gz", coordinates)).image[0]
+        image = preprocessing.read(Source("x", write_nifti(tmp_path / f"{axis}.nii.gz", coordinates))).image[0]
         for before, (x, y, z) in zip(points, after.tolist(), strict=True):
             nearest = float(image[round(x), round(y), round(z)]) * (SHAPE[axis] - 1)
             step = SHAPE[axis] / size[axis] if fit == "resample" else 1.0
@@ -78,7 +92,8 @@ def test_points_stay_where_their_tissue_goes(tmp_path, fit, size):
                 assert nearest == pytest.approx(float(before[axis]), abs=1e-3)
 
 
-def test_what_is_cut_off_is_missing():
-    points = torch.tensor([[0.0, 9.0, 5.0], [6.0, 9.0, 5.0]])
-    after = points_after(points, SHAPE, replace(PREPROCESSING, size=(5, 18, 12)))
+def test_what_is_cut_off_is_missing(tmp_path):
+    table = written(tmp_path, "0,9,5\n6,9,5\n")
+    image = write_nifti(tmp_path / "image.nii.gz", np.indices(SHAPE, dtype=np.float32)[0])
+    after = replace(PREPROCESSING, size=(5, 18, 12)).read(Source("image", image, points=table)).points
     assert after[0].isnan().all() and not after[1].isnan().any()
