@@ -14,8 +14,7 @@ import pandas as pd
 from scipy.ndimage import zoom
 
 from regcascade.data.io.itk_images import write_scan
-from regcascade.data.io.landmarks import AXES
-from regcascade.data.io.point_tables import RAS_COLUMNS
+from regcascade.data.io.point_tables import AXES, RAS_COLUMNS
 from regcascade.data.io.transforms import write_transform
 from regcascade.geometry.displacement import slabs
 from regcascade.inference.pipeline import Registered

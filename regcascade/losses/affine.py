@@ -1,4 +1,4 @@
-"""What the affine stage pays for not being close to a rotation."""
+"""Penalties on an affine map that is far from a rotation."""
 
 import torch
 from torch import Tensor
@@ -10,20 +10,23 @@ EPSILON = 1e-5
 
 
 def affine_losses(matrix: Matrix) -> dict[str, Tensor]:
-    """The determinant and orthogonality losses of the affine part `A = W + I`, averaged over the batch.
+    """Compute the determinant and orthogonality losses of the affine part `A = W + I`, averaged over the batch.
+
+    >>> losses = affine_losses(torch.diag(torch.tensor([2.0, 1.0, 1.0]))[None])  # one axis stretched to twice
+    >>> {name: round(float(loss), 3) for name, loss in losses.items()}
+    {'det': 0.5, 'ortho': 2.25}
 
     - `det` is `0.5 (det A - 1)^2`.
-    - `ortho` is the sum over the eigenvalues k of `C = A'A + eps I` of `k + (1 + eps)^2 / k - 2 (1 + eps)`: 0
-      for a rotation, growing as an axis is stretched or squeezed. It needs no eigen-decomposition, whose
-      gradient is infinite where eigenvalues meet, as they do at the identity: the sum of k is the trace `s1`,
-      and the sum of 1/k is `s2 / s3`, the second over the third elementary symmetric polynomial.
+    - `ortho` sums `k + (1 + eps)^2 / k - 2 (1 + eps)` over the eigenvalues k of `C = A'A + eps I`: 0 for a rotation,
+      more as an axis is stretched or squeezed. It needs no eigen-decomposition, whose gradient is infinite where
+      eigenvalues meet, as they do at the identity: the sum of k is the trace `s1`, and the sum of 1/k is `s2 / s3`,
+      the second over the third elementary symmetric polynomial.
 
-    They are computed in float64, because `s3` of a nearly singular matrix has no digits in float32, and
-    returned in the precision of `matrix` (float32 for half precision). A singular matrix gives a large finite
-    value.
+    Computation is in float64, since `s3` of a nearly singular matrix has no digits in float32. The results have the
+    precision of `matrix` (float32 for half precision). A singular matrix gives a large finite value.
 
     Args:
-        matrix: `(B, 3, 3)`, the linear part A of the map `p -> A (p - c) + b + c` in voxels.
+        matrix: `(B, 3, 3)`; linear part A of the map `p -> A (p - c) + b + c` in voxels.
     """
     result = matrix.dtype if matrix.dtype == torch.float64 else torch.float32
     # Apple's GPUs have no float64.
@@ -50,6 +53,6 @@ def _trace(matrices: Tensor) -> Tensor:
 
 
 def _det(matrices: Tensor) -> Tensor:
-    """The triple product: unlike with an LU decomposition, its gradient is right at singular matrices."""
+    """Compute determinants as triple products: unlike LU's, their gradient is right at singular matrices."""
     first, second, third = matrices.unbind(1)
     return (first * torch.linalg.cross(second, third)).sum(1)

@@ -1,4 +1,4 @@
-"""What two deformations pay for not being each other's inverse."""
+"""Penalty on two deformations that are not each other's inverse."""
 
 import torch
 from torch import Tensor
@@ -9,19 +9,18 @@ from regcascade.utils.precision import full_precision
 
 
 def inverse_consistency_loss(flow: Flow, back: Flow) -> Tensor:
-    """Squared gradient of what is left after going back and forth (GradICON, Tian et al., CVPR 2023).
+    """Penalise the gradient of what remains after going back and forth (GradICON, Tian et al., CVPR 2023).
 
-    With c the flow of the two maps in turn, `id + c = (id + flow) o (id + back)`, it is the squared Frobenius norm of
-    the Jacobian of that map less the identity, which is that of c: the sum over components and axes of the squared
-    forward differences, averaged over voxels and the batch. 0 for maps that are each other's inverse, and for ones that
-    miss that by a translation.
+    Let c be the flow of both maps in turn: `id + c = (id + flow) o (id + back)`. The loss is the squared Frobenius norm
+    of the Jacobian of c: squared forward differences summed over components and axes, averaged over voxels and the
+    batch. It is 0 for maps that are each other's inverse, or are so up to a translation.
 
-    A voxel that `back` takes out of the volume, or whose neighbour it takes out, cannot be met there and does not
-    count; a pair of which nothing stays inside has the loss 0.
+    A voxel does not count if `back` takes it, or its neighbour, out of the volume. A pair of which nothing stays inside
+    has the loss 0.
 
     Args:
-        flow: `(B, 3, X, Y, Z)` in voxels, of one scan as the moving one.
-        back: of the same shape, of the other one as the moving one.
+        flow: `(B, 3, X, Y, Z)` in voxels, with one scan as the moving one.
+        back: of the same shape, with the other scan as the moving one.
     """
     with full_precision(flow, back) as (flow, back):
         left = compose(flow, back)

@@ -1,4 +1,4 @@
-"""The edge loss of DR-Net: do the two images have their edges at the same places?"""
+"""Edge loss of DR-Net: compare where two images have their edges."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +9,7 @@ from regcascade.utils.registry import check_choice
 
 EDGE_FORMS = ("rms", "printed")
 
-# The literal Eq. 12 on the papers' data (0..255, |Omega| = 128^3) over the root mean square on 0..1.
+# The literal Eq. 12 on DR-Net's data (0..255, |Omega| = 128^3) over the root mean square on 0..1.
 RMS_FACTOR = 255 / 128**1.5
 
 # Under the outer root; a millionth of an intensity unit is far below any difference that counts.
@@ -17,7 +17,7 @@ _ROOT_EPSILON = 1e-12
 
 
 def sobel_magnitude(image: Image, epsilon: float = 1e-6) -> Image:
-    """Length of the 3D Sobel gradient at each voxel, `S(I)` of Eq. 11 of DR-Net.
+    """Compute the length of the 3D Sobel gradient at each voxel: `S(I)` of DR-Net, Eq. 11.
 
     Convention: three 3x3x3 kernels, [-1, 0, 1] along one axis and [1, 2, 1] along the other two, not
     normalised, so a ramp of 1 per voxel gives 32. Beyond the border the image continues with its edge values.
@@ -40,19 +40,24 @@ def sobel_magnitude(image: Image, epsilon: float = 1e-6) -> Image:
 
 
 def edge_loss(moved: Image, fixed: Image, form: str = "rms", epsilon: float = 1e-6) -> Tensor:
-    """Difference of the edges of two images (Eq. 12 of DR-Net), averaged over the batch.
+    """Compare the edges of two images (DR-Net, Eq. 12), averaged over the batch.
+
+    >>> import torch
+    >>> ramp = torch.linspace(0, 1, 8).view(1, 1, 8, 1, 1).expand(1, 1, 8, 8, 8)
+    >>> bool(edge_loss(ramp, ramp.flip(2)) < 1e-4 < edge_loss(ramp, ramp**2))  # where edges are, not their signs
+    True
 
     Args:
         moved: `(B, 1, X, Y, Z)`, intensities 0..1.
         fixed: `(B, 1, X, Y, Z)`.
-        form: `printed` is Eq. 12 to the letter, the 2-norm of `S(fixed) - S(moved)` over the number of
-            voxels, of the intensities as they are. On 0..1 it is hundreds of times smaller than `1 - CC` and
-            shrinks with the size of the volume. `rms` is `255 / 128^1.5` times the root mean square of the
-            difference: what the printed form gives on the papers' data (0..255 at 128^3), at any size.
+        form: `printed` is Eq. 12 to the letter: the 2-norm of `S(fixed) - S(moved)` over the number of voxels. On
+            intensities 0..1 it is hundreds of times smaller than `1 - CC` and shrinks with the volume. `rms` is
+            `255 / 128^1.5` times the root mean square of the difference: what the printed form gives on DR-Net's data
+            (0..255 at 128^3), at any size.
         epsilon: added under the root of the Sobel magnitude.
 
     Raises:
-        ValueError: for another form.
+        ValueError: for an unknown form.
     """
     check_choice("edge", form, EDGE_FORMS)
     difference = (sobel_magnitude(fixed, epsilon) - sobel_magnitude(moved, epsilon)).flatten(1)
@@ -63,13 +68,13 @@ def edge_loss(moved: Image, fixed: Image, form: str = "rms", epsilon: float = 1e
 
 
 def _smooth(volume: Tensor, axis: int) -> Tensor:
-    """[1, 2, 1] along an axis, which loses a voxel at each end."""
+    """Convolve with [1, 2, 1] along an axis, which loses a voxel at each end."""
     inner = volume.shape[axis] - 2
     ends = volume.narrow(axis, 0, inner) + volume.narrow(axis, 2, inner)
     return ends.add(volume.narrow(axis, 1, inner), alpha=2)
 
 
 def _difference(volume: Tensor, axis: int) -> Tensor:
-    """[-1, 0, 1] along an axis, which loses a voxel at each end."""
+    """Convolve with [-1, 0, 1] along an axis, which loses a voxel at each end."""
     inner = volume.shape[axis] - 2
     return volume.narrow(axis, 2, inner) - volume.narrow(axis, 0, inner)

@@ -1,4 +1,4 @@
-"""What a deformation pays for folding."""
+"""Penalty on folding."""
 
 from torch import Tensor
 
@@ -8,13 +8,13 @@ from regcascade.utils.precision import full_precision
 
 
 def folding_loss(flow: Flow) -> Tensor:
-    """How far the Jacobian determinant lies below 0, `max(0, -det)`, averaged over voxels and the batch.
+    """Average `max(0, -det)` of the Jacobian determinant over voxels and the batch.
 
-    It is 0 where nothing folds, however large the deformation, and above 0 where any voxel's determinant is negative;
-    the smoothness, which prices every deformation, need not be raised to keep the few that fold.
+    It is 0 where nothing folds, however large the deformation. Smoothness, which penalises every deformation, need not
+    be raised to keep a few voxels from folding.
 
     Args:
-        flow: `(B, 3, X, Y, Z)`, in voxels; the determinant is that of `geometry.warp.jacobian_det`.
+        flow: `(B, 3, X, Y, Z)` in voxels; the determinant is that of `geometry.jacobian_det`.
     """
     with full_precision(flow) as (flow,):
         return (-jacobian_det(flow)).clamp(min=0).mean()

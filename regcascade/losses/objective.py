@@ -1,4 +1,4 @@
-"""The training objective: which terms, of which fields, with which weights."""
+"""Training objective: terms, the fields they see, and their weights."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,8 +10,8 @@ from regcascade.losses.affine import affine_losses
 from regcascade.losses.consistency import inverse_consistency_loss
 from regcascade.losses.edge import edge_loss
 from regcascade.losses.folding import folding_loss
-from regcascade.losses.similarity import build_similarity
-from regcascade.losses.smoothness import build_regularizer
+from regcascade.losses.similarity import SIMILARITIES
+from regcascade.losses.smoothness import REGULARIZERS
 from regcascade.losses.supervision import landmark_loss, soft_dice_loss
 from regcascade.registration import Registration
 from regcascade.types import Batch, Image, swapped
@@ -19,18 +19,22 @@ from regcascade.utils.registry import Spec, check_choice
 
 LEVEL_NAMES = {0: "", 1: "_half", 2: "_quarter"}
 
-# What of the scans a term of weak supervision needs, as the keys of a batch end.
+# What a term of weak supervision needs of each scan: how the keys of a batch end.
 SUPERVISION = {"labels": "labels", "landmarks": "points"}
 
 
 class Objective(nn.Module):
-    """Eqs. 13 to 15 of DR-Net, and RCN's loss, by the same weights.
+    """Weighted sum of loss terms: the loss of RCN, or that of DR-Net (Eqs. 13 to 15), by its weights.
 
     total = lambda1 similarity + lambda2 edge + smoothness + affine terms, where similarity and smoothness sum the
-    full, half and quarter resolution with the weights 1, alpha, beta. Weak supervision, of neither paper, adds
-    labels (1 - soft Dice) + landmarks (distance in voxels), both of the total flow; see `losses.supervision`. Of
-    neither paper are also folding and inverse_consistency, of the total flow too. The latter needs the pairs registered
-    both ways; every other term is then the mean of both.
+    full, half and quarter resolution with the weights 1, alpha, beta. The other terms, of neither RCN nor DR-Net,
+    judge the total flow: labels (1 - soft Dice) and landmarks (distance in voxels) for weak supervision, folding, and
+    inverse_consistency. The last needs every pair registered both ways; every other term is then the mean of both.
+
+    >>> from regcascade import build
+    >>> moving, fixed = torch.rand(2, 1, 1, 16, 16, 16)
+    >>> sorted(Objective(lambda2=0.5)(build("pyramid", "cr")(moving, fixed), fixed))
+    ['edge', 'loss', 'similarity', 'smoothness']
 
     Args:
         lambda1: weight of the similarity.
@@ -38,9 +42,9 @@ class Objective(nn.Module):
         alpha: weight of the half-resolution field (enlarged) in similarity and smoothness.
         beta: the same for the quarter resolution.
         smoothness: weight of the smoothness term; RCN's program halves Eq. 10.
-        smoothness_of: `stages`, each stage's own flow (RCN), or `fields`, the last stage's total fields less
-            the affine displacement (DR-Net).
-        affine_det: weight of 0.5 (det A - 1)^2, where there is an affine stage that learns.
+        smoothness_of: `stages`, each stage's own flow (RCN), or `fields`, the last stage's total fields minus the
+            affine displacement (DR-Net).
+        affine_det: weight of 0.5 (det A - 1)^2, where an affine stage learns.
         affine_ortho: weight of the orthogonality of A, likewise.
         similarity: `cc`, `lncc`, `mi`, `mse`, or a mapping with `name` and options.
         regularizer: `gradient` (Eq. 10) or `bending`.
@@ -48,8 +52,7 @@ class Objective(nn.Module):
         labels: weight of `soft_dice_loss`; above 0 every training scan needs labels.
         landmarks: weight of `landmark_loss`; above 0 every training scan needs points.
         folding: weight of `folding_loss`.
-        inverse_consistency: weight of `inverse_consistency_loss`; above 0 every pair is registered both ways, in twice
-            the time.
+        inverse_consistency: weight of `inverse_consistency_loss`; above 0 a training step takes twice the time.
     """
 
     def __init__(
@@ -85,16 +88,16 @@ class Objective(nn.Module):
                 raise ValueError(f"The loss weight of {option} is {value}: weights are 0 or more.")
         self.smoothness_of = smoothness_of
         self.edge = edge
-        self.similarity = build_similarity(similarity)
-        self.regularizer = build_regularizer(regularizer)
+        self.similarity = SIMILARITIES.build(similarity)
+        self.regularizer = REGULARIZERS.build(regularizer)
 
     @property
     def levels(self) -> list[int]:
-        """The levels that have a weight."""
+        """Levels that have a weight."""
         return [level for level, weight in self.level_weights.items() if weight > 0]
 
     def check_levels(self, available: Iterable[int]) -> None:
-        """Raise ValueError if a level that a cascade does not give has a weight."""
+        """Raise ValueError if a level that a cascade does not predict has a weight."""
         missing = [level for level in self.levels if level not in available]
         if missing:
             options = " and ".join({1: "loss.alpha", 2: "loss.beta"}[level] for level in missing)
@@ -104,7 +107,7 @@ class Objective(nn.Module):
             )
 
     def check_detached(self) -> None:
-        """Raise ValueError if only the last stage is to be smooth, where no gradient of it reaches the others."""
+        """Raise ValueError if only the last stage would learn to be smooth, as no gradient reaches the others."""
         if self.weights["smoothness"] and self.smoothness_of == "fields":
             raise ValueError(
                 "cascade.detach=true with loss.smoothness_of=fields: only the last stage would learn to be smooth. Set "
@@ -113,14 +116,14 @@ class Objective(nn.Module):
 
     @property
     def supervision(self) -> list[str]:
-        """The terms of weak supervision that have a weight: `labels`, `landmarks`."""
+        """Terms of weak supervision that have a weight: `labels`, `landmarks`."""
         return [term for term in SUPERVISION if self.weights[term] > 0]
 
     def check_supervision(self, scans_without: Callable[[str], Sequence[str]]) -> None:
-        """Raise ValueError if a term with a weight needs what a scan that trains lacks.
+        """Raise ValueError if a term with a weight needs what a training scan lacks.
 
         Args:
-            scans_without: the names of the scans that train without their `labels`, or without `points`.
+            scans_without: lists the training scans without `labels`, or without `points`.
         """
         for term in self.supervision:
             part = SUPERVISION[term]
@@ -133,7 +136,7 @@ class Objective(nn.Module):
 
     @property
     def both_ways(self) -> bool:
-        """Whether every pair that trains is to be registered the other way round too."""
+        """Whether training registers every pair the other way round too."""
         return self.weights["inverse_consistency"] > 0
 
     def forward(
@@ -143,14 +146,14 @@ class Objective(nn.Module):
         batch: Batch | None = None,
         reverse: Registration | None = None,
     ) -> dict[str, Tensor]:
-        """Every term under its name, unweighted, averaged over the batch, and their weighted sum as `loss`.
+        """Compute every term, unweighted and averaged over the batch, and their weighted sum as `loss`.
 
         Args:
             registration: of the batch.
-            fixed: the fixed images.
-            batch: has the labels and points of weak supervision; None leaves its terms out, as validation does.
-            reverse: the registration of the same pairs the other way round (`types.swapped`), where `both_ways`; None
-                leaves the inverse consistency out, as validation does.
+            fixed: images, `(B, 1, X, Y, Z)`.
+            batch: labels and points for weak supervision; None leaves its terms out, as validation does.
+            reverse: registration of the same pairs the other way round (`types.swapped`), if `both_ways`; None leaves
+                the inverse consistency out, as validation does.
 
         Raises:
             ValueError: if the batch lacks the labels or points that a term with a weight needs.
@@ -164,7 +167,7 @@ class Objective(nn.Module):
         return terms
 
     def _terms(self, registration: Registration, fixed: Image, batch: Batch | None) -> dict[str, Tensor]:
-        """The terms of one way, unweighted."""
+        """Compute the terms of one direction, unweighted."""
         fields = {level: registration.enlarged_total(level) for level in self.levels}
         terms = self._similarities(registration, fixed, fields) | self._smoothness(registration, fields)
         if self.weights["edge"]:
@@ -213,5 +216,5 @@ class Objective(nn.Module):
 
 
 def sum_of(values: Iterable[Tensor]) -> Tensor:
-    """The sum of scalar tensors, of which there is at least one."""
+    """Sum one or more scalar tensors."""
     return torch.stack(list(values)).sum()

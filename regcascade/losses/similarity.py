@@ -1,39 +1,28 @@
-"""How alike the warped moving image and the fixed image are.
+"""Similarity losses between the moved and the fixed image.
 
-Every similarity loss is a module `(moved, fixed) -> scalar`, averaged over the batch, 0 or more, lower is
-better. Images are in 0..1. Statistics are float32 under autocast.
+Each is a module `(moved, fixed) -> scalar`: averaged over the batch, 0 or more, lower is better. Images are in 0..1.
+Statistics are float32 under autocast.
 """
 
 import math
 
 import torch
 import torch.nn.functional as F
-from monai.losses import GlobalMutualInformationLoss, LocalNormalizedCrossCorrelationLoss
 from torch import Tensor, nn
 
 from regcascade.metrics.correlation import correlation_coefficient
 from regcascade.types import Image
 from regcascade.utils.precision import full_precision
-from regcascade.utils.registry import Registry, Spec, check_choice
+from regcascade.utils.registry import Registry, check_choice
 
 SIMILARITIES: Registry[nn.Module] = Registry("similarity")
 
 LNCC_WINDOWS = ("rectangular", "triangular", "gaussian")
 
 
-def build_similarity(spec: Spec) -> nn.Module:
-    """A similarity loss from its name, or from a mapping with `name` and options.
-
-    Raises:
-        ValueError: for an unknown name, option or value, naming the valid ones.
-    """
-    name, options = SIMILARITIES.options(spec)
-    return SIMILARITIES.get(name)(**options)
-
-
 @SIMILARITIES.register("cc")
 class CorrelationLoss(nn.Module):
-    """`1 - CC` (Eq. 9 of DR-Net), the similarity of both papers.
+    """`1 - CC` (DR-Net, Eq. 9), the similarity of RCN and DR-Net.
 
     Args:
         epsilon: added to each variance.
@@ -44,36 +33,30 @@ class CorrelationLoss(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, moved: Image, fixed: Image) -> Tensor:
-        """The mean over the batch of one less the correlation coefficient."""
+        """Average `1 - CC` over the batch."""
         return (1 - correlation_coefficient(moved, fixed, self.epsilon)).mean()
 
 
 @SIMILARITIES.register("lncc")
 class LocalCorrelationLoss(nn.Module):
-    """One less MONAI's local squared correlation: that of a window around each voxel, averaged over voxels.
+    """1 minus MONAI's squared local correlation, of a window around each voxel, averaged over voxels.
 
-    The variance in a window is kept above a floor. MONAI's own floor, 1e-5 over the whole window, lies below
-    the rounding of float32: in a flat region with windows of 9 voxels it reports squared correlations of 30,
-    and gradients to match. With ours a flat region counts as uncorrelated. The windows reach over the border
-    into zeros.
+    The variance in a window has a floor. MONAI's own floor, 1e-5 over the whole window, lies below the rounding of
+    float32: in a flat region with windows of 9 voxels it reports squared correlations of 30, and gradients to match.
+    With this floor a flat region counts as uncorrelated. Windows reach over the border into zeros.
 
-    With a stride above 1 there is a window around every `stride`-th voxel only, cut at the border. Neighbouring
-    windows overlap in nearly all they see, so little is lost, and a third of the window's side takes about a sixth of
-    the time on a CPU.
+    A stride above 1 puts a window around every `stride`-th voxel only, cropped at the border. Neighbouring windows
+    overlap, so little is lost: a stride of a third of the window's side takes about a sixth of the time on a CPU.
 
     Args:
         kernel_size: side of the window in voxels, odd.
-        kernel_type: `rectangular`, `triangular` or `gaussian`. All three are separable and cost the same.
+        kernel_type: `rectangular`, `triangular` or `gaussian`; all are separable and cost the same.
         min_variance: floor of the variance in a window, in squared intensities.
         stride: voxels from one window to the next; above 1 for rectangular windows only.
     """
 
     def __init__(
-        self,
-        kernel_size: int = 9,
-        kernel_type: str = "rectangular",
-        min_variance: float = 1e-5,
-        stride: int = 1,
+        self, kernel_size: int = 9, kernel_type: str = "rectangular", min_variance: float = 1e-5, stride: int = 1
     ) -> None:
         super().__init__()
         check_choice("kernel_type", kernel_type, LNCC_WINDOWS)
@@ -85,6 +68,8 @@ class LocalCorrelationLoss(nn.Module):
             raise ValueError(f"kernel_size={kernel_size} is not valid: give an odd number of voxels, 3 or more.")
         if min_variance <= 0:
             raise ValueError(f"min_variance={min_variance} is not valid: it must be above 0.")
+        from monai.losses import LocalNormalizedCrossCorrelationLoss  # here, since MONAI takes seconds to import
+
         self.loss = LocalNormalizedCrossCorrelationLoss(kernel_size=kernel_size, kernel_type=kernel_type)
         # MONAI compares with variances that are sums over the window.
         self.loss.smooth_dr = min_variance * float(self.loss.kernel_vol)
@@ -92,7 +77,7 @@ class LocalCorrelationLoss(nn.Module):
         self.stride = stride
 
     def forward(self, moved: Image, fixed: Image) -> Tensor:
-        """The mean over batch and windows of one less the squared local correlation."""
+        """Average 1 minus the squared local correlation over batch and windows."""
         with full_precision(moved, fixed) as (moved, fixed):
             return 1 + self.loss(moved, fixed) if self.stride == 1 else 1 - self._strided(moved, fixed)
 
@@ -107,10 +92,10 @@ class LocalCorrelationLoss(nn.Module):
 
 @SIMILARITIES.register("mi")
 class MutualInformationLoss(nn.Module):
-    """MONAI's global mutual information with Gaussian Parzen windows, as `log(num_bins) - MI`.
+    """`log(num_bins) - MI`, with MONAI's global mutual information from Gaussian Parzen windows.
 
     Mutual information is at most the logarithm of the number of bins, in nats, so the loss is not negative.
-    Intensities outside 0..1 count as 0 or 1. It needs memory for `num_bins` copies of each image.
+    Intensities outside 0..1 count as 0 or 1. Memory holds `num_bins` copies of each image.
 
     Args:
         num_bins: bins of the histogram over 0..1, 2 or more.
@@ -123,23 +108,22 @@ class MutualInformationLoss(nn.Module):
             raise ValueError(f"num_bins={num_bins} is not valid: mutual information needs 2 bins or more.")
         if sigma_ratio <= 0:
             raise ValueError(f"sigma_ratio={sigma_ratio} is not valid: it must be above 0.")
+        from monai.losses import GlobalMutualInformationLoss  # here, since MONAI takes seconds to import
+
         self.loss = GlobalMutualInformationLoss(num_bins=num_bins, sigma_ratio=sigma_ratio)
         self.offset = math.log(num_bins)
 
     def forward(self, moved: Image, fixed: Image) -> Tensor:
-        """The mean over the batch of `log(num_bins)` less the mutual information."""
+        """Average `log(num_bins) - MI` over the batch."""
         with full_precision(moved, fixed) as (moved, fixed):
             return self.offset + self.loss(moved, fixed)
 
 
 @SIMILARITIES.register("mse")
 class MeanSquaredError(nn.Module):
-    """The mean squared difference of intensities, for scans of one modality and scale."""
-
-    def __init__(self) -> None:
-        super().__init__()
+    """Mean squared difference of intensities, for scans of one modality and scale."""
 
     def forward(self, moved: Image, fixed: Image) -> Tensor:
-        """The mean over batch and voxels of the squared difference."""
+        """Average the squared difference over batch and voxels."""
         with full_precision(moved, fixed) as (moved, fixed):
             return F.mse_loss(moved, fixed)

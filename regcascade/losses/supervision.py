@@ -1,4 +1,4 @@
-"""Weak supervision of the total flow: by the overlap of labels, and by the distance of landmarks.
+"""Weak supervision of the total flow by overlap of labels and distance of landmarks.
 
 Convention: `moved(p) = moving(p + flow(p))`, so the fixed landmark p belongs at `p + flow(p)` of the moving scan.
 """
@@ -21,21 +21,20 @@ LABELS_AT_ONCE = 8
 def soft_dice_loss(
     moving_labels: Labels, fixed_labels: Labels, flow: Flow, labels: Sequence[int] | None = None
 ) -> Tensor:
-    """One less the soft Dice of the moving labels, warped, and the fixed ones, averaged over the pairs of the batch.
+    """Compute 1 minus the soft Dice of the warped moving labels and the fixed ones, averaged over the pairs.
 
-    Each label of the moving map is warped linearly as a mask m of 0 and 1, so that the loss has a gradient, and
-    compared with the mask f of the fixed map by `2 sum(m f) / (sum m + sum f)`. A pair's Dice is the mean over the
-    labels that are in either of its scans; one that is in neither does not count, one that is in one only counts as 0.
-    A pair without any label is left out; a batch without any has the loss 0.
+    Each moving label is warped linearly as a mask m of 0 and 1, so that the loss has a gradient, and compared with the
+    fixed mask f by `2 sum(m f) / (sum m + sum f)`. A pair's Dice is the mean over its labels: one in neither scan does
+    not count, one in only one scan counts as 0. A pair without labels is left out; a batch without any has the loss 0.
 
-    Memory: masks of many labels are large, so `LABELS_AT_ONCE` of them are made at a time. Where that takes several
-    rounds, no round's masks are kept for the gradient; they are made and warped once more when it is computed.
+    Masks of many labels are large, so `LABELS_AT_ONCE` are made at a time. Where that takes several rounds, masks are
+    not kept for the gradient but made and warped again in the backward pass.
 
     Args:
         moving_labels: `(B, 1, X, Y, Z)` integers.
         fixed_labels: `(B, 1, X, Y, Z)` integers.
         flow: `(B, 3, X, Y, Z)` in voxels.
-        labels: the values that count; None for all that occur in the batch but 0, the background.
+        labels: values that count; None for all in the batch except 0, the background.
     """
     if labels is None:
         present = torch.cat([moving_labels.unique(), fixed_labels.unique()]).unique()
@@ -53,10 +52,10 @@ def soft_dice_loss(
 
 
 def landmark_loss(fixed_points: Points, moving_points: Points, flow: Flow) -> Tensor:
-    """Mean of `|p_fixed + flow(p_fixed) - p_moving|` over landmarks, in voxels, averaged over the pairs of the batch.
+    """Average `|p_fixed + flow(p_fixed) - p_moving|` over landmarks, in voxels, then over the pairs of the batch.
 
-    A landmark that is NaN in either scan does not count, and a pair without any is left out; a batch without any has
-    the loss 0. The gradient is finite in every case.
+    A landmark that is NaN in either scan does not count. A pair without landmarks is left out; a batch without any has
+    the loss 0. The gradient is always finite.
 
     Args:
         fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
@@ -74,7 +73,7 @@ def landmark_loss(fixed_points: Points, moving_points: Points, flow: Flow) -> Te
 def _dice(
     moving: Labels, fixed: Labels, flow: Flow, values: Tensor
 ) -> tuple[Float[Tensor, "batch labels"], Bool[Tensor, "batch labels"]]:
-    """Soft Dice of each value in each pair, and whether it is in either scan."""
+    """Compute the soft Dice of each value in each pair, and whether it is in either scan."""
     values = values.view(1, -1, 1, 1, 1)
     moving_masks, fixed_masks = moving == values, fixed == values
     target = fixed_masks.to(flow.dtype)
@@ -87,13 +86,13 @@ def _dice(
 def _dice_kept_small(
     moving: Labels, fixed: Labels, flow: Flow, values: Tensor
 ) -> tuple[Float[Tensor, "batch labels"], Bool[Tensor, "batch labels"]]:
-    """`_dice`, computed once more for its gradient in place of keeping its masks until then."""
-    # Nothing in it is random, so there is no state of random numbers to keep.
+    """Run `_dice` again for its gradient instead of keeping its masks."""
+    # Nothing in it is random, so there is no random state to keep.
     return checkpoint(_dice, moving, fixed, flow, values, use_reentrant=False, preserve_rng_state=False)
 
 
 def _mean_of_pairs(values: Float[Tensor, "batch n"], counts: Bool[Tensor, "batch n"]) -> Tensor:
-    """The mean over what counts of each pair, averaged over the pairs in which anything does; 0 if none."""
+    """Average what counts over each pair, then over the pairs in which anything does; 0 if none."""
     number = counts.sum(1)
     means = values.masked_fill(~counts, 0.0).sum(1) / number.clamp(min=1)
     return means.sum() / (number > 0).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The affine network of both papers: VTN's encoder and two convolutions over its whole last map."""
+"""Affine network of RCN, used by DR-Net too: VTN's encoder, then two convolutions over its whole last map."""
 
 import torch
 from torch import nn
@@ -13,20 +13,17 @@ from regcascade.utils.registry import check_choice
 
 
 class PrecomputedAffine(nn.Module):
-    """The place of an affine map that another program computed, and that is given with each pair of scans."""
-
-    def __init__(self) -> None:
-        super().__init__()
+    """Stands for an affine map that another program computed and that comes with each pair of scans."""
 
 
 class AffineNetwork(nn.Module):
-    """Predicts A = W + I and b; 14,166,288 parameters at 128^3.
+    """Predict A = W + I and b; 14,166,288 parameters at 128^3.
 
-    Its last layers span the whole last map, so it belongs to the volume size it was built for.
+    The last layers span the whole last map, so the network fits one volume size only.
 
     Args:
         size: sides of the volumes.
-        head_init: `near_zero` starts at the identity; `paper` draws the last layers like any other.
+        head_init: `near_zero` starts at the identity; `paper` (RCN) draws the last layers like any other.
     """
 
     def __init__(self, size: Size, head_init: str = "near_zero") -> None:
@@ -43,7 +40,7 @@ class AffineNetwork(nn.Module):
             shrink_head(self.offset)
 
     def forward(self, moving: Image, fixed: Image) -> Affine:
-        """The affine map that deforms `moving` onto `fixed`, b in voxels, about the centre of the volume."""
+        """Predict the affine map that deforms `moving` onto `fixed`: b in voxels, about the centre of the volume."""
         if size_of(moving) != self.size:
             raise ValueError(
                 f"The affine network was built for volumes of {self.size} voxels and got {size_of(moving)}: "

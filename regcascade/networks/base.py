@@ -1,4 +1,4 @@
-"""What every base network is: an image pair in, flows at the asked levels out."""
+"""Base class of the networks: a pair of images in, flows at the asked levels out."""
 
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
@@ -16,23 +16,23 @@ NETS: Registry["Network"] = Registry("network", reserved=("levels", "flow_multip
 
 
 class Network(nn.Module):
-    """A base network of a cascade.
+    """Base class of a cascade's networks.
 
-    A subclass builds its layers, fills `self.heads` with a module per level that ends in 3 channels, ends its
-    constructor with `self.initialise()`, and says in `features` which map each head reads. Padding, the order of the
-    inputs, cutting and scaling of the flows are done here. A network whose flows steer its own features, as a
-    pyramid's do, overrides `flows` instead.
+    A subclass builds its layers, puts a module with 3 output channels for each level into `self.heads`, ends its
+    constructor with `self.initialise()`, and returns from `features` the map that each head reads. This class pads and
+    concatenates the inputs, and crops and scales the flows. A network whose flows steer its own features, such as a
+    pyramid, overrides `flows` instead.
 
     Class attributes:
-        scales: the levels at which this network can predict a flow.
-        multiple: the input is padded at the end of each axis, with edge values, to a multiple of this.
-        head_gain: a fixed factor on every flow.
+        scales: levels at which the network can predict a flow.
+        multiple: pad the end of each axis, with edge values, to a multiple of this.
+        head_gain: fixed factor on every flow.
 
     Args:
-        levels: the levels wanted, 0 (full resolution) among them.
-        flow_multiplier: factor on every flow; a cascade of n stages gives 1/n, as RCN does.
+        levels: levels to predict; 0 (full resolution) is required.
+        flow_multiplier: factor on every flow; 1/n in a cascade of n stages, as in RCN.
         input_order: `fixed_first` (RCN) or `moving_first` (VoxelMorph's published weights).
-        head_init: `near_zero`, so that the untrained network is close to the identity, or `paper`.
+        head_init: `near_zero` makes the untrained network nearly the identity; `paper` draws as RCN does.
     """
 
     scales: ClassVar[tuple[int, ...]] = (0,)
@@ -63,16 +63,16 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict()
 
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """What the head of each of `self.levels` reads, from the padded pair `(B, 2, X, Y, Z)`."""
+        """Compute the map that the head of each of `self.levels` reads, from the padded pair `(B, 2, X, Y, Z)`."""
         raise NotImplementedError(f"{type(self).__name__} must define `features`, or `flows`.")
 
     def flows(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """The flow at each of `self.levels`, scaled, in float32, from the padded pair `(B, 2, X, Y, Z)`."""
+        """Predict the flow at each of `self.levels`, scaled, in float32, from the padded pair `(B, 2, X, Y, Z)`."""
         features = self.features(pair)
         return {level: self.head_flow(level, features[level]) for level in self.levels}
 
     def head_flow(self, level: int, features: Tensor) -> Tensor:
-        """What the head of a level makes of a feature map, scaled, in float32."""
+        """Apply the head of a level to a feature map; scaled, in float32."""
         with torch.autocast(features.device.type, enabled=False):  # half precision would round the flow itself
             flow: Tensor = self.heads[str(level)](at_least_float32(features))
         # Whatever layout the feature maps have, warps read a flow fastest with one plane per component.
@@ -87,10 +87,10 @@ class Network(nn.Module):
         return {level: flows[level][:, :, :x, :y, :z] for level, (x, y, z) in sides.items()}
 
     def initialise(self) -> None:
-        """Draw the weights: RCN's uniform ones, flow heads as `head_init` says.
+        """Draw the weights as RCN does, and those of the flow heads by `head_init`.
 
-        The paper's VoxelMorph has a normal(0, 1e-5) head, which is `near_zero` here for every network; its VTN draws
-        the head like any other layer, which `head_init=paper` keeps.
+        RCN's VoxelMorph has a normal(0, 1e-5) head: `near_zero` gives every network such a head. RCN's VTN draws its
+        head like any other layer: `head_init=paper`.
         """
         self.apply(init_like_rcn)
         if self.head_init == "near_zero":
@@ -99,7 +99,7 @@ class Network(nn.Module):
 
 
 def shrink_head(head: nn.Module) -> None:
-    """Draw the weights of a flow head from normal(0, 1e-5), biases 0."""
+    """Draw the weights of a flow head from normal(0, 1e-5); biases are 0."""
     for name, parameter in head.named_parameters():
         if name.endswith("weight"):
             nn.init.normal_(parameter, std=1e-5)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAK = 0.1  # slope of LeakyReLU in both papers
+LEAK = 0.1  # slope of LeakyReLU in RCN and DR-Net
 
 
 class SameConv3d(nn.Conv3d):
-    """A 3D convolution with TensorFlow's SAME padding, whose output side is `ceil(n / stride)`.
+    """3D convolution with TensorFlow's SAME padding; output sides are `ceil(n / stride)`.
 
-    With t = max((ceil(n / s) - 1) s + k - n, 0) zeros in all, t // 2 go before and the rest after: on an even side a
-    3^3 stride-2 convolution pads 0 and 1, where PyTorch's `padding=1` would look one voxel earlier.
+    Of t = max((ceil(n / s) - 1) s + k - n, 0) zeros, t // 2 go before and the rest after. On an even side a 3^3
+    stride-2 convolution pads 0 and 1, where PyTorch's `padding=1` would start one voxel earlier.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = True):
@@ -23,14 +23,18 @@ class SameConv3d(nn.Conv3d):
         self.symmetric = symmetric
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, X, Y, Z)` to `(B, C', ceil(X / s), ceil(Y / s), ceil(Z / s))`."""
+        """Map `(B, C, X, Y, Z)` to `(B, C', ceil(X / s), ceil(Y / s), ceil(Z / s))`."""
         if not self.symmetric:
             x = F.pad(x, same_padding(x.shape[2:], self.kernel_size[0], self.stride[0]))
         return super().forward(x)
 
 
 def same_padding(sides: Sequence[int], kernel: int, stride: int) -> list[int]:
-    """TensorFlow's SAME padding in the order `F.pad` wants: last axis first, before and after."""
+    """Compute TensorFlow's SAME padding in `F.pad`'s order: last axis first, before and after.
+
+    >>> same_padding([8, 7, 8], kernel=3, stride=2)
+    [0, 1, 1, 1, 0, 1]
+    """
     padding: list[int] = []
     for side in reversed(sides):
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
@@ -39,28 +43,26 @@ def same_padding(sides: Sequence[int], kernel: int, stride: int) -> list[int]:
 
 
 class UpConv3d(nn.ConvTranspose3d):
-    """TensorFlow's SAME up-convolution, 4^3 with stride 2 and no bias, to a given size."""
+    """TensorFlow's SAME up-convolution: 4^3, stride 2, no bias."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=False)
 
     def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Double the sides, then cut at the end to `size` (all of it where None)."""
+        """Double the sides, then crop the end to `size`; None crops nothing."""
         large = super().forward(x)
-        if size is None:
-            return large
-        return large[:, :, : size[0], : size[1], : size[2]]
+        return large if size is None else large[:, :, : size[0], : size[1], : size[2]]
 
 
 def conv(channels_in: int, channels_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    """A SAME convolution and LeakyReLU 0.1."""
+    """Build a SAME convolution followed by LeakyReLU 0.1."""
     return nn.Sequential(SameConv3d(channels_in, channels_out, kernel, stride), nn.LeakyReLU(LEAK))
 
 
 def init_like_rcn(module: nn.Module) -> None:
-    """Uniform within sqrt(3 / (taps of one output)) of the released program, biases 0.
+    """Draw the weights of a convolution as RCN's program does: uniform within sqrt(3 / taps of one output), biases 0.
 
-    Its bound is sqrt(3 / product(shape[:-1])) of the TensorFlow shape, which ends in the output channels for a
+    The bound there is sqrt(3 / product(shape[:-1])) of the TensorFlow shape, which ends in the output channels for a
     convolution and in the input channels for an up-convolution.
     """
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):

@@ -16,12 +16,12 @@ REDUCTION = 16  # r of Eq. 1
 
 @NETS.register("drnet")
 class DRNet(Network):
-    """A U-shaped network of inception, pyramidal input and attention blocks.
+    """U-shaped network of inception, pyramidal input and attention blocks.
 
     Args:
-        incep: IncepBlocks; without, one 3^3 convolution in the place of each.
-        pim: the pyramidal input module.
-        scam: spatial and channel attention after each concatenation.
+        incep: use IncepBlocks; False puts one 3^3 convolution in place of each.
+        pim: use the pyramidal input module.
+        scam: apply spatial and channel attention after each concatenation.
         levels, flow_multiplier, input_order, head_init: see `Network`.
     """
 
@@ -60,7 +60,7 @@ class DRNet(Network):
         self.initialise()
 
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """The decoder's maps at full, half and quarter resolution."""
+        """Compute the decoder's maps at full, half and quarter resolution."""
         skips, x = self._encode(pair)
         maps = {}
         decoder = zip(self.paths, self.up, self.attention, self.decoder, strict=True)
@@ -81,12 +81,12 @@ class DRNet(Network):
 
 
 def _pooled(x: Tensor) -> Tensor:
-    """Mean- and max-pooling in parallel (Section 2.2.3): the background by one, the texture by the other."""
+    """Mean- and max-pool in parallel (Section 2.2.3): one keeps the background, the other the texture."""
     return torch.cat([F.avg_pool3d(x, 2), F.max_pool3d(x, 2)], dim=1)
 
 
 class ConvRes(nn.Module):
-    """Two 3^3 convolutions, and a 1^3 branch that carries the first one's output to the sum (Section 2.2.1)."""
+    """Two 3^3 convolutions; a 1^3 branch adds the first one's output to the second's (Section 2.2.1)."""
 
     def __init__(self, channels_in: int, width: int) -> None:
         super().__init__()
@@ -95,15 +95,15 @@ class ConvRes(nn.Module):
         self.branch = SameConv3d(width, width, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, channels_in, ...)` to `(B, width, ...)`."""
+        """Map `(B, channels_in, ...)` to `(B, width, ...)`."""
         x = self.first(x)
         return F.leaky_relu(self.second(x) + self.branch(x), LEAK)
 
 
 class IncepBlock(nn.Module):
-    """Three 3^3 convolutions in sequence, their outputs concatenated: receptive fields 3, 5, 7 (Section 2.2.3).
+    """Three 3^3 convolutions in sequence, outputs concatenated: receptive fields 3, 5, 7 (Section 2.2.3).
 
-    They are light: a quarter, a quarter and a half of the block's width. A 1^3 convolution of the input is added.
+    They have a quarter, a quarter and a half of the block's width. A 1^3 convolution of the input is added.
     """
 
     def __init__(self, channels_in: int, width: int) -> None:
@@ -115,7 +115,7 @@ class IncepBlock(nn.Module):
         self.residual = SameConv3d(channels_in, width, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, channels_in, ...)` to `(B, width, ...)`."""
+        """Map `(B, channels_in, ...)` to `(B, width, ...)`."""
         a = self.first(x)
         b = self.second(a)
         return F.leaky_relu(torch.cat([a, b, self.third(b)], dim=1) + self.residual(x), LEAK)
@@ -137,7 +137,7 @@ class SCAM(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """F M_c(F) + F M_s(F), of the shape of F."""
+        """Compute F M_c(F) + F M_s(F), of the shape of F."""
         mean = self.mlp(x.mean((2, 3, 4), keepdim=True))
         peak = self.mlp(x.amax((2, 3, 4), keepdim=True))
         channels = torch.sigmoid(mean) + torch.sigmoid(peak)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-from monai.networks.nets.regunet import LocalNet
 from torch import Tensor, nn
 
 from regcascade.networks.base import NETS, Network, shrink_head
@@ -12,15 +11,14 @@ DEPTH = 3
 
 @NETS.register("monai_localnet")
 class MonaiLocalNet(Network):
-    """The residual U-Net of `monai.networks.nets.LocalNet` (Hu et al., 2018), three halvings deep.
+    """Residual U-Net of `monai.networks.nets.LocalNet` (Hu et al., 2018), three halvings deep.
 
-    The networks of that paper and of MONAI add up, or average, flows that they predict at several resolutions. Here
-    each of them is a flow head of its own level, 3^3 and without bias as in MONAI, so that one cascade can use the full
-    resolution and another all three. Weights are drawn as MONAI draws them, the heads near zero. It sees the moving
-    scan first.
+    MONAI averages the flows that it predicts at several resolutions. Here each is the flow head of its own level, 3^3
+    and without bias as in MONAI, so that one cascade can use the full resolution and another all three. Weights are
+    drawn as MONAI draws them, the heads near zero. The moving scan comes first.
 
-    Batch normalisation is instance normalisation here, which in training on batches of one pair is the same, and which
-    in evaluation does not bring running means of all stages and repeats of a cascade instead.
+    Instance normalisation replaces batch normalisation. On batches of one pair the two train alike; in evaluation batch
+    normalisation would use running means over all stages and repeats of a cascade.
 
     Args:
         width: feature maps at full resolution, doubled at every halving.
@@ -31,6 +29,8 @@ class MonaiLocalNet(Network):
     multiple = 2**DEPTH
 
     def __init__(self, *, width: int = 16, levels: Iterable[int] = (0,), flow_multiplier: float = 1.0) -> None:
+        from monai.networks.nets.regunet import LocalNet  # here, since MONAI takes seconds to import
+
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order="moving_first")
         if width < 2:
             raise ValueError(f"width={width} is not valid: 2 or more feature maps.")
@@ -45,12 +45,12 @@ class MonaiLocalNet(Network):
             self.heads[str(level)] = head
 
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """The decoder's map at each level."""
+        """Compute the decoder's map at each level."""
         return dict(enumerate(reversed(self.body(pair))))
 
 
 class _Maps(nn.Module):
-    """In place of MONAI's block that makes one flow of the decoder's maps: hands them on, coarsest first."""
+    """Return the decoder's maps, coarsest first; replaces MONAI's block that merges them into one flow."""
 
     def forward(self, maps: list[Tensor], image_size: tuple[int, ...]) -> list[Tensor]:
         return maps

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from monai.networks.nets.voxelmorph import VoxelMorphUNet
 from torch import Tensor, nn
 
-from regcascade.geometry.warp import compose
+from regcascade.geometry.warp import integrate
 from regcascade.networks.base import NETS, Network, shrink_head
-from regcascade.types import Flow
 
 WIDTHS = (16, 32, 32, 32, 32, 32)  # MONAI's default, the network of the VoxelMorph paper: down and up, pair by pair
 FINAL_WIDTHS = (16, 16)
@@ -16,16 +14,16 @@ MOST_STEPS = 16
 
 @NETS.register("monai_voxelmorph")
 class MonaiVoxelMorph(Network):
-    """The U-Net of `monai.networks.nets.VoxelMorph` with its default widths: 244,323 parameters.
+    """U-Net of `monai.networks.nets.VoxelMorph` with its default widths: 244,323 parameters.
 
-    Its last convolution is the flow head, drawn near zero; all other weights are drawn as MONAI draws them. It sees the
-    moving scan first, as there. MONAI's own integration is not used: at half resolution it integrates a velocity four
-    times too large (MONAI 1.6.1), and outside the volume it takes the velocity as 0, which ours continues.
+    The last convolution is the flow head, drawn near zero; all other weights are drawn as MONAI draws them. The moving
+    scan comes first, as in MONAI. MONAI's integration is not used: at half resolution it integrates a velocity four
+    times too large (MONAI 1.6.1), and it takes the velocity outside the volume as 0 where ours clamps.
 
     Args:
-        integration_steps: squarings by which the output is integrated as a stationary velocity; 0, unlike MONAI's
-            default of 7, takes it as the flow.
-        levels, flow_multiplier: see `Network`; it has level 0 only.
+        integration_steps: squarings that integrate the output as a stationary velocity; 0 takes it as the flow
+            (MONAI's default is 7).
+        levels, flow_multiplier: see `Network`; level 0 only.
     """
 
     multiple = 8
@@ -33,6 +31,8 @@ class MonaiVoxelMorph(Network):
     def __init__(
         self, *, integration_steps: int = 0, levels: Iterable[int] = (0,), flow_multiplier: float = 1.0
     ) -> None:
+        from monai.networks.nets.voxelmorph import VoxelMorphUNet  # here, since MONAI takes seconds to import
+
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order="moving_first")
         if not 0 <= integration_steps <= MOST_STEPS:
             raise ValueError(f"integration_steps={integration_steps}: give 0 for none, or up to {MOST_STEPS}.")
@@ -44,16 +44,10 @@ class MonaiVoxelMorph(Network):
         shrink_head(self.heads["0"])
 
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """What the last convolution reads."""
+        """Compute the map that the last convolution reads."""
         return {0: self.unet(pair)}
 
     def flows(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """The last convolution's output, integrated if asked."""
-        return {level: self._integrated(flow) for level, flow in super().flows(pair).items()}
-
-    def _integrated(self, velocity: Flow) -> Flow:
-        """The flow of a velocity after unit time: a small step, doubled again and again (scaling and squaring)."""
-        flow = velocity / 2**self.integration_steps
-        for _ in range(self.integration_steps):
-            flow = compose(flow, flow)
-        return flow
+        """Apply the last convolution, and integrate its output if asked."""
+        flows = super().flows(pair)
+        return {level: integrate(flow, self.integration_steps) for level, flow in flows.items()}

@@ -1,4 +1,4 @@
-"""A small dual-stream pyramid: features of each scan alone, warped and correlated from coarse to fine."""
+"""Small dual-stream pyramid: encode each scan alone, then warp and correlate features from coarse to fine."""
 
 from collections.abc import Iterable, Mapping
 
@@ -15,20 +15,21 @@ COARSEST = 3  # 1/8 resolution
 
 @NETS.register("pyramid")
 class Pyramid(Network):
-    """Registers well after minutes of training; in neither paper. 206,113 parameters with the defaults.
+    """Register well after minutes of training; of neither RCN nor DR-Net. 206,113 parameters with the defaults.
 
-    One encoder sees each scan by itself, down to 1/8. From there to 1/2 the moving scan's features are warped by the
-    flow found so far, correlated with the fixed scan's around each voxel, and give what is to be added to the flow.
-    At full resolution a 4^3 up-convolution of the features at 1/2 adds to the enlarged flow, so that nothing is
-    convolved there. The flow at a level is what that level adds to the next coarser one, where that one is asked for
-    too (as a multi-scale cascade does, which adds them up), and all of it where it is not.
+    One encoder sees each scan by itself, down to 1/8. From 1/8 to 1/2 the flow so far warps the moving scan's features;
+    a decoder compares them with the fixed scan's, voxel by voxel, and predicts what to add to the flow. At full
+    resolution a 4^3 up-convolution of the features at 1/2 adds to the enlarged flow, so nothing is convolved there.
 
-    It takes no `input_order`: the scans are not concatenated. `flow_multiplier` scales the flows that warp the
-    features too.
+    If the next coarser level is asked for too (as a multi-scale cascade does, which adds the levels up), a level's flow
+    is what it adds to that one; otherwise it is the whole flow.
+
+    There is no `input_order`, since the scans are not concatenated. `flow_multiplier` also scales the flows that warp
+    features.
 
     Args:
         width: feature maps at 1/2; twice and four times as many at 1/4 and 1/8.
-        radius: how many voxels the correlation looks around, at 1/8 and 1/4.
+        radius: of the neighbourhood that is correlated at 1/8 and 1/4, in voxels.
         levels, flow_multiplier, head_init: see `Network`.
     """
 
@@ -82,7 +83,7 @@ class Pyramid(Network):
         return {level: added[level] if level + 1 in self.levels else total[level] for level in self.levels}
 
     def _compared(self, fixed: Tensor, moving: Tensor, flow: Tensor | None, level: int) -> Tensor:
-        """What a decoder reads: both scans' features, the moving ones warped, their correlation, and the flow."""
+        """Concatenate what a decoder reads: both scans' features (moving warped), their correlation, the flow."""
         if flow is not None:
             moving = warp(moving, flow).to(fixed.dtype)
         read = [fixed, moving]
@@ -92,15 +93,15 @@ class Pyramid(Network):
 
 
 def local_correlation(fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
-    """The cosine between a voxel's features in one map and those around it in the other.
+    """Compute the cosine between a voxel's features in one map and those around it in the other.
 
     Args:
         fixed: `(B, C, X, Y, Z)`.
-        moving: the same; 0 outside.
-        radius: r.
+        moving: of the same shape; 0 outside.
+        radius: r, in voxels.
 
     Returns:
-        `(B, (2r + 1)^3, X, Y, Z)`, the offset along the last axis running fastest.
+        `(B, (2r + 1)^3, X, Y, Z)`; the offset along the last axis runs fastest.
     """
     side = 2 * radius + 1
     x, y, z = fixed.shape[2:]
@@ -118,5 +119,5 @@ def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequentia
 
 
 def _enlarged(flow: Tensor) -> Tensor:
-    """A flow to the next finer level, in voxels of that one."""
+    """Enlarge a flow to the next finer level, in that level's voxels."""
     return 2 * F.interpolate(flow, scale_factor=2, mode="trilinear")

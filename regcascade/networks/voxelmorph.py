@@ -1,6 +1,7 @@
-"""VoxelMorph, the variant both papers use, and RCN's Table 4 variants of it."""
+"""VoxelMorph as RCN and DR-Net use it, and the variants of RCN's Table 4."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,14 @@ from regcascade.networks.blocks import LEAK, SameConv3d
 
 @NETS.register("voxelmorph")
 class VoxelMorph(Network):
-    """A small U-Net: 300,547 parameters at full resolution alone (RCN, Section 4.2 and Table 4).
+    """Small U-Net: 300,547 parameters at full resolution alone (RCN, Section 4.2 and Table 4).
 
     Args:
-        width_multiplier: factor on every width (Table 4's "VM x2" is 2).
-        convolutions: per level, 1, or 2 for Table 4's "VM-double".
-        passes: encoder-decoders in sequence without a warp between, 1, or 2 for Table 4's "VM xx2". The second reads
-            the last feature map of the first in place of the image pair.
-        negative_slope: of LeakyReLU; 0.1 in both papers, 0.2 in VoxelMorph's published weights.
+        width_multiplier: factor on every width; 2 for "VM x2".
+        convolutions: per level; 2 for "VM-double".
+        passes: encoder-decoders in sequence without a warp between; 2 for "VM xx2". The second reads the first one's
+            last feature map in place of the image pair.
+        negative_slope: of LeakyReLU; 0.1 in RCN and DR-Net, 0.2 in VoxelMorph's published weights.
         levels, flow_multiplier, input_order, head_init: see `Network`.
     """
 
@@ -39,9 +40,8 @@ class VoxelMorph(Network):
         head_init: str = "near_zero",
     ) -> None:
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init)
-        for option, value in {
-            "width_multiplier": width_multiplier, "convolutions": convolutions, "passes": passes
-        }.items():  # fmt: skip
+        counts = {"width_multiplier": width_multiplier, "convolutions": convolutions, "passes": passes}
+        for option, value in counts.items():
             if value < 1:
                 raise ValueError(f"{option}={value}: it counts things, so it is 1 or more.")
         last = 16 * width_multiplier
@@ -53,7 +53,7 @@ class VoxelMorph(Network):
         self.initialise()
 
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """The decoder's last map at full, half and quarter resolution."""
+        """Compute the decoder's last map at full, half and quarter resolution."""
         maps = {0: pair}
         for unet in self.passes:
             maps = unet(maps[0])
@@ -70,20 +70,11 @@ class _UNet(nn.Module):
         def block(a: int, b: int, stride: int = 1) -> nn.Sequential:
             layers: list[nn.Module] = []
             for k in range(convolutions):
-                layers += [
-                    SameConv3d(a if k == 0 else b, b, stride=stride if k == 0 else 1),
-                    nn.LeakyReLU(slope),
-                ]
+                layers += [SameConv3d(b if k else a, b, stride=1 if k else stride), nn.LeakyReLU(slope)]
             return nn.Sequential(*layers)
 
-        self.encoders = nn.ModuleList(
-            [
-                block(channels_in, narrow, 2),
-                block(narrow, wide, 2),
-                block(wide, wide, 2),
-                block(wide, wide, 2),
-            ]
-        )
+        widths = (channels_in, narrow, wide, wide, wide)
+        self.encoders = nn.ModuleList(block(a, b, 2) for a, b in pairwise(widths))
         self.bottom = block(wide, wide)
         self.up3 = block(2 * wide, wide)
         self.up2 = block(2 * wide, wide)

@@ -1,4 +1,4 @@
-"""VTN: one deformable sub-network of the volume tweening network (DR-Net's IVTN)."""
+"""VTN: one deformable sub-network of the volume tweening network (IVTN in DR-Net's paper)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +13,7 @@ LEVELS = 6  # 1/2, 1/4, ... 1/64, each with twice the maps of the one before
 
 
 class VTNEncoder(nn.Module):
-    """Six stride-2 convolutions, each followed by another from the third on; also the affine network's trunk."""
+    """Six stride-2 convolutions, from the third on each followed by another; the affine network's trunk too."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class VTNEncoder(nn.Module):
             self.levels.append(nn.Sequential(*layers))
 
     def forward(self, pair: Tensor) -> list[Tensor]:
-        """The maps at 1/2, 1/4, ... 1/64; sides are ceil(n / 2) each time, so any size goes through."""
+        """Compute the maps at 1/2, 1/4, ... 1/64; a side n becomes ceil(n / 2), so any size goes through."""
         maps = [pair]
         for level in self.levels:
             maps.append(level(maps[-1]))
@@ -35,14 +35,14 @@ class VTNEncoder(nn.Module):
 
 @NETS.register("vtn")
 class VTN(Network):
-    """28,252,203 parameters at full resolution alone (RCN, Section 4.2).
+    """U-shaped network with 28,252,203 parameters at full resolution alone (RCN, Section 4.2).
 
-    From 1/64 up to 1/4 a 3-channel prediction is enlarged and handed to the next scale beside the features; there is
-    none at 1/2. The head is a 4^3 stride-2 up-convolution, its output times 20 as in the released program. For a
-    multi-scale cascade, 3^3 heads read the concatenated maps at 1/2 and 1/4.
+    From 1/64 up to 1/4 each scale enlarges a 3-channel prediction and passes it to the next scale beside the features;
+    there is none at 1/2. The head is a 4^3 stride-2 up-convolution times 20, as in RCN's program. For a multi-scale
+    cascade, 3^3 heads read the concatenated maps at 1/2 and 1/4.
 
     Args:
-        width: feature maps at 1/2, twice as many at each level below; 16 in both papers.
+        width: feature maps at 1/2, doubled at each level below; 16 in RCN and DR-Net.
         levels, flow_multiplier, input_order, head_init: see `Network`.
     """
 
@@ -63,11 +63,7 @@ class VTN(Network):
             raise ValueError(f"width={width}: it counts feature maps, so it is 1 or more.")
         self.encoder = VTNEncoder(width)
         widths = self.encoder.widths
-        self.predictions, self.up_predictions, self.up_features = (
-            nn.ModuleList(),
-            nn.ModuleList(),
-            nn.ModuleList(),
-        )
+        self.predictions, self.up_predictions, self.up_features = (nn.ModuleList() for _ in range(3))
         maps = widths[-1]
         for skip in reversed(widths[:-1]):
             self.up_features.append(UpConv3d(maps, skip))
@@ -80,7 +76,7 @@ class VTN(Network):
         self.initialise()
 
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
-        """The concatenated maps at 1/2 (read by the full-resolution head too) and 1/4."""
+        """Compute the concatenated maps at 1/2, which the full-resolution head reads too, and 1/4."""
         *skips, x = self.encoder(pair)
         maps = []
         decoder = zip(reversed(skips), self.up_features, self.predictions, self.up_predictions, strict=True)

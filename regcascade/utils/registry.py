@@ -1,4 +1,4 @@
-"""Names for classes, so that a config or a checkpoint can say which network, cascade or data set it means."""
+"""Registries of classes by name, for configs and checkpoints, and checks of options against signatures."""
 
 import difflib
 import importlib
@@ -10,18 +10,18 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 Spec = str | Mapping[str, Any]
 
 
 class Registry(Generic[T]):
-    """A name for each class of one kind, filled by the decorator `@REGISTRY.register("name")`.
+    """Classes of one kind by name; the decorator `@REGISTRY.register("name")` adds one.
 
     Args:
         kind: what the classes are, for messages.
-        reserved: parameters of their constructors that are no options of a user's.
+        reserved: parameters of their constructors that users do not set.
     """
 
     def __init__(self, kind: str, reserved: Sequence[str] = ()) -> None:
@@ -30,14 +30,11 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Decorator that names a class. A name means one class only; importing the same file again is fine."""
+        """Name a class, as a decorator. A name belongs to one class; importing its file again is fine."""
 
         def add(cls: type[T]) -> type[T]:
-            known = self._classes.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (
-                cls.__module__,
-                cls.__qualname__,
-            ):
+            known = self._classes.get(name, cls)
+            if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(f"{self.kind} {name!r} is already {known.__module__}.{known.__qualname__}.")
             self._classes[name] = cls
             return cls
@@ -45,11 +42,11 @@ class Registry(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        """The registered names, sorted."""
+        """Registered names, sorted."""
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
-        """The class of a name. Raises ValueError with the valid names if there is none."""
+        """Find the class of a name; raise ValueError with the valid names if there is none."""
         if name not in self._classes:
             raise ValueError(
                 f"Unknown {self.kind} {name!r}. Known: {', '.join(self.names())}.{did_you_mean(name, self.names())} "
@@ -58,11 +55,11 @@ class Registry(Generic[T]):
         return self._classes[name]
 
     def name_of(self, cls: type[T]) -> str:
-        """The name of a registered class."""
+        """Find the name of a registered class."""
         return next(name for name, known in self._classes.items() if known is cls)
 
     def options(self, spec: Spec) -> tuple[str, dict[str, Any]]:
-        """Split a spec (a name, or a mapping with `name` and options) and check its options by the signature."""
+        """Split a spec (a name, or a mapping with `name` and options); check the options against the constructor."""
         if isinstance(spec, str):
             return spec, {}
         options = dict(spec)
@@ -72,30 +69,43 @@ class Registry(Generic[T]):
         check_options(f"{self.kind} {name!r}", options, self.get(name), self.reserved)
         return name, options
 
+    def build(self, spec: Spec, **reserved: Any) -> T:
+        """Build an instance from a spec and values for the reserved parameters.
+
+        Raises:
+            ValueError: for an unknown name, option or value; the message lists the valid ones.
+        """
+        name, options = self.options(spec)
+        return self.get(name)(**options, **reserved)
+
 
 def check_options(
     what: str, options: Mapping[str, Any], function: Callable[..., Any], reserved: Sequence[str] = ()
 ) -> None:
-    """Compare options with a signature, less its reserved parameters, before they are used.
+    """Check options against the signature of the function or class that will take them.
 
     Raises:
-        ValueError: for an option that does not exist, naming those that do, or a value of the wrong type where the
-            signature says `int`, `float`, `bool` or `str`, with or without None.
+        ValueError: for an option that does not exist, or for a value that does not fit the annotation where that is
+            `Literal[...]` or made of `int`, `float`, `bool`, `str` and None. The message lists what is valid.
     """
     signature = inspect.signature(function).parameters
-    parameters = {key: parameter for key, parameter in signature.items() if key not in reserved}
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # such as those of nn.Module
+    parameters = {key: value for key, value in signature.items() if key not in reserved and value.kind not in variable}
     for key, value in options.items():
         if key not in parameters:
             hint = did_you_mean(key, parameters)
             raise ValueError(f"{what} has no option {key!r}. Known: {', '.join(sorted(parameters))}.{hint}")
-        kinds = _simple_types(parameters[key].annotation)
+        annotation = parameters[key].annotation
+        if get_origin(annotation) is Literal:
+            check_choice(f"{what}.{key}", value, get_args(annotation))
+        kinds = _simple_types(annotation)
         if kinds and not _is_one_of(value, kinds):
             wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
             raise ValueError(f"{what}: {key}={value!r} is not of the right type; it wants {wanted}.")
 
 
 def _simple_types(annotation: Any) -> list[type]:
-    """The plain types an annotation allows; nothing where it allows anything else."""
+    """List the plain types an annotation allows; none where it allows anything else."""
     kinds = list(get_args(annotation)) if isinstance(annotation, UnionType) else [annotation]
     return kinds if all(kind in (int, float, bool, str, NoneType) for kind in kinds) else []
 
@@ -106,8 +116,21 @@ def _is_one_of(value: Any, kinds: list[type]) -> bool:
     return isinstance(value, tuple(kinds)) or (isinstance(value, int) and float in kinds)
 
 
+def check_choices(prefix: str, options: Any) -> None:
+    """Raise ValueError for a field of a dataclass that is not among the values of its `Literal` annotation."""
+    for name, annotation in get_type_hints(type(options)).items():
+        if get_origin(annotation) is Literal:
+            check_choice(f"{prefix}.{name}", getattr(options, name), get_args(annotation))
+
+
 def check_choice(option: str, value: Any, valid: Iterable[Any]) -> None:
-    """Raise ValueError if the value of an option is not one of the valid ones, naming them."""
+    """Raise ValueError if the value of an option is not valid; the message lists the valid ones.
+
+    >>> check_choice("mode", "nearst", ["linear", "nearest"])
+    Traceback (most recent call last):
+        ...
+    ValueError: mode=nearst is not valid. Known: linear, nearest. Did you mean 'nearest'?
+    """
     valid = list(valid)
     if value not in valid:
         known = ", ".join(str(choice) for choice in valid)
@@ -115,19 +138,19 @@ def check_choice(option: str, value: Any, valid: Iterable[Any]) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt word, or nothing."""
+    """Suggest a known word for a misspelt one; empty if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def import_package(package: ModuleType) -> None:
-    """Import every module of a package, so that a new file in it registers itself with no edit elsewhere."""
+    """Import every module of a package, so that a new file in it registers its classes with no edit elsewhere."""
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def import_user_modules(modules: Iterable[str]) -> None:
-    """Import a user's own networks and cascades: dotted module names or paths of Python files."""
+    """Import a user's own classes from dotted module names or paths of Python files."""
     for module in [modules] if isinstance(modules, str) else modules:
         path = Path(module)
         try:
@@ -142,7 +165,7 @@ def import_user_modules(modules: Iterable[str]) -> None:
 
 
 def user_file_module(path: str | Path) -> str:
-    """The name of the module that a Python file of `imports` is loaded as; two files may share a stem."""
+    """Name the module that a Python file of `imports` is loaded as; two files may share a stem."""
     return f"regcascade_user_{Path(path).stem}_{zlib.crc32(bytes(Path(path).resolve())):08x}"
 
 

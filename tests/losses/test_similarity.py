@@ -11,7 +11,6 @@ from regcascade.losses.similarity import (
     CorrelationLoss,
     LocalCorrelationLoss,
     MutualInformationLoss,
-    build_similarity,
 )
 from regcascade.metrics.correlation import correlation_coefficient
 
@@ -164,7 +163,7 @@ def test_mutual_information_does_not_mind_inverted_intensities():
 @pytest.mark.parametrize("name", SIMILARITIES.names())
 def test_every_similarity_keeps_the_contract(name):
     a, b = images(0, dtype=torch.float32), images(1, dtype=torch.float32)
-    loss = build_similarity(name)
+    loss = SIMILARITIES.build(name)
     value = loss(a, b)
     assert value.shape == () and value.dtype == torch.float32
     assert 0 <= loss(a, a) < value
@@ -176,7 +175,7 @@ def test_every_similarity_keeps_the_contract(name):
 def test_every_similarity_is_float32_under_autocast(name):
     a, b = images(0, dtype=torch.float32), images(1, dtype=torch.float32)
     a = a.bfloat16().float()
-    loss = build_similarity(name)
+    loss = SIMILARITIES.build(name)
     expected = loss(a, b)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = loss(a.bfloat16(), b)
@@ -188,7 +187,7 @@ def test_every_similarity_is_float32_under_autocast(name):
 def test_every_similarity_is_finite_where_there_is_nothing_to_see(name):
     for value in (0.0, 0.4):
         moved = torch.full((2, 1, 10, 11, 12), value, requires_grad=True)
-        loss = build_similarity(name)(moved, torch.full((2, 1, 10, 11, 12), value))
+        loss = SIMILARITIES.build(name)(moved, torch.full((2, 1, 10, 11, 12), value))
         loss.backward()
         assert loss.isfinite() and moved.grad.isfinite().all()
 
@@ -206,14 +205,14 @@ def test_every_similarity_is_finite_where_there_is_nothing_to_see(name):
 def test_gradients_in_float64(spec):
     moved = (0.1 + 0.8 * images(0, size=(4, 3, 5))).requires_grad_()
     fixed = 0.1 + 0.8 * images(1, size=(4, 3, 5))
-    loss = build_similarity(spec)
+    loss = SIMILARITIES.build(spec)
     assert torch.autograd.gradcheck(lambda image: loss(image, fixed), moved, atol=1e-6)
 
 
 def test_options_reach_the_loss():
-    assert build_similarity({"name": "cc", "epsilon": 0.5}).epsilon == 0.5
-    assert build_similarity({"name": "lncc", "kernel_size": 5}).loss.kernel_size == 5
-    assert build_similarity({"name": "mi", "num_bins": 7}).loss.num_bins == 7
+    assert SIMILARITIES.build({"name": "cc", "epsilon": 0.5}).epsilon == 0.5
+    assert SIMILARITIES.build({"name": "lncc", "kernel_size": 5}).loss.kernel_size == 5
+    assert SIMILARITIES.build({"name": "mi", "num_bins": 7}).loss.num_bins == 7
 
 
 @pytest.mark.parametrize(
@@ -234,4 +233,4 @@ def test_options_reach_the_loss():
 )
 def test_bad_specs_say_what_is_valid(spec, message):
     with pytest.raises(ValueError, match=message):
-        build_similarity(spec)
+        SIMILARITIES.build(spec)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from regcascade.losses.smoothness import REGULARIZERS, bending_energy, build_regularizer, smoothness
+from regcascade.losses.smoothness import REGULARIZERS, bending_energy, smoothness
 
 SIZE = (7, 5, 6)
 
@@ -48,7 +48,7 @@ def test_smoothness_of_a_ramp_counts_every_voxel():
 def test_a_translation_is_smooth():
     flow = torch.full((2, 3, *SIZE), 4.5)
     for name in REGULARIZERS.names():
-        assert build_regularizer(name)(flow) == 0
+        assert REGULARIZERS.build(name)(flow) == 0
 
 
 def test_bending_energy_of_an_affine_flow_is_zero():
@@ -67,7 +67,7 @@ def test_bending_energy_of_a_quadratic_flow():
 @pytest.mark.parametrize("name", REGULARIZERS.names())
 def test_every_regularizer_keeps_the_contract(name):
     flow = random_flow(dtype=torch.float32)
-    regularizer = build_regularizer({"name": name})
+    regularizer = REGULARIZERS.build({"name": name})
     value = regularizer(flow)
     assert value.shape == () and value.dtype == torch.float32
     torch.testing.assert_close(value, torch.stack([regularizer(item[None]) for item in flow]).mean())
@@ -81,7 +81,7 @@ def test_every_regularizer_keeps_the_contract(name):
 @pytest.mark.parametrize("name", REGULARIZERS.names())
 def test_gradients_in_float64(name):
     flow = random_flow(batch=1, size=(5, 6, 5)).requires_grad_()
-    assert torch.autograd.gradcheck(build_regularizer(name), flow, atol=1e-6)
+    assert torch.autograd.gradcheck(REGULARIZERS.build(name), flow, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_gradients_in_float64(name):
 )
 def test_bad_specs_say_what_is_valid(spec, message):
     with pytest.raises(ValueError, match=message):
-        build_regularizer(spec)
+        REGULARIZERS.build(spec)

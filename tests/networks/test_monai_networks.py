@@ -10,7 +10,7 @@ from monai.networks.nets.regunet import LocalNet
 from monai.networks.nets.voxelmorph import VoxelMorph, VoxelMorphUNet
 
 from regcascade import build
-from regcascade.geometry.warp import warp
+from regcascade.geometry.warp import integrate, warp
 from regcascade.networks import build_net
 from regcascade.networks.monai_voxelmorph import FINAL_WIDTHS, WIDTHS
 
@@ -57,16 +57,19 @@ def test_the_default_of_monai_is_the_network_adapted():
 
 def test_integration_is_that_of_monai_away_from_the_border(smooth_flow):
     velocity = smooth_flow(SIZE, 3.0, 1).float()
-    net = build_net({"name": "monai_voxelmorph", "integration_steps": 7})
-    ours, theirs = net._integrated(velocity), DVF2DDF(num_steps=7)(velocity)
+    ours, theirs = integrate(velocity, 7), DVF2DDF(num_steps=7)(velocity)
     assert (ours - velocity).abs().max() > 0.1
     torch.testing.assert_close(ours[INSIDE], theirs[INSIDE], rtol=1e-3, atol=1e-3)
 
 
-def test_a_constant_velocity_integrates_to_itself():
-    velocity = torch.tensor([1.0, -2.0, 0.5])[None, :, None, None, None].expand(1, 3, *SIZE)
-    net = build_net({"name": "monai_voxelmorph", "integration_steps": 4})
-    torch.testing.assert_close(net._integrated(velocity), velocity)
+def test_steps_integrate_what_the_network_predicts():
+    plain, integrated = (build_net({"name": "monai_voxelmorph", "integration_steps": steps}) for steps in (0, 4))
+    torch.nn.init.normal_(plain.heads["0"].weight, std=0.2)
+    integrated.load_state_dict(plain.state_dict())
+    moving, fixed = torch.rand(2, 1, 1, *SIZE)
+    velocity = plain(moving, fixed)[0]
+    torch.testing.assert_close(integrated(moving, fixed)[0], integrate(velocity, 4))
+    assert (integrated(moving, fixed)[0] - velocity).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("steps", [-1, 17])

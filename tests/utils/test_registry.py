@@ -3,12 +3,15 @@
 import sys
 import types
 from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
 from regcascade.utils.registry import (
     Registry,
     check_choice,
+    check_choices,
     check_options,
     did_you_mean,
     import_package,
@@ -102,6 +105,40 @@ def test_options_follow_a_signature():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=rf"x: {key}={value!r} is not of the right type; it wants {wanted}"):
             check_options("x", {key: value}, function)
+
+
+def test_a_literal_lists_its_values_in_a_config_and_in_python():
+    @dataclass(frozen=True)
+    class Options:
+        mode: Literal["linear", "nearest"] = "linear"
+        side: int = 3
+
+        def __post_init__(self) -> None:
+            check_choices("x", self)
+
+    check_options("x", {"mode": "nearest", "side": 4}, Options)
+    message = r"x\.mode=nearst is not valid\. Known: linear, nearest\. Did you mean 'nearest'\?"
+    for refuse in (lambda: check_options("x", {"mode": "nearst"}, Options), lambda: Options("nearst")):
+        with pytest.raises(ValueError, match=message):
+            refuse()
+
+
+def test_what_a_constructor_takes_besides_its_parameters_is_no_option(things):
+    def function(size: int = 1, *args: int, **others: int) -> None:
+        """Takes anything."""
+
+    for name in ("args", "others", "more"):
+        with pytest.raises(ValueError, match=rf"x has no option '{name}'\. Known: size\.$"):
+            check_options("x", {name: 1}, function)
+
+
+def test_a_spec_is_built_with_its_options_and_what_is_reserved():
+    registry: Registry[Thing] = Registry("thing", reserved=("size",))
+    registry.register("plain")(Thing)
+    thing = registry.build({"name": "plain", "colour": "blue"}, size=5)
+    assert (thing.size, thing.colour) == (5, "blue")
+    with pytest.raises(ValueError, match="no option 'size'"):
+        registry.build({"name": "plain", "size": 5})
 
 
 def test_a_word_like_no_other_gets_no_hint():
