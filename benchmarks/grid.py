@@ -53,7 +53,7 @@ def _objective(strategy: str) -> Objective:
 def _shortage(given: argparse.Namespace, model: str, strategy: str, n: int, side: int) -> str:
     size = (side, side, side)
     step = Step(lambda n: build(model, strategy, n), _objective(strategy), size, recompute=given.recompute)
-    needed, free = step.prediction().at(n).total, free_memory(torch.device(given.device))
+    needed, free = step.prediction().at(n), free_memory(torch.device(given.device))
     return "" if 1.2 * needed < free else f"it takes {needed / GIB:.1f} GiB and {free / GIB:.1f} GiB are free"
 
 

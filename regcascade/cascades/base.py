@@ -129,6 +129,10 @@ class Cascade(nn.Module, ABC):
         alignment = batch.get("alignment") if self.needs_alignment else None
         return self(batch["moving"], batch["fixed"], r, repeat, alignment)
 
+    def register_images(self, moving: Image, fixed: Image) -> Registration:
+        """Register a batch of images; if they must come with an alignment, it is the identity."""
+        return self(moving, fixed, alignment=torch.eye(4, device=moving.device).expand(len(moving), 4, 4))
+
     def about(self, r: int = 1, repeat: str = "stage") -> dict[str, Any]:
         """What a summary says of it: how it registers, and its size.
 

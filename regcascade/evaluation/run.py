@@ -15,7 +15,7 @@ from regcascade.evaluation.evaluate import EvaluationOptions, evaluate
 from regcascade.evaluation.layout import PAIRS, SET, STAGES, SUMMARY
 from regcascade.evaluation.processes import ALONE, Share
 from regcascade.evaluation.tables import clear_tables, failures, gather_rows, pairs_done, read_pairs, summarise
-from regcascade.utils.append_csv import GrowingTable, part_of
+from regcascade.utils.append_csv import AppendCSV, part_of
 from regcascade.utils.files import file_hash, git_state, write_json
 from regcascade.utils.version import __version__
 
@@ -85,9 +85,9 @@ def evaluate_to_folder(
     return read_pairs(folder)
 
 
-def _growing_table(path: Path, share: Share) -> GrowingTable:
+def _growing_table(path: Path, share: Share) -> AppendCSV:
     """Where a process appends its rows: to the table itself if it is alone, else to a part of it."""
-    return GrowingTable(path, fresh=False) if share.of == 1 else GrowingTable(part_of(path, share.rank), fresh=True)
+    return AppendCSV(path, fresh=False) if share.of == 1 else AppendCSV(part_of(path, share.rank), fresh=True)
 
 
 def _remaining(data: RegistrationData, done: set[tuple[str, str]], share: Share) -> DataLoader:

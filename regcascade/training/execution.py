@@ -1,19 +1,18 @@
-"""How a training runs without changing what it learns: what is recomputed, compiled, laid out otherwise."""
+"""Options of a training that change how it runs and not what it learns; checks of what a device can do."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from regcascade.cascades import Cascade
-from regcascade.cascades.base import RECOMPUTE
-from regcascade.training.memory_estimate import AUTOCAST
 from regcascade.types import Size
 from regcascade.utils.half_precision import unsound_convolution
-from regcascade.utils.registry import check_choice, check_options
+from regcascade.utils.precision import AUTOCAST
+from regcascade.utils.registry import check_choices, check_options
 
 _NUMBERS: Mapping[str, tuple[Callable[[float], bool], str]] = {  # of Lightning's Trainer
     "max_steps": (lambda value: value == -1 or value >= 1, "counts training steps, 1 or more, or is -1 for no limit"),
@@ -29,23 +28,23 @@ _NUMBERS: Mapping[str, tuple[Callable[[float], bool], str]] = {  # of Lightning'
 
 @dataclass(frozen=True)
 class Execution:
-    """Our own options of the group `trainer`, beside those of Lightning's Trainer.
+    """Options of the group `trainer` beside those of Lightning's Trainer.
 
     Attributes:
-        recompute: `stage` keeps only what each stage returns and runs it once more for its gradient; `none` keeps all.
-        compile: the networks by `torch.compile`, once for each size and mode they run in.
-        channels_last: weights of convolutions, and with them the feature maps, in PyTorch's `channels_last_3d` layout.
+        recompute: `stage` keeps only what each stage returns and runs it again for its gradient; `none` keeps all.
+        compile: compile the networks with `torch.compile`, once for each size and mode.
+        channels_last: lay out weights of convolutions, and so feature maps, as PyTorch's `channels_last_3d`.
     """
 
-    recompute: str = "none"
+    recompute: Literal["none", "stage"] = "none"
     compile: bool = False
     channels_last: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("trainer.recompute", self.recompute, RECOMPUTE)
+        check_choices("trainer", self)
 
     def apply(self, cascade: Cascade) -> None:
-        """Let a cascade run so. The names of its weights stay what they are."""
+        """Make a cascade run this way; the names of its weights stay the same."""
         cascade.recompute = self.recompute
         if self.channels_last:
             for module in cascade.modules():
@@ -57,10 +56,10 @@ class Execution:
 
 
 def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]]:
-    """The options of the group `trainer` that are ours, and those of Lightning's Trainer.
+    """Split the options of the group `trainer` into `Execution` and those of Lightning's Trainer.
 
     Raises:
-        ValueError: for a value of ours that is not valid.
+        ValueError: for an invalid value of `Execution`.
     """
     names = {field.name for field in fields(Execution)}
     ours = {key: value for key, value in options.items() if key in names}
@@ -69,7 +68,7 @@ def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]
 
 
 def check_numbers(trainer: Mapping[str, Any]) -> None:
-    """Raise ValueError for a number of Lightning's Trainer by which nothing can be trained, and which it takes."""
+    """Raise ValueError for a number that Lightning's Trainer accepts and that trains nothing."""
     for key, (fits, wanted) in _NUMBERS.items():
         value = trainer.get(key)
         if isinstance(value, int | float) and not fits(value):
@@ -77,13 +76,13 @@ def check_numbers(trainer: Mapping[str, Any]) -> None:
 
 
 def likely_device(accelerator: Any) -> torch.device:
-    """The kind of device that Lightning will choose for `trainer.accelerator`."""
+    """Guess the kind of device that Lightning will choose for `trainer.accelerator`."""
     on_gpu = str(accelerator) in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")
 
 
 def check_precision(precision: int | str | None, device: torch.device) -> None:
-    """Raise ValueError if a device lacks a precision, or ours cannot train in it."""
+    """Raise ValueError if a device lacks a precision, or a cascade cannot train in it."""
     name = str(precision)
     if name in ("16-true", "bf16-true"):
         raise ValueError(
@@ -105,10 +104,10 @@ def check_precision(precision: int | str | None, device: torch.device) -> None:
 def check_half_precision(
     cascade: Cascade, size: Size, batch: int, precision: int | str | None, device: torch.device
 ) -> None:
-    """Raise ValueError if a CPU convolves wrongly in half precision at the map sizes that a training will have.
+    """Raise ValueError if a CPU convolves wrongly in half precision at the map sizes of a training.
 
     Args:
-        cascade: what will train.
+        cascade: model to train.
         size: sides of the volumes.
         batch: pairs at a time.
         precision: as Lightning names it; nothing is checked in full precision.
@@ -121,7 +120,7 @@ def check_half_precision(
     def run() -> None:
         moving, fixed = (torch.rand(batch, 1, *size) for _ in range(2))
         with torch.autocast("cpu", dtype=dtype):
-            cascade(moving, fixed, alignment=torch.eye(4).expand(batch, 4, 4))
+            cascade.register_images(moving, fixed)
 
     if fault := unsound_convolution(run, dtype, device):
         raise ValueError(
@@ -131,9 +130,9 @@ def check_half_precision(
 
 
 def check_compiles(device: torch.device) -> None:
-    """Raise ValueError unless PyTorch can compile for a device here, by compiling one line."""
+    """Compile one line; raise ValueError if PyTorch cannot compile for a device here."""
     try:
-        # Without its caches, which would answer for a compiler that has gone since.
+        # Without its caches, which would answer for a compiler that is gone.
         with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]  # added at run time
             torch.compile(_one_line)(torch.zeros(2, device=device))
     except Exception as error:  # a missing compiler, missing headers and a missing Triton each raise their own

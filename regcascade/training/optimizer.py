@@ -1,12 +1,13 @@
-"""The optimiser and its learning-rate schedule, by name and plain values."""
+"""Optimiser and learning-rate schedule, by name and plain values."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from regcascade.utils.registry import check_choice
+from regcascade.utils.registry import check_choices
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers kept for each weight
@@ -14,32 +15,31 @@ MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers kept for each weight
 
 @dataclass(frozen=True)
 class Optimization:
-    """How the weights are updated.
+    """Optimiser, learning rate and its schedule.
 
     Attributes:
-        name: `adam` (both papers), `adamw` or `sgd`.
+        name: `adam` (RCN, DR-Net), `adamw` or `sgd`.
         lr: learning rate at the start.
-        weight_decay: as the optimiser of that name understands it.
-        schedule: `constant`; `halving`, at the steps of `halve_at` (both papers); `cosine`, from `lr` down to a
-            hundredth of it at the end of the training, be that set in steps or in time.
+        weight_decay: as that optimiser defines it.
+        schedule: `constant`; `halving` at the steps of `halve_at` (RCN, DR-Net); `cosine` from `lr` down to a hundredth
+            of it at the end of the training, which may be set in steps or in time.
         halve_at: optimiser steps after which the learning rate is halved.
-        warmup_steps: steps over which the learning rate rises linearly to `lr`; Adam's first steps are large ones,
-            and a deep network can leave the identity for good in them.
+        warmup_steps: steps over which the learning rate rises linearly to `lr`. Adam's first steps are large, and a
+            deep network can leave the identity for good in them.
         head_lr: learning rate of the flow heads, as a multiple of `lr`. Heads start near zero, and until they have
-            grown the rest of a network learns next to nothing; a multiple saves a short training that time.
+            grown the rest of the network learns next to nothing; a multiple saves a short training that time.
     """
 
-    name: str = "adam"
+    name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-4
     weight_decay: float = 0.0
-    schedule: str = "constant"
+    schedule: Literal["constant", "halving", "cosine"] = "constant"
     halve_at: Sequence[int] = ()
     warmup_steps: int = 0
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("optimizer.name", self.name, OPTIMIZERS)
-        check_choice("optimizer.schedule", self.schedule, ["constant", "halving", "cosine"])
+        check_choices("optimizer", self)
         if self.lr <= 0:
             raise ValueError(f"optimizer.lr={self.lr}: it must be above 0.")
         if not 0 < self.head_lr < math.inf:
@@ -57,12 +57,12 @@ class Optimization:
     def optimizer(
         self, parameters: Iterable[torch.nn.Parameter], heads: Iterable[torch.nn.Parameter] = (), mixed: bool = False
     ) -> torch.optim.Optimizer:
-        """Make the optimiser.
+        """Build the optimiser.
 
         Args:
-            parameters: what is to be trained.
+            parameters: to be trained.
             heads: those of `parameters` that learn at `head_lr`.
-            mixed: whether the training is in mixed precision, in which Lightning clips no gradients of a fused update.
+            mixed: train in mixed precision, in which Lightning cannot clip gradients of a fused update.
         """
         parameters = list(parameters)
         # The fused update is several times faster on a CPU.
@@ -76,11 +76,8 @@ class Optimization:
         return OPTIMIZERS[self.name](groups, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None)
 
     def factor(self, step: int, done: Callable[[], float]) -> float:
-        """The factor on `lr` at an optimiser step; `done` tells the fraction of the training that is behind."""
-        return self._warmth(step) * self._scheduled(step, done)
-
-    def _warmth(self, step: int) -> float:
-        return min((step + 1) / (self.warmup_steps + 1), 1.0)
+        """Compute the factor on `lr` at an optimiser step; `done` returns the fraction of the training that is done."""
+        return min((step + 1) / (self.warmup_steps + 1), 1.0) * self._scheduled(step, done)
 
     def _scheduled(self, step: int, done: Callable[[], float]) -> float:
         if self.schedule == "halving":

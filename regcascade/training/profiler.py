@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, measured on random images."""
+"""Time of a training step and of its parts, measured on random images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from regcascade.cascades import Cascade
 from regcascade.losses import Objective
-from regcascade.registration import Registration
-from regcascade.training.memory_estimate import AUTOCAST
 from regcascade.types import Size
+from regcascade.utils.precision import mixed_precision
 from regcascade.utils.timing import read_clock
 
 PARTS = ("networks", "warps", "losses", "backward", "optimizer")
@@ -23,11 +22,11 @@ class Profile:
     """Seconds, each the median over repeats.
 
     Attributes:
-        inference: a registration without gradients.
-        step: a training step.
-        parts: of a step: `networks` forward, `warps` (and all else that a cascade does between networks), `losses`,
-            `backward` (with what is recomputed in it), `optimizer`.
-        peak: the most bytes of tensors at once on a GPU; None on a CPU, which does not tell.
+        inference: of a registration without gradients.
+        step: of a training step.
+        parts: of a step: `networks` forward, `warps` (and what else a cascade does between networks), `losses`,
+            `backward` (with what it recomputes), `optimizer`.
+        peak: largest number of bytes of tensors on a GPU; None on a CPU.
     """
 
     inference: float
@@ -38,11 +37,11 @@ class Profile:
 
 @dataclass
 class Stopwatch:
-    """Seconds by the name of what they were spent on; it waits for a GPU to be done.
+    """Seconds by name of what they were spent on; it waits for a GPU to finish.
 
     Attributes:
-        device: what runs.
-        seconds: so far.
+        device: that runs.
+        seconds: so far, by name.
     """
 
     device: torch.device
@@ -50,7 +49,7 @@ class Stopwatch:
 
     @contextmanager
     def on(self, name: str) -> Iterator[None]:
-        """Time what is done inside."""
+        """Time the block."""
         start = read_clock(self.device)
         yield
         self.add(name, read_clock(self.device) - start)
@@ -69,16 +68,16 @@ def profile(
     precision: str = "32-true",
     repeats: int = 3,
 ) -> Profile:
-    """Run registrations and training steps, one of each uncounted, and time them. The weights change.
+    """Time registrations and training steps; the first of each does not count. The weights change.
 
     Args:
-        cascade: the model, on the device to be measured.
-        objective: the loss; its weak supervision is left out.
+        cascade: model, on the device to be measured.
+        objective: loss; its weak supervision is left out.
         optimizer: of the cascade's weights.
         size: sides of the images.
         batch: pairs at a time.
-        precision: as Lightning names it; fp16 goes without scaling of the loss, which takes no time.
-        repeats: of each, of which the median is taken.
+        precision: as Lightning names it; for fp16 the loss is not scaled, which takes no time.
+        repeats: of each; the median counts.
     """
     device = next(cascade.parameters()).device
     moving, fixed = torch.rand(2, batch, 1, *size, device=device)
@@ -86,8 +85,8 @@ def profile(
     cascade.eval()
     for _ in range(repeats + 1):
         watch = Stopwatch(device)
-        with watch.on("all"), torch.inference_mode(), _autocast(device, precision):
-            _registered(cascade, moving, fixed)
+        with watch.on("all"), torch.inference_mode(), mixed_precision(device, precision):
+            cascade.register_images(moving, fixed)
         forward.append(watch.seconds["all"])
     cascade.train()
     if device.type == "cuda":
@@ -112,11 +111,11 @@ def _step(
     precision: str,
     watch: Stopwatch,
 ) -> None:
-    """One training step, as Lightning does it."""
-    with _autocast(moving.device, precision):
+    """Run one training step as Lightning does."""
+    with mixed_precision(moving.device, precision):
         with watch.on("cascade"), _timed_networks(cascade, watch):
-            registration = _registered(cascade, moving, fixed)
-            reverse = _registered(cascade, fixed, moving) if objective.both_ways else None
+            registration = cascade.register_images(moving, fixed)
+            reverse = cascade.register_images(fixed, moving) if objective.both_ways else None
         watch.add("warps", watch.seconds["cascade"] - watch.seconds.get("networks", 0.0))
         with watch.on("losses"):
             loss = objective(registration, fixed, reverse=reverse)["loss"]
@@ -129,14 +128,9 @@ def _step(
         optimizer.step()
 
 
-def _registered(cascade: Cascade, moving: Tensor, fixed: Tensor) -> Registration:
-    """A registration; an affine map that is to come with the pairs is the identity."""
-    return cascade(moving, fixed, alignment=torch.eye(4, device=moving.device).expand(len(moving), 4, 4))
-
-
 @contextmanager
 def _timed_networks(cascade: Cascade, watch: Stopwatch) -> Iterator[None]:
-    """Add the time of every network, the affine one too, as they run."""
+    """Add the time of every network as it runs, the affine one too."""
     started: list[float] = []
     handles, device = [], watch.device
     for net in [*cascade.nets, *([cascade.affine] if cascade.affine is not None else [])]:
@@ -147,8 +141,3 @@ def _timed_networks(cascade: Cascade, watch: Stopwatch) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = AUTOCAST.get(precision)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

@@ -1,77 +1,99 @@
-"""A CSV file that grows row by row, and that a later process can go on with after the first was killed."""
+"""Append-only CSV that survives a crash and can be resumed."""
 
 import csv
 import glob
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from regcascade.utils.files import appended, written_whole
+from regcascade.utils.files import appended, writing, written_whole
 
 _PART = ".part"
 
 
-class GrowingTable:
-    """Rows appended to a CSV file, each written out at once; nothing is kept in memory.
+class AppendCSV:
+    """CSV file to which rows are appended; each is on the disk at once, and none is kept in memory.
 
-    A last line that a kill has torn is dropped when the file is opened.
+    Opening an existing file drops a last line that a crash cut short. NaN becomes an empty cell.
 
     Args:
-        path: the file; its columns are those of its first row. A number that is NaN becomes an empty cell.
-        fresh: whether to empty it first.
+        path: of the file, which is made if there is none; its columns are those of the first row.
+        fresh: empty the file first.
+        widens: add a column for each new name in a row, and leave the cells of missing names empty. Otherwise every
+            row needs the columns of the file.
     """
 
-    def __init__(self, path: Path, fresh: bool) -> None:
+    def __init__(self, path: Path, fresh: bool = False, widens: bool = False) -> None:
         self.path = path
-        if fresh:
-            path.write_bytes(b"")
-        elif path.is_file():
-            drop_torn_line(path)
-        with path.open("a", encoding="utf-8", newline="") as file:  # makes it where there is none
-            empty = file.tell() == 0
-        self._columns = [] if empty else pd.read_csv(path, nrows=0).columns.tolist()
+        self.widens = widens
+        if path.is_file() and not fresh:
+            _drop_torn_line(path)
+        with path.open("w" if fresh else "a", encoding="utf-8"):
+            pass  # make the file
+        self._columns = next(self._lines(), [])
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write a row.
 
         Raises:
-            ValueError: if its columns are not those of the file.
-            NotWritten: if the disk is full; the rows before are kept.
+            ValueError: if the columns differ from those of the file, unless it widens.
+            NotWritten: if the disk is full; earlier rows are kept.
         """
         columns = self._columns or list(row)
-        if list(row) != columns:
+        if self.widens:
+            columns = list(dict.fromkeys([*columns, *row]))
+        elif list(row) != columns:
             differ = ", ".join(sorted(set(row) ^ set(columns))) or "their order"
             raise ValueError(f"{self.path} has other columns than this evaluation ({differ}): write elsewhere.")
+        if self._columns and columns != self._columns:
+            self._widen(columns)
+        cells = (row.get(name) for name in columns)
         with appended(self.path) as file:
             writer = csv.writer(file, lineterminator="\n")
             if not self._columns:
                 writer.writerow(columns)
-            writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in row.values()])
+            writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells])
         self._columns = columns
+
+    def _lines(self) -> Iterator[list[str]]:
+        with self.path.open(encoding="utf-8", newline="") as file:
+            yield from csv.reader(file)
+
+    def _widen(self, columns: Sequence[str]) -> None:
+        """Rewrite the file with further columns at the end; a crash leaves the old file."""
+        with (
+            writing(self.path),
+            written_whole(self.path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            for number, cells in enumerate(self._lines()):
+                known = cells[: len(self._columns)]
+                writer.writerow([*known, *[""] * (len(columns) - len(known))] if number else columns)
+        self._columns = list(columns)
 
 
 def part_of(path: Path, rank: int) -> Path:
-    """The file for the rows of one of several processes that share a table, until they are gathered."""
+    """Name the file for one process's rows of a shared table, until `gather` merges them."""
     return path.with_name(f"{path.name}.{rank}{_PART}")
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The files of rows that were not gathered into a table yet, of any number of processes."""
+    """List the files of rows that are not merged into a table yet."""
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.*{_PART}"))
 
 
 def gather(path: Path, place: Callable[[Mapping[str, str]], tuple[int, ...] | None]) -> None:
-    """Put the rows of a table and of its parts in order into the table, and remove the parts.
+    """Merge the rows of a table and of its parts into the table, in order, and remove the parts.
 
-    It may be killed at any moment and done again. Lines that a kill has torn are dropped.
+    It can be interrupted at any moment and run again. Lines that a crash cut short are dropped.
 
     Args:
-        path: the table; made, empty, where there is none.
-        place: of a row, told as text by column: rows go by it, of those with the same the first is kept, and those
-            with None are dropped.
+        path: of the table; an empty one is made if there is none.
+        place: key to sort a row by, from its cells by column. Of rows with equal keys the first stays; None drops one.
 
     Raises:
         ValueError: if the columns of two files differ.
@@ -82,7 +104,7 @@ def gather(path: Path, place: Callable[[Mapping[str, str]], tuple[int, ...] | No
     for file in (path, *parts):
         if not file.is_file():
             continue
-        drop_torn_line(file)
+        _drop_torn_line(file)
         with file.open(encoding="utf-8", newline="") as rows:
             first = next(rows, "")
             if header and first and first != header:
@@ -101,17 +123,17 @@ def gather(path: Path, place: Callable[[Mapping[str, str]], tuple[int, ...] | No
 
 
 def read_table(path: Path, text: Collection[str]) -> pd.DataFrame:
-    """Read a table that `GrowingTable` wrote, exactly: the columns `text` as they stand, the others as numbers."""
+    """Read a table of `AppendCSV` exactly: the columns in `text` as they are, the others as numbers."""
     if path.stat().st_size == 0:
         return pd.DataFrame(columns=list(text), dtype=str)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # so that a scan called NA keeps its name
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a scan called NA keeps its name
     for column in table.columns.difference(list(text)):
         table[column] = [float(cell) if cell else math.nan for cell in table[column]]
     return table
 
 
-def drop_torn_line(path: Path) -> None:
-    """Cut a file after its last line that ends: a kill while it was written may have left a part of another."""
+def _drop_torn_line(path: Path) -> None:
+    """Cut a file after its last complete line; a crash may have left a part of another."""
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)

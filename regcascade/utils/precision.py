@@ -1,4 +1,4 @@
-"""The precision of loss statistics: float32 whatever autocast says, float64 where the caller wants it."""
+"""Precision of loss statistics and of training: float32 at least, and autocast by Lightning's names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,17 +6,25 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
+
 
 @contextmanager
 def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Turn autocast off and hand the tensors back as float32, float64 ones as they are.
+    """Turn autocast off and yield the tensors in float32, or in float64 if they are.
 
-    A variance over two million voxels does not survive sixteen bits, so every loss computes inside of this.
+    Sixteen bits cannot hold a variance over two million voxels, so every loss computes inside this context.
     """
     with torch.autocast(tensors[0].device.type, enabled=False):
         yield tuple(at_least_float32(tensor) for tensor in tensors)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor itself if it is float32 or float64, otherwise its float32 copy."""
+    """Convert a tensor to float32 unless it is float32 or float64."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Autocast as a precision of Lightning's Trainer does: off for all but those in `AUTOCAST`."""
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

@@ -1,5 +1,6 @@
 """Recomputed stages: the same losses and gradients, with less kept for them; and detached stages."""
 
+from functools import partial
 from itertools import product
 
 import pytest
@@ -14,6 +15,7 @@ from regcascade.losses import Objective
 from regcascade.networks import NETS
 from regcascade.networks.base import Network
 from regcascade.networks.blocks import SameConv3d
+from regcascade.networks.vtn import VTNEncoder
 from regcascade.registration import Registration
 from regcascade.utils.half_precision import unsound_convolution
 
@@ -25,12 +27,14 @@ COMBINATIONS = [
 ]
 
 
-SMALL = {"vtn": {"name": "vtn", "width": 2}}  # what takes long to draw and to run, with fewer feature maps
+# What takes long to draw and to run, with fewer feature maps.
+SMALL = {name: {"name": name, "width": 2} for name in ("vtn", "monai_localnet")}
 
 
 @pytest.fixture(autouse=True)
-def small_drnet(monkeypatch):
+def small_networks(monkeypatch):
     monkeypatch.setattr("regcascade.networks.drnet.WIDTHS", (8, 8, 16, 16, 16))
+    monkeypatch.setattr("regcascade.networks.affine.VTNEncoder", partial(VTNEncoder, 2))
 
 
 def images(batch: int = 1) -> torch.Tensor:

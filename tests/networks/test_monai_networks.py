@@ -64,12 +64,12 @@ def test_integration_is_that_of_monai_away_from_the_border(smooth_flow):
 
 def test_steps_integrate_what_the_network_predicts():
     plain, integrated = (build_net({"name": "monai_voxelmorph", "integration_steps": steps}) for steps in (0, 4))
-    torch.nn.init.normal_(plain.heads["0"].weight, std=0.2)
+    torch.nn.init.normal_(plain.heads["0"].weight, std=1.0)
     integrated.load_state_dict(plain.state_dict())
     moving, fixed = torch.rand(2, 1, 1, *SIZE)
     velocity = plain(moving, fixed)[0]
     torch.testing.assert_close(integrated(moving, fixed)[0], integrate(velocity, 4))
-    assert (integrated(moving, fixed)[0] - velocity).abs().max() > 0.1
+    assert (integrated(moving, fixed)[0] - velocity).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("steps", [-1, 17])

@@ -99,7 +99,7 @@ def _fitting(step: Step, n: int, free: float) -> Table:
     shown = table(title, "recompute", "n=1 GiB", "each further MiB", f"n={n} GiB", "largest n")
     for recompute in RECOMPUTE:
         prediction = replace(step, recompute=recompute).prediction()
-        first, added, total = prediction.first.total, prediction.added.total, prediction.at(n).total
+        first, added, total = prediction.first, prediction.added, prediction.at(n)
         largest = prediction.largest_n(free) if math.isfinite(free) else "any"
         shown.add_row(recompute, f"{first / GIB:.2f}", f"{added / MIB:,.1f}", f"{total / GIB:.2f}", str(largest))
     return shown

@@ -42,10 +42,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_metrics_are_written_as_they_come(tmp_path):
     logger = MetricsFile(tmp_path / "run")
     logger.log_metrics({"epoch": 0, "train/loss": torch.tensor(0.5)}, step=9)
-    logger.save()
     assert rows(tmp_path / "run") == [{"step": "9", "epoch": "0", "train/loss": "0.5"}]
     logger.log_metrics({"val/dice": 0.7, "epoch": 0}, step=9)
-    logger.finalize("success")
     assert rows(tmp_path / "run")[1] == {"step": "9", "epoch": "0", "train/loss": "", "val/dice": "0.7"}
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["metrics.csv"]
 
@@ -53,12 +51,10 @@ def test_metrics_are_written_as_they_come(tmp_path):
 def test_a_resumed_run_adds_to_its_metrics(tmp_path):
     first = MetricsFile(tmp_path)
     first.log_metrics({"train/loss": 0.5, "train/old": 1.0}, step=1)
-    first.save()
     second = MetricsFile(tmp_path)
     second.log_hyperparams({"n": 2})
     assert len(rows(tmp_path)) == 1
     second.log_metrics({"train/new, too": 2.0, "train/loss": 0.4}, step=2)
-    second.save()
     assert rows(tmp_path) == [
         {"step": "1", "train/loss": "0.5", "train/old": "1.0", "train/new, too": ""},
         {"step": "2", "train/loss": "0.4", "train/old": "", "train/new, too": "2.0"},
@@ -73,7 +69,6 @@ def test_a_line_cut_anywhere_is_dropped_and_no_number_made_of_it(tmp_path, lengt
     (tmp_path / "metrics.csv").write_text(WHOLE[:length])
     logger = MetricsFile(tmp_path)
     logger.log_metrics({"a": 0.5, "b": 9.5}, step=3)
-    logger.save()
     kept = list(csv.DictReader(WHOLE[: WHOLE.rfind("\n", 0, length) + 1].splitlines()))
     assert rows(tmp_path) == [*kept, {"step": "3", "a": "0.5", "b": "9.5"}]
 
@@ -82,20 +77,15 @@ def test_a_line_cut_anywhere_is_dropped_and_no_number_made_of_it(tmp_path, lengt
 def test_a_disk_that_fills_keeps_the_rows_of_before_and_names_the_file(tmp_path, wider):
     logger = MetricsFile(tmp_path)
     logger.log_metrics({"a": 0.5}, step=1)
-    logger.save()
     before = (tmp_path / "metrics.csv").read_bytes()
 
     def log() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 3, len(before) + 3))
-        logger.log_metrics({"another" if wider else "a": 0.25}, step=2)
         for _ in range(2):
             with pytest.raises(ValueError, match=r"metrics\.csv could not be written \(File too large\)\. What.*room"):
-                logger.save()
+                logger.log_metrics({"another" if wider else "a": 0.25}, step=2)
             assert (tmp_path / "metrics.csv").read_bytes() == before
-        logger.finalize("failed")  # as Lightning does after any error, which must stay the one that is told
-        with pytest.raises(ValueError, match="could not be written"):
-            logger.finalize("success")
 
     process = forked(log)
     process.join()
@@ -110,7 +100,6 @@ def test_a_file_cut_short_is_gone_on_with(tmp_path, old):
     for column in ("a", "b"):
         logger = MetricsFile(tmp_path)
         logger.log_metrics({column: 7.0}, step=9)
-        logger.save()
     assert [row["step"] for row in rows(tmp_path)[-2:]] == ["9", "9"]
     assert (rows(tmp_path)[-2]["a"], rows(tmp_path)[-1]["b"]) == ("7.0", "7.0")
     assert (rows(tmp_path)[0]["step"] == "1") == bool(old)
