@@ -3,6 +3,7 @@
 from regcascade.data.build import build_data, options_of
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.datasets.base import DATA_SETS, DataSet
+from regcascade.data.datasets.datalist import DatalistData
 from regcascade.data.datasets.decathlon import DecathlonData
 from regcascade.data.datasets.learn2reg import Learn2RegData
 from regcascade.data.datasets.pair_tables import PairsData
@@ -18,6 +19,7 @@ __all__ = [
     "Case",
     "CaseSet",
     "DataSet",
+    "DatalistData",
     "DecathlonData",
     "Learn2RegData",
     "PairsData",

@@ -37,7 +37,7 @@ def build_monai(spec: Spec | Sequence[Spec], option: str) -> Compose:
     Raises:
         ValueError: naming the option, for an unknown transform, option or value.
 
-    >>> build_monai(["GaussianSmoothd", {"name": "Flipd", "spatial_axis": 0}], "data.transforms").transforms[1].keys
+    >>> build_monai(["ScaleIntensityd", {"name": "Flipd", "spatial_axis": 0}], "data.transforms").transforms[1].keys
     ('image', 'label')
     """
     listed = [spec] if isinstance(spec, str | Mapping) else list(spec)
@@ -72,8 +72,8 @@ def _build(spec: object, option: str) -> MapTransform:
     if name not in KNOWN:
         hint = did_you_mean(str(name), KNOWN)
         raise ValueError(
-            f"{option}: {name if name else spec!r} is no dictionary transform of MONAI's that fits here.{hint} Give a "
-            "name such as GaussianSmoothd, or {name: ..., OPTION: VALUE}, of monai.transforms' intensity, spatial, "
+            f"{option}: {name or spec!r} is no dictionary transform of MONAI's that fits here.{hint} Give a "
+            "name such as ScaleIntensityd, or {name: ..., OPTION: VALUE}, of monai.transforms' intensity, spatial, "
             "crop and pad, or smooth field ones."
         )
     cls = KNOWN[name]
@@ -89,4 +89,4 @@ def _build(spec: object, option: str) -> MapTransform:
     try:
         return cls(**given, allow_missing_keys=True)
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{option}: {name} takes other options: {error}") from error
+        raise ValueError(f"{option}: {name} does not take these options: {error}") from error

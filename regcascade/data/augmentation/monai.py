@@ -30,12 +30,15 @@ class MonaiAugmentation(Augmentation):
         scans: `moving`, or `both`, each by itself.
     """
 
-    def __init__(self, transforms: Spec | Sequence[Spec], scans: str = "moving") -> None:
+    def __init__(self, transforms: Spec | Sequence[Spec] = (), scans: str = "moving") -> None:
         check_choice("data.augmentation.scans", scans, SCANS)
         self.scans = SCANS[scans]
         self.transforms = build_monai(transforms, OPTION)
         if not any(isinstance(transform, Randomizable) for transform in self.transforms.transforms):
-            raise ValueError(f"{OPTION} has no random transform: data.transforms takes those that change every scan.")
+            raise ValueError(
+                f"{OPTION} has no random transform: give some, such as [RandGaussianNoised]; data.transforms takes "
+                "those that change every scan alike."
+            )
         self.moves = moves_voxels(self.transforms)
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,26 +70,31 @@ def _read_manifest(root: Path) -> dict[str, Any]:
 
 
 def _list_scans(manifest: dict[str, Any], root: Path) -> list[Source]:
-    scans = [_scan(entry, root) for entry in [*manifest["training"], *manifest.get("test", [])]]
+    path = root / MANIFEST
+    scans = [_scan(entry, path, root) for entry in [*manifest["training"], *manifest.get("test", [])]]
     if not scans:
-        raise ValueError(f"{root / MANIFEST} lists no scans.")
-    repeated = [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{root / MANIFEST} lists more than one scan of the name {repeated[0]!r}; rename the files.")
+        raise ValueError(f"{path} lists no scans.")
+    _check_apart(scans, path)
     return sorted(scans, key=lambda scan: scan.name)
 
 
-def _scan(entry: object, root: Path) -> Source:
+def _scan(entry: object, path: Path, root: Path) -> Source:
     if isinstance(entry, str):
         entry = {"image": entry}
     image = entry.get("image") if isinstance(entry, dict) else None
     label = entry.get("label") if isinstance(entry, dict) else None
     if not isinstance(image, str) or not (label is None or isinstance(label, str)):
         raise ValueError(
-            f"{root / MANIFEST}: a scan is {{'image': 'imagesTr/a.nii.gz', 'label': 'labelsTr/a.nii.gz'}}, "
+            f"{path}: a scan is {{'image': 'imagesTr/a.nii.gz', 'label': 'labelsTr/a.nii.gz'}}, "
             f"the label optional; got {entry!r}."
         )
     return Source(scan_name(Path(image)), root / image, root / label if label else None)
+
+
+def _check_apart(scans: Sequence[Source], path: Path) -> None:
+    repeated = [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path} lists more than one scan of the name {repeated[0]!r}; rename the files.")
 
 
 def _label_names(manifest: dict[str, Any], path: Path) -> dict[int, str]:

@@ -82,7 +82,7 @@ def read_header(path: Path, series: str | None = None) -> Geometry:
             if not isinstance(image, SpatialImage):  # such as CIFTI-2, which is called .nii too
                 raise VolumeError(f"{path} holds no grid of voxels ({type(image).__name__}): give a 3D image.")
             if image.get_data_dtype().kind not in "iuf":
-                raise VolumeError(f"{path} holds {image.get_data_dtype()} voxels: give one real number a voxel.")
+                raise VolumeError(f"{path} holds {image.get_data_dtype()} voxels; give real numbers, one a voxel.")
             shape, affine = tuple(int(side) for side in image.shape), np.asarray(image.affine, dtype=float)
         else:
             reader = sitk.ImageFileReader()

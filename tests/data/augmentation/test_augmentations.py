@@ -19,6 +19,7 @@ SPACING = (1.0, 2.5, 0.8)
 STRONG = {
     "affine": {"name": "affine", "rotation": 25.0, "scaling": 0.15, "translation": 0.08},
     "bspline": {"name": "bspline", "scale": 0.6, "power": 1.0},
+    "monai": {"name": "monai", "transforms": [{"name": "RandGaussianNoised", "prob": 1.0}, "RandBiasFieldd"]},
 }
 SPECS = [STRONG.get(name, name) for name in AUGMENTATIONS.names()] + [["flip", STRONG["affine"], "intensity"]]
 AXES = torch.stack(torch.meshgrid(*(torch.arange(side, dtype=torch.float32) for side in SIZE), indexing="ij"))

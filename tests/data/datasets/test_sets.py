@@ -73,7 +73,7 @@ def test_msd(decathlon):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("phantm", "Unknown data set 'phantm'. Known: learn2reg, msd, .*Did you mean 'phantom'"),
+        ("phantm", "Unknown data set 'phantm'. Known: datalist, learn2reg, msd, .*Did you mean 'phantom'"),
         ({"name": "msd"}, r"data\.root=DIR"),
         ({"name": "msd", "rot": "x"}, "has no option 'rot'. Known: .*Did you mean 'root'"),
         ({"name": "phantom", "root": "x"}, "has no option 'root'. Known: augmentation, batch_size"),

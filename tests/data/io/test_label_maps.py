@@ -23,10 +23,7 @@ KEPT = Preprocessing(size=SHAPE, fit="crop_pad")
 
 def saved(path: Path, voxels: np.ndarray, affine: np.ndarray, coded: bool = True) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(voxels, affine)
-    if not coded:
-        image.header["qform_code"] = image.header["sform_code"] = 0
-    nibabel.save(image, path)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine if coded else None), path)  # None: both codes are 0
     return path
 
 

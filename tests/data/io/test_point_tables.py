@@ -9,6 +9,7 @@ import torch
 from toy_scans import SHAPE, write_nifti
 
 from regcascade.data.io.point_tables import read_points, read_table
+from regcascade.data.io.raw_scan import Source
 from regcascade.data.preprocessing.standard import Preprocessing
 
 PREPROCESSING = Preprocessing(size=(16, 18, 12), fit="crop_pad", pad=0.0, percentiles=(0.0, 100.0))

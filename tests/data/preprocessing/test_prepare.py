@@ -89,7 +89,7 @@ def test_a_bad_scan_is_left_out_and_told(tmp_path):
     affine = oblique_affine((1.0, 1.5, 2.0))
     nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.float32), affine), constant.image)
     nibabel.save(nibabel.Nifti1Image(np.ones((5, 5, 5), np.uint8), affine), shape.labels)
-    nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), np.eye(4)), elsewhere.labels)
+    nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), affine + np.eye(4, k=3)), elsewhere.labels)
     outside = raw(tmp_path / "raw", "outside")
     outside.points.write_text("x,y,z\n6,12,40\n")
     missing = Source("missing", tmp_path / "nowhere.nii.gz")
@@ -98,7 +98,7 @@ def test_a_bad_scan_is_left_out_and_told(tmp_path):
     assert outcomes["good"].outcome == "prepared"
     for name, reason in {
         "constant": "constant.nii.gz is constant", "shape": "has the shape (5, 5, 5)",
-        "elsewhere": "lies elsewhere", "outside": "landmark 1, [6.0, 12.0, 40.0], lies outside",
+        "elsewhere": "does not lie where its image", "outside": "landmark 1, [6.0, 12.0, 40.0], lies outside",
         "missing": "does not exist",
     }.items():  # fmt: skip
         assert outcomes[name].outcome == "failed" and reason in outcomes[name].reason

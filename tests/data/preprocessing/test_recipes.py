@@ -85,7 +85,7 @@ ON_SCENE = [
 def test_a_recipe_is_plain_values_and_can_be_built_again(spec):
     recipe = build_recipe(spec)
     options = recipe.as_dict()
-    assert set(options) == {"name", *inspect.signature(type(recipe)).parameters}
+    assert set(options) == {"name", *inspect.signature(type(recipe)).parameters} - {"transforms"}
     assert {key: options[key] for key in spec} == spec
     assert build_recipe(json.loads(json.dumps(options))) == recipe
     assert build_recipe(options).as_dict() == options
