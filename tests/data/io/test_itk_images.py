@@ -80,7 +80,7 @@ def test_files_that_are_no_scans_are_told(tmp_path):
     sitk.WriteImage(sitk.Image([3, 4, 5], sitk.sitkVectorUInt8, 3), tmp_path / "rgb.mha")
     for name, message in {
         "4d.nii": "4 axes",
-        "complex.nii": "one real number",
+        "complex.nii": "give real numbers",
         "text.mha": "cannot be read",
         "rgb.mha": "4 axes",
         "none.nii.gz": "does not exist",
