@@ -1,4 +1,4 @@
-"""What a cascade returns: an affine map, the stages, the whole registration."""
+"""Results of a cascade: each stage, and the whole registration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ class Stage:
     """One step of a cascade.
 
     Attributes:
-        flow: what this stage adds, on the full grid.
-        totals: the whole deformation so far by level, each in voxels of its own level; 0 is always there.
-        moved: the original moving image warped once with the total.
-        affine: the map, if this is the affine stage.
-        velocity: what `flow` is the integral of, where the cascade integrates.
+        flow: that this stage adds, on the full grid.
+        totals: whole deformation so far by level, each in voxels of its own level; level 0 is always there.
+        moved: original moving image, warped once with the total.
+        affine: map of the affine stage; None for any other.
+        velocity: whose integral is `flow`, if the cascade integrates.
     """
 
     flow: Flow
@@ -30,18 +30,18 @@ class Stage:
 
     @property
     def total(self) -> Flow:
-        """The whole deformation so far, on the full grid."""
+        """Whole deformation so far, on the full grid."""
         return self.totals[0]
 
     @property
     def inverse_flow(self) -> Flow | None:
-        """The inverse of `flow`: of an affine map exactly, of an integrated velocity as discretised; None of others."""
+        """Inverse of `flow`: exact for an affine map, discretised for an integrated velocity, None for any other."""
         if self.affine is not None:
             return self.affine.inverse().displacement()
         return None if self.velocity is None else self.velocity.inverse_flow()
 
     def detached(self) -> "Stage":
-        """The same result, through which no gradient passes."""
+        """Copy the result without gradients."""
         velocity = self.velocity and replace(self.velocity, field=self.velocity.field.detach())
         return Stage(
             flow=self.flow.detach(),
@@ -52,7 +52,7 @@ class Stage:
         )
 
     def followed_by(self, flow: Flow, level: int = 0) -> Flow:
-        """The total at a level after one more flow there: `c_n = warp(c_{n-1}, a_n) + a_n` (Eq. 5)."""
+        """Compute the total at a level after one more flow there: `c_n = warp(c_{n-1}, a_n) + a_n` (Eq. 5)."""
         if self.affine is not None:
             return self.affine.followed_by(flow, level)
         return compose(self.totals[level], flow)
@@ -60,13 +60,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Registration:
-    """The result of registering a batch of pairs.
+    """Result of registering a batch of pairs.
 
     Attributes:
-        moving: the moving images, from which every moved image is sampled once.
-        stages: all stages in the order they ran; the affine one, where there is one, comes first.
-        supervised: the stages whose moved image the similarity is to compare; the last one unless the cascade is one
-            of the non-cooperative strategies.
+        moving: moving images, from which every moved image is sampled once.
+        stages: in the order they ran; an affine stage comes first.
+        supervised: stages whose moved image the similarity sees: the last one, except in non-cooperative and detached
+            cascades.
     """
 
     moving: Image
@@ -75,15 +75,15 @@ class Registration:
 
     @property
     def flow(self) -> Flow:
-        """The whole deformation, in voxels of the full grid: `moved(p) = moving(p + flow(p))`."""
+        """Whole deformation, in voxels of the full grid: `moved(p) = moving(p + flow(p))`."""
         return self.stages[-1].total
 
     @property
     def inverse_flow(self) -> Flow | None:
-        """The inverse of `flow`, from those of the stages; None where one has none (see `Stage.inverse_flow`).
+        """Inverse of `flow`, composed of the stages' inverses; None if a stage has none (see `Stage.inverse_flow`).
 
-        `flow` is the first stage's map after the second's, and so on; this one undoes the first stage's first. It is on
-        the grid of the moving images: `fixed(q + inverse_flow(q))` is the fixed image deformed onto the moving one.
+        It is on the grid of the moving images: `fixed(q + inverse_flow(q))` is the fixed image deformed onto the moving
+        one. `flow` applies the last stage's map first, so the inverse undoes the first stage's first.
         """
         total: Flow | None = None
         for stage in self.stages:
@@ -95,17 +95,17 @@ class Registration:
 
     @property
     def moved(self) -> Image:
-        """The moving image deformed onto the fixed one."""
+        """Moving image deformed onto the fixed one."""
         return self.stages[-1].moved
 
     @property
     def affine(self) -> Affine | None:
-        """The affine map the cascade began with, if any."""
+        """Affine map of the first stage, if any."""
         return self.stages[0].affine
 
     @property
     def deformable_stages(self) -> tuple[Stage, ...]:
-        """The stages that are not affine."""
+        """Stages that are not affine."""
         return tuple(stage for stage in self.stages if stage.affine is None)
 
     def enlarged_total(self, level: int) -> Tensor:
@@ -118,9 +118,10 @@ class Registration:
         return resize_flow(totals[level], size_of(self.moving), level)
 
     def without_affine(self, flow: Flow, level: int = 0) -> Flow:
-        """A total flow, enlarged from a level, less the affine displacement, which no smoothness term is to punish.
+        """Subtract the affine displacement from a total flow that was enlarged from a level.
 
-        The displacement is enlarged from that level too: next to the border an enlarged linear field is not linear.
+        A smoothness term must not penalise it. The displacement is enlarged from that level too: near the border an
+        enlarged linear field is not linear.
         """
         if self.affine is None:
             return flow

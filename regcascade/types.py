@@ -29,8 +29,7 @@ Size = tuple[int, int, int]
 
 
 class Batch(TypedDict):
-    """Pairs of scans as the data module yields them. Labels, points and alignments are there only if every scan has
-    them."""
+    """Pairs of scans as the data module yields them; labels, points and alignments only if every scan has them."""
 
     fixed: Image
     moving: Image
@@ -38,7 +37,7 @@ class Batch(TypedDict):
     moving_labels: NotRequired[Labels]
     fixed_points: NotRequired[Points]
     moving_points: NotRequired[Points]
-    alignment: NotRequired[Homogeneous]  # from voxels of the fixed scan to those of the moving one, computed before
+    alignment: NotRequired[Homogeneous]  # from voxels of the fixed scan to those of the moving one
     fixed_spacing: Vector  # mm per voxel along each array axis
     moving_spacing: Vector
     fixed_name: list[str]
@@ -46,7 +45,7 @@ class Batch(TypedDict):
 
 
 def swapped(batch: Batch) -> Batch:
-    """The same pairs the other way round: fixed as moving, and moving as fixed."""
+    """Swap fixed and moving in every pair."""
     other = {"fixed": "moving", "moving": "fixed"}
     turned: dict[str, Any] = {}
     for key, value in batch.items():
@@ -58,12 +57,16 @@ def swapped(batch: Batch) -> Batch:
 
 
 def size_of(volume: Tensor) -> Size:
-    """The three spatial sides of a `(B, C, X, Y, Z)` tensor."""
+    """Return the three spatial sides of a `(B, C, X, Y, Z)` tensor."""
     x, y, z = volume.shape[-3:]
     return int(x), int(y), int(z)
 
 
 def level_size(size: Sequence[int], level: int) -> Size:
-    """The sides at a level of a grid whose full sides are `size`: `ceil(S / 2^level)`."""
+    """Compute the sides at a level of a grid with full sides `size`: `ceil(S / 2^level)`.
+
+    >>> level_size((16, 17, 20), level=2)
+    (4, 5, 5)
+    """
     x, y, z = (-(-side // 2**level) for side in size)
     return x, y, z

@@ -1,4 +1,4 @@
-"""Cascade strategies. A new file in this folder that registers a class is a new strategy."""
+"""Cascades of networks: `build` builds one; each strategy is a file of `strategies`, which registers itself."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ AFFINE_CHOICES = ("none", "learned", "frozen", "precomputed")
 
 
 def names() -> list[str]:
-    """The names of all cascade strategies."""
+    """Names of all cascade strategies, sorted."""
     return CASCADES.names()
 
 
@@ -28,15 +28,20 @@ def build(
 ) -> Cascade:
     """Build a cascade of networks.
 
+    >>> import torch
+    >>> cascade = build("voxelmorph", "cr", n=2)
+    >>> cascade(moving=torch.rand(1, 1, 16, 16, 16), fixed=torch.rand(1, 1, 16, 16, 16)).flow.shape
+    torch.Size([1, 3, 16, 16, 16])
+
     Args:
-        model: the base network: its name, or a mapping with `name` and options as in `conf/model`.
-        cascade: the strategy, likewise, as in `conf/cascade`.
-        n: number of deformable stages; None means as many as `cascade` names in `stages`, or 1.
-        affine: `none`, `learned`, `frozen`, `precomputed`, or a mapping with `name` and options, as in `conf/affine`.
+        model: base network: its name, or a mapping with `name` and options as in `conf/model`.
+        cascade: strategy: its name, or a mapping as in `conf/cascade`.
+        n: number of deformable stages; None means as many as `cascade` lists in `stages`, or 1.
+        affine: `none`, `learned`, `frozen`, `precomputed`, or a mapping with `name` and options as in `conf/affine`.
         size: sides of the volumes; only an affine stage needs it.
 
     Raises:
-        ValueError: for unknown names and options, or ones that contradict each other.
+        ValueError: for unknown names and options, or options that contradict each other.
     """
     name, options = CASCADES.options(cascade)
     if n is None:

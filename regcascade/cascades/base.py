@@ -1,4 +1,4 @@
-"""What every cascade strategy is: an optional affine stage, then networks in turn, then a Registration."""
+"""Base class of the cascade strategies: an optional affine stage, then networks in turn, give a Registration."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -22,32 +22,31 @@ RECOMPUTE = ("none", "stage")
 
 
 class Cascade(nn.Module, ABC):
-    """Networks in turn, each registering what the ones before it left.
+    """Networks in turn, each registering what the previous ones left.
 
-    A strategy is a subclass that says in `step` how one more network continues the registration so far.
+    A strategy is a subclass whose `step` continues the registration so far by one more network.
 
     Class attributes:
-        levels: the levels at which every network is to predict a flow.
+        levels: levels at which every network predicts a flow.
 
     Attributes:
-        recompute: what a training does to save memory, which changes no result: with `stage` only what a stage returns
-            is kept, and its networks run once more when its gradient is computed; `none` keeps everything.
+        recompute: saves memory in training without changing a result. `stage` keeps only what a stage returns, and runs
+            its network again for its gradient; `none` keeps everything.
 
     Args:
-        model: the base network of every stage: a name, or a mapping with `name` and options.
+        model: base network of every stage: a name, or a mapping with `name` and options.
         n: number of deformable stages; 0 only with an affine stage.
-        affine: the affine stage that comes first, if any.
-        stages: a network for each stage instead of `model`; as many as `n`.
-        share_weights: one set of weights for all stages.
-        integrate: K squarings, with which what a stage predicts is taken as a stationary velocity and integrated; 0
-            takes it as the flow itself.
-        detach: each stage takes what the ones before it found as given, so that no gradient of its own reaches them.
-            The similarity is then measured after every stage, since each would learn from nothing else.
+        affine: affine stage that comes first, if any.
+        stages: a network for each of the `n` stages, instead of `model`.
+        share_weights: use one set of weights for all stages.
+        integrate: K squarings that integrate what a stage predicts as a stationary velocity; 0 takes it as the flow.
+        detach: pass no gradient from a stage to the previous ones. The similarity then sees every stage, since each
+            would learn from nothing else.
     """
 
     levels: ClassVar[tuple[int, ...]] = (0,)
     recompute: str = "none"
-    description: Mapping[str, Any] | None = None  # what its checkpoint says of it, where it was loaded from one
+    description: Mapping[str, Any] | None = None  # of the checkpoint it was loaded from
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class Cascade(nn.Module, ABC):
 
     @property
     def size(self) -> Size | None:
-        """The sides that volumes must have for the affine network; None if there is none, and any will do."""
+        """Sides of volumes that the affine network needs; None without one, as any will do."""
         return self.affine.size if isinstance(self.affine, AffineNetwork) else None
 
     @property
@@ -93,12 +92,12 @@ class Cascade(nn.Module, ABC):
 
     @property
     def sets_of_weights(self) -> int:
-        """How many networks there are to train: n, or 1 where the stages share one."""
+        """Number of networks to train: n, or 1 if the stages share one."""
         return min(self.n, 1) if self.share_weights else self.n
 
     @abstractmethod
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
-        """Run network k (an index into what there is to train) after the stage `before`, None at the start."""
+        """Run network k of `nets` after the stage `before`, which is None at the start."""
 
     def forward(
         self, moving: Image, fixed: Image, r: int = 1, repeat: str = "stage", alignment: Homogeneous | None = None
@@ -110,8 +109,8 @@ class Cascade(nn.Module, ABC):
             fixed: of the same shape, to be met.
             r: how often each network is applied (RCN, Section 3.4); 1 is how it was trained.
             repeat: `stage` repeats each stage in place (1, 1, 2, 2), `chain` the whole chain (1, 2, 1, 2).
-            alignment: `(B, 4, 4)` from voxels of the fixed to those of the moving scan, for `affine=precomputed`; any
-                other cascade does without it.
+            alignment: `(B, 4, 4)` from voxels of the fixed to those of the moving scan; only `affine=precomputed`
+                needs it.
         """
         _check_pair(moving, fixed)
         stages: list[Stage] = []
@@ -125,7 +124,7 @@ class Cascade(nn.Module, ABC):
         return Registration(moving=moving, stages=tuple(stages), supervised=self.supervised(stages))
 
     def register(self, batch: Batch, r: int = 1, repeat: str = "stage") -> Registration:
-        """Register the pairs of a batch, with their alignments if the cascade needs any; see `forward`."""
+        """Register the pairs of a batch, with their alignments if the cascade needs them; see `forward`."""
         alignment = batch.get("alignment") if self.needs_alignment else None
         return self(batch["moving"], batch["fixed"], r, repeat, alignment)
 
@@ -149,7 +148,7 @@ class Cascade(nn.Module, ABC):
         return {"n": self.n, "r": r, "repeat": repeat, "parameters": parameters, **sizes}
 
     def order(self, r: int, repeat: str) -> list[int]:
-        """Which network runs at each step."""
+        """List which network runs at each step."""
         if not isinstance(r, int) or r < 1:
             raise ValueError(f"r={r}: how often each network is applied is an integer, 1 or more.")
         check_choice("repeat", repeat, ["stage", "chain"])
@@ -157,18 +156,18 @@ class Cascade(nn.Module, ABC):
         return chain * r if repeat == "chain" else [k for k in chain for _ in range(r)]
 
     def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-        """The stages whose moved image the similarity compares: the last one, as in both papers; all if detached."""
+        """Select the stages whose moved image the similarity sees: the last one (RCN, DR-Net), or all if detached."""
         return tuple(stages) if self.detach else (stages[-1],)
 
     def phase_done(self, done: float) -> float:
-        """The fraction of the present phase that is done, for the learning rate; training is one unless overridden."""
+        """Compute the fraction of the current phase that is done, for the learning rate; here there is one phase."""
         return done
 
     def on_progress(self, done: float) -> None:
-        """Told before each training step which fraction of the training is done; for strategies with phases."""
+        """Note before each training step which fraction of the training is done; for strategies with phases."""
 
     def _run(self, stage: Callable[..., Stage], *inputs: Any) -> Stage:
-        """One stage, recomputed for its gradient if asked, in the same precision and with the same random numbers."""
+        """Run a stage; if asked, recompute it for its gradient in the same precision with the same random numbers."""
         if self.recompute == "none" or not torch.is_grad_enabled():
             return stage(*inputs)
         result: Stage = checkpoint(stage, *inputs, use_reentrant=False)
@@ -191,13 +190,13 @@ class Cascade(nn.Module, ABC):
 
 
 def continued(moving: Image, before: Stage | None, predicted: Mapping[int, LevelFlow], squarings: int = 0) -> Stage:
-    """The stage that follows `before` by what was predicted for it, at every level it was predicted at.
+    """Make the stage that continues `before` by what a network predicted, at every level.
 
     Args:
-        moving: the original moving image.
-        before: the stage so far, None at the start.
-        predicted: flows by level, or velocities where there are `squarings` to integrate them with.
-        squarings: K of `geometry.warp.integrate`; 0 takes what was predicted as it is.
+        moving: original moving image.
+        before: stage so far; None at the start.
+        predicted: flows by level, or velocities if `squarings` integrate them.
+        squarings: K of `geometry.integrate`; 0 takes the prediction as the flow.
     """
     flows = {level: integrate(field, squarings) if squarings else field for level, field in predicted.items()}
     totals = flows if before is None else {level: before.followed_by(flow, level) for level, flow in flows.items()}
@@ -206,7 +205,7 @@ def continued(moving: Image, before: Stage | None, predicted: Mapping[int, Level
 
 
 def moved_so_far(moving: Image, before: Stage | None) -> Image:
-    """What the next network sees as its moving image."""
+    """Return the moving image that the next network sees."""
     return moving if before is None else before.moved
 
 
@@ -220,7 +219,5 @@ def _check_pair(moving: Image, fixed: Image) -> None:
 
 
 def parts(cascade: Cascade) -> list[tuple[str, int]]:
-    """The parts of a cascade and their parameters, for `model_table`."""
-    return [
-        (name, sum(parameter.numel() for parameter in part.parameters())) for name, part in cascade.named_children()
-    ]
+    """List the parts of a cascade with their numbers of parameters."""
+    return [(name, sum(weight.numel() for weight in part.parameters())) for name, part in cascade.named_children()]

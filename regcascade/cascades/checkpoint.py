@@ -1,4 +1,4 @@
-"""Self-describing checkpoints: written with plain values, loaded through the registries, running no code."""
+"""Self-describing checkpoints: plain values inside, built by the registries, and loaded without running code."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class CheckpointError(ValueError):
-    """A file that is not a checkpoint of ours, or not one of the model asked for."""
+    """A file is not a checkpoint of regcascade, or not one of the model asked for."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint file, read.
+    """Content of a checkpoint file.
 
     Attributes:
-        path: where it was.
-        description: what it says of itself (see `describe`).
-        weights: the cascade's state dict.
-        step: optimiser steps behind it.
-        param_groups: of the state of its optimiser; None where it holds no training that can go on.
+        path: of the file.
+        description: of the model, its data and its training (see `describe`).
+        weights: state dict of the cascade.
+        step: optimiser steps so far.
+        param_groups: of the optimiser; None if no training can resume from it.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Checkpoint:
     param_groups: Sequence[Mapping[str, Any]] | None = None
 
     def build(self) -> Cascade:
-        """The cascade it describes, with its weights, ready to register."""
+        """Build the cascade it describes, with its weights, in evaluation mode."""
         try:
             cascade = build(**{key: self.description[key] for key in MODEL_KEYS})
         except (TypeError, ValueError) as error:
@@ -54,7 +54,7 @@ class Checkpoint:
         return cascade.eval()
 
     def data_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The data options it was trained with, and in their place those of `given` that are not `as_trained`."""
+        """Merge its data options with those of `given`, which win unless they are `as_trained`."""
         changed = {key: value for key, value in given.items() if key != "name" and value != "as_trained"}
         return {**self.description["data"], **changed}
 
@@ -62,13 +62,13 @@ class Checkpoint:
         """Copy its weights into a cascade of the same shape.
 
         Raises:
-            CheckpointError: if any weight is missing, left over or of another shape; nothing is copied then.
+            CheckpointError: if a weight is missing, left over or of another shape; then nothing is copied.
         """
         self.check_fits(cascade)
         cascade.load_state_dict(dict(self.weights))
 
     def check_fits(self, cascade: Cascade) -> None:
-        """Raise CheckpointError unless a cascade has exactly its weights, in name and shape."""
+        """Raise CheckpointError unless a cascade has exactly these weights, by name and shape."""
         theirs = {key: tuple(value.shape) for key, value in self.weights.items()}
         ours = {key: tuple(value.shape) for key, value in cascade.state_dict().items()}
         differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
@@ -82,7 +82,7 @@ class Checkpoint:
 
     @property
     def summary(self) -> str:
-        """One line for messages."""
+        """Model in one line, for messages."""
         d = self.description
         return f"model={_name(d['model'])} cascade={_name(d['cascade'])} n={d['n']} affine={_name(d['affine'])}"
 
@@ -98,10 +98,7 @@ def describe(
     data: Mapping[str, Any],
     loss: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of itself: how to build the model, how its images were made and what it was trained for.
-
-    Plain values only.
-    """
+    """Describe, in plain values, how to build a model, how its images were made and what it was trained for."""
     return {
         "format": FORMAT, "version": __version__,
         "model": model, "cascade": cascade, "n": n, "affine": affine, "size": list(size),
@@ -111,10 +108,10 @@ def describe(
 
 
 def write(path: str | Path, cascade: Cascade, description: Mapping[str, Any], step: int = 0) -> None:
-    """Write a cascade as a checkpoint, whole or not at all, with what it says of itself (see `describe`).
+    """Write a cascade and its description (see `describe`) as a checkpoint, whole or not at all.
 
-    It loads, registers and evaluates like one of a training, and a training can start from it (`init=`); there is none
-    to resume. Of a trained one, `step` says how many optimiser steps are behind it.
+    It loads, registers and evaluates like one of a training. A training can start from it (`init=`), not resume.
+    `step` is the number of optimiser steps so far.
     """
     state = {f"{PREFIX}{key}": value.detach().cpu() for key, value in cascade.state_dict().items()}
     with written_whole(Path(path)) as temporary:
@@ -122,15 +119,15 @@ def write(path: str | Path, cascade: Cascade, description: Mapping[str, Any], st
 
 
 def pretrained_names() -> list[str]:
-    """Names of the trained models that come with regcascade, which stand for their files wherever one is asked for."""
+    """Names of the trained models that come with regcascade; each can be given in place of a file."""
     return sorted(path.stem for path in PRETRAINED.glob("*.ckpt"))
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint without running anything in it.
+    """Read a checkpoint without running code from it.
 
     Args:
-        path: a file, or one of `pretrained_names`.
+        path: of a file, or one of `pretrained_names`.
 
     Raises:
         CheckpointError: for a missing, truncated or foreign file, or one of a newer format.
@@ -183,15 +180,18 @@ def _is_whole(content: Mapping[str, Any], description: Mapping[str, Any]) -> boo
 
 
 def load(path: str | Path) -> Cascade:
-    """Load a trained cascade, in evaluation mode, on the CPU. No code from the file is run.
+    """Load a trained cascade in evaluation mode on the CPU, running no code from the file.
 
-    A network or cascade of your own must be imported before, so that its name is known.
+    Import a network or cascade of your own first, so that its name is known.
+
+    >>> load("hippocampus").n
+    2
     """
     return read(path).build()
 
 
 def load_affine(cascade: Cascade, path: str | Path) -> None:
-    """Give the affine stage of a cascade the weights of the one in a checkpoint of the same volume size."""
+    """Copy the weights of a checkpoint's affine stage into a cascade of the same volume size."""
     checkpoint = read(path)
     prefix = "affine."
     weights = {key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)}

@@ -35,7 +35,7 @@ class Seen(L.Callback):
 
 def trained(rank: int, folder: Path, devices: int, change=None, steps: int = 4) -> dict:
     L.seed_everything(3, verbose=False)
-    cascade = build(cascade="one_by_one", n=2)  # of whose stages one gets no gradient
+    cascade = build("pyramid", "one_by_one", n=2)  # of whose stages one gets no gradient
     module = RegistrationModule(
         cascade, Objective(), Optimization(lr=1e-3, name="sgd", schedule="cosine"), labels=(1, 2)
     )
@@ -60,7 +60,7 @@ def test_two_ranks_train_as_one_process_with_twice_the_batch(tmp_path):
     first, second = on_ranks(tmp_path, trained, tmp_path, 2)
     together = [[*a, *b] for a, b in zip(first["pairs"], second["pairs"], strict=True)]
     assert together == alone["pairs"]
-    start = build(cascade="one_by_one", n=2).state_dict()
+    start = build("pyramid", "one_by_one", n=2).state_dict()
     for name, weight in alone["weights"].items():
         assert torch.equal(first["weights"][name], second["weights"][name]), name
         torch.testing.assert_close(first["weights"][name], weight, rtol=1e-4, atol=1e-6)

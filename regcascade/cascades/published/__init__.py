@@ -1,4 +1,4 @@
-"""Weights that others have published, as checkpoints of ours; no TensorFlow needed."""
+"""Published weights of others, read into checkpoints of regcascade without TensorFlow."""
 
 from regcascade.cascades.published.conversion import Published
 from regcascade.cascades.published.rcn import RECIPES_OF_RCN, read_rcn

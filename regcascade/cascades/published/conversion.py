@@ -1,4 +1,4 @@
-"""From TensorFlow's arrays to a checkpoint of ours."""
+"""Convert TensorFlow's arrays to a checkpoint of regcascade."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ LISTED = 3  # names in a message
 
 @dataclass(frozen=True)
 class Published:
-    """A published model, read.
+    """Published model: the arguments of `build`, and its weights.
 
     Attributes:
-        model: what `build` wants of it, as are the next four.
-        cascade: its strategy.
+        model: network of each stage.
+        cascade: strategy.
         n: deformable stages.
         affine: the affine stage.
         size: sides of the volumes it was trained on.
@@ -42,30 +42,28 @@ class Published:
     weights: Mapping[str, Tensor]
 
     def write(self, path: Path, label_names: Mapping[int, str]) -> None:
-        """Write it as a checkpoint that loads, registers, evaluates, and that a training can start from."""
-        cascade = build(self.model, self.cascade, self.n, self.affine, self.size)
+        """Write a checkpoint that loads, registers and evaluates, and that a training can start from."""
+        options = self.model, self.cascade, self.n, self.affine, self.size
+        cascade = build(*options)
         cascade.load_state_dict(dict(self.weights))
-        description = describe(
-            self.model, self.cascade, self.n, self.affine, self.size, label_names, self.preprocessing, DATA
-        )
-        write(path, cascade, description)
+        write(path, cascade, describe(*options, label_names, self.preprocessing, DATA))
 
 
 def converted(arrays: Arrays, module: nn.Module, names: Mapping[str, str], what: str, file: Path) -> dict[str, Tensor]:
-    """The state dict of a module from TensorFlow's variables.
+    """Make the state dict of a module from TensorFlow's variables.
 
     TensorFlow lays out the kernel of a convolution as (x, y, z, in, out) and that of an up-convolution as (x, y, z,
     out, in), PyTorch as (out, in, x, y, z) and (in, out, x, y, z): one permutation for both, and no flip.
 
     Args:
-        arrays: the variables, by their names in the file.
-        module: of the shapes wanted; it may be on the meta device, and is not changed.
-        names: the variable of each weight, by the weight's name in the state dict.
-        what: the network, for messages.
-        file: where the variables are from.
+        arrays: variables by their names in the file.
+        module: has the wanted shapes; it may be on the meta device, and does not change.
+        names: variable of each weight, by the weight's name in the state dict.
+        what: name of the network, for messages.
+        file: of the variables.
 
     Raises:
-        ValueError: naming the file and the variables, if any is missing, left over, of another shape, or not finite.
+        ValueError: if a variable is missing, left over, of another shape, or not finite; it names file and variable.
     """
     state = module.state_dict()
     check_all_used(arrays, names.values(), what, file)
@@ -86,7 +84,7 @@ def converted(arrays: Arrays, module: nn.Module, names: Mapping[str, str], what:
 
 
 def check_all_used(arrays: Arrays, wanted: Collection[str], what: str, file: Path) -> None:
-    """Raise ValueError unless a file has exactly the wanted variables, naming those missing and left over."""
+    """Raise ValueError unless a file has exactly the wanted variables."""
     missing, left_over = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
     if missing or left_over:
         found = [f"it lacks {_listed(missing)}"] if missing else []
@@ -95,13 +93,13 @@ def check_all_used(arrays: Arrays, wanted: Collection[str], what: str, file: Pat
 
 
 def weight_names(layers: Mapping[str, str], module: nn.Module, prefix: str, kinds: tuple[str, str]) -> dict[str, str]:
-    """The variable of each weight of a module, by the weight's name.
+    """Find the variable of each weight of a module, by the weight's name.
 
     Args:
-        layers: the module of each layer, by the layer's name in TensorFlow.
-        module: whose layers these are.
+        layers: name of each layer in the module, by its name in TensorFlow.
+        module: that has the layers.
         prefix: of the variables' names.
-        kinds: what the file calls weight and bias.
+        kinds: suffixes of weight and bias in the file.
     """
     called = {f"{ours}.{part}": f"{prefix}{theirs}" for theirs, ours in layers.items() for part in ("weight", "bias")}
     kind = {"weight": kinds[0], "bias": kinds[1]}

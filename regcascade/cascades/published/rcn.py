@@ -24,11 +24,11 @@ from regcascade.types import Size, level_size
 from regcascade.utils.registry import check_choice
 
 RECIPES_OF_RCN = ("liver", "brain")
-SIDE = 128  # of the papers' volumes
+SIDE = 128  # of RCN's and DR-Net's volumes
 COARSEST = 6  # the level of the last map of VTN's encoder
 AFFINE = "affine_stem"
 VARIABLE = re.compile(r"(?P<scope>(?:.*/)?(?:affine_stem|deform_stem_\d+)/)[^/]+/[Wb]")
-# The program saves what belongs to its optimiser too: a W/Adam and W/Adam_1 for each W, and scalars.
+# The program also saves the state of its optimiser: a W/Adam and W/Adam_1 for each W, and scalars.
 OF_THE_OPTIMISER = re.compile(r"/[Wb]/[^/]+$")
 WHAT = {"affine": "affine network", "vtn": "VTN", "voxelmorph": "VoxelMorph"}
 
@@ -63,18 +63,18 @@ TELLING = {"upsamp1to0": "vtn", "decode4": "voxelmorph"}  # a layer that only on
 
 @dataclass(frozen=True)
 class _Stem:
-    """The variables of one network.
+    """Variables of one network.
 
     Attributes:
-        scope: what the names of its variables begin with.
-        arrays: each variable by its name in the file.
+        scope: prefix of the names of its variables.
+        arrays: variables by their names in the file.
     """
 
     scope: str
     arrays: Mapping[str, np.ndarray]
 
     def shape(self, layer: str, file: Path) -> tuple[int, ...]:
-        """The shape of a layer's kernel."""
+        """Find the shape of a layer's kernel."""
         name = f"{self.scope}{layer}/W"
         if name not in self.arrays or self.arrays[name].ndim != 5:
             raise ValueError(f"{file} has no kernel {name}: export every variable of the checkpoint.")
@@ -114,7 +114,7 @@ def read_rcn(file: Path, size: Size | None = None, recipe: str = "liver") -> Pub
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
-    """Every variable of an .npz by its name, less the state of the optimiser and of the training."""
+    """Read every variable of an .npz by its name, without the state of the optimiser and of the training."""
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
@@ -128,7 +128,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 def _stems(arrays: Mapping[str, np.ndarray], file: Path) -> tuple[_Stem | None, list[_Stem]]:
-    """The affine stem, if there is one, and the deform stems in their order."""
+    """Group the variables into the affine stem, if there is one, and the deform stems in order."""
     stems: dict[str, dict[str, np.ndarray]] = {}
     strangers = []
     for name, array in arrays.items():
@@ -154,7 +154,7 @@ def _stems(arrays: Mapping[str, np.ndarray], file: Path) -> tuple[_Stem | None, 
 
 
 def _spec(stem: _Stem, file: Path) -> dict[str, Any]:
-    """The network of a deform stem and its width."""
+    """Find the network of a deform stem and its width."""
     layers = {name.removeprefix(stem.scope).rsplit("/", 1)[0] for name in stem.arrays}
     networks = [network for layer, network in TELLING.items() if layer in layers]
     if len(networks) != 1:
@@ -170,7 +170,7 @@ def _spec(stem: _Stem, file: Path) -> dict[str, Any]:
 
 
 def _size(affine: _Stem | None, size: Size | None, file: Path) -> Size:
-    """The sides of the volumes; the last layers of the affine stem span its whole last map."""
+    """Find the sides of the volumes: the last layers of the affine stem span its whole last map."""
     if affine is None:
         return size or (SIDE, SIDE, SIDE)
     x, y, z = affine.shape("conv7_W", file)[:3]
@@ -184,7 +184,7 @@ def _size(affine: _Stem | None, size: Size | None, file: Path) -> Size:
 
 
 def _weights(stem: _Stem, module: nn.Module, network: str, key: str, file: Path) -> dict[str, Tensor]:
-    """The state dict of one network of a cascade."""
+    """Make the state dict of one network of a cascade."""
     names = weight_names(LAYERS[network], module, stem.scope, ("/W", "/b"))
     weights = converted(stem.arrays, module, names, WHAT[network], file)
     return {key + name: weight for name, weight in weights.items()}

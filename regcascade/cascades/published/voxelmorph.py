@@ -1,11 +1,10 @@
-"""VoxelMorph's published Keras weights (Balakrishnan et al., CVPR 2018), the network that both papers use."""
+"""VoxelMorph's published Keras weights (Balakrishnan et al., CVPR 2018), the network of RCN and DR-Net too."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import torch
 
@@ -13,6 +12,9 @@ from regcascade.cascades import build
 from regcascade.cascades.published.conversion import Published, converted, weight_names
 from regcascade.data.preprocessing.standard import Preprocessing
 from regcascade.types import Size
+
+if TYPE_CHECKING:
+    import h5py
 
 SIZE_OF_VOXELMORPH: Size = (160, 192, 224)
 SLOPE = 0.2  # of LeakyReLU, where the file does not say
@@ -27,21 +29,23 @@ LAYERS = (
 def read_voxelmorph(
     file: Path, size: Size = SIZE_OF_VOXELMORPH, window: tuple[float, float] = (1.0, 0.5), orientation: str = "LIA"
 ) -> Published:
-    """Read a Keras file of VoxelMorph's, a whole model or its weights alone, as a cascade of one stage.
+    """Read a Keras file of VoxelMorph, a whole model or its weights alone, as a cascade of one stage.
 
-    Kernels, the order of the inputs (moving first) and the flow (voxels, channel a along axis a, added to the
-    position in the fixed scan) need no change but the order of the kernels' axes.
+    Only the order of the kernels' axes changes. The order of the inputs (moving first) and the flow (voxels, channel a
+    along axis a, added to the position in the fixed scan) stay.
 
     Args:
-        file: HDF5, of the architecture that the papers call VoxelMorph ("vm2"), at any width.
+        file: HDF5, of the architecture that RCN and DR-Net call VoxelMorph ("vm2"), at any width.
         size: sides of the volumes it was trained on.
         window: (width, level) that maps its images to 0..1. They were skull-stripped, normalised T1 scans, FreeSurfer's
-            `norm.mgz` over 255, so (1, 0.5) is for images in 0..1 and (255, 127.5) for `norm.mgz` itself.
-        orientation: where the array axes of its images led: left, inferior, anterior, FreeSurfer's.
+            `norm.mgz` over 255: (1, 0.5) is for images in 0..1, (255, 127.5) for `norm.mgz` itself.
+        orientation: of the array axes of its images: left, inferior, anterior, FreeSurfer's.
 
     Raises:
-        ValueError: naming the file, if it is no Keras file, or of another network.
+        ValueError: if the file is no Keras file, or of another network; the message names it.
     """
+    import h5py
+
     try:
         with h5py.File(file) as content:
             layers, config = _layers(content, file), _config(content)
@@ -49,7 +53,7 @@ def read_voxelmorph(
         raise ValueError(f"{file} cannot be read as HDF5 ({error}): give a Keras file, .h5.") from error
     if len(layers) != len(LAYERS):
         raise ValueError(
-            f"{file} has {len(layers)} convolutions, and VoxelMorph as the papers use it {len(LAYERS)}: these weights "
+            f"{file} has {len(layers)} convolutions, and VoxelMorph of RCN and DR-Net {len(LAYERS)}: these weights "
             "are of another network, which regcascade does not have."
         )
     width = int(next(iter(layers.values()))["kernel"].shape[-1])
@@ -70,8 +74,8 @@ def read_voxelmorph(
     return Published(model, {"name": "cr"}, 1, {"name": "none"}, size, preprocessing, weights)
 
 
-def _layers(content: h5py.File, file: Path) -> dict[str, dict[str, np.ndarray]]:
-    """`kernel` and `bias` of each layer that has any, in the order of the model."""
+def _layers(content: "h5py.File", file: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Read `kernel` and `bias` of each layer that has any, in the order of the model."""
     group = content.get("model_weights", content)
     if "layer_names" not in group.attrs:
         raise ValueError(f"{file} is no Keras file of weights: it lists no layer_names.")
@@ -80,7 +84,7 @@ def _layers(content: h5py.File, file: Path) -> dict[str, dict[str, np.ndarray]]:
         arrays: dict[str, np.ndarray] = {}
 
         def collect(path: str, item: Any, arrays: dict[str, np.ndarray] = arrays) -> None:
-            if isinstance(item, h5py.Dataset):
+            if hasattr(item, "dtype"):  # a data set, not a group
                 arrays[path.rsplit("/", 1)[-1].removesuffix(":0")] = item[()]
 
         if name not in group:
@@ -91,13 +95,13 @@ def _layers(content: h5py.File, file: Path) -> dict[str, dict[str, np.ndarray]]:
     return layers
 
 
-def _config(content: h5py.File) -> str:
-    """The description of the model, JSON, where the file has one."""
+def _config(content: "h5py.File") -> str:
+    """Read the JSON description of the model; empty if the file has none."""
     return _text(content.attrs.get("model_config", ""))
 
 
 def _slope(config: str) -> float:
-    """The slope of its LeakyReLU."""
+    """Find the slope of its LeakyReLU."""
     try:
         layers = json.loads(config)["config"]["layers"] if config else []
     except (ValueError, KeyError, TypeError):

@@ -1,1 +1,1 @@
-"""Cascade strategies, a file each: how stages follow one another."""
+"""Cascade strategies, one per file: how stages follow one another."""

@@ -7,13 +7,13 @@ from regcascade.types import Image
 
 @CASCADES.register("cr")
 class CR(Cascade):
-    """Stage k registers what the stages before it left; `t_k = f_k + warp(t_{k-1}, f_k)` (RCN, Section 3.1).
+    """Stage k registers what the previous stages left; `t_k = f_k + warp(t_{k-1}, f_k)` (RCN, Section 3.1).
 
     Args:
         model, n, affine, stages, share_weights, integrate, detach: see `Cascade`.
     """
 
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
-        """One network at full resolution; the image is always warped from the original one, with the total."""
+        """Run one network at full resolution; the total flow warps the original image once."""
         predicted = self.nets[k](moved_so_far(moving, before), fixed)[0]
         return continued(moving, before, {0: predicted}, self.integrate)

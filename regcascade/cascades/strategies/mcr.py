@@ -21,10 +21,10 @@ class MCR(Cascade):
 
     Args:
         model, n, affine, stages, share_weights: see `Cascade`.
-        detach: see `Cascade`; the similarity of half and quarter resolution stays that of the last stage.
-        integrate: see `Cascade`; the fields within a sub-network add up as velocities, and those of every scale are
-            integrated there before Eq. 5.
-        accumulate: the operator A of Eq. 4: `add` the enlarged coarser field, or `compose` with it.
+        detach: see `Cascade`; at half and quarter resolution the similarity still sees the last stage only.
+        integrate: see `Cascade`; fields within a sub-network add up as velocities, and each scale is integrated before
+            Eq. 5.
+        accumulate: operator A of Eq. 4: `add` the enlarged coarser field, or `compose` with it.
     """
 
     levels = (0, 1, 2)
@@ -71,9 +71,9 @@ class MCR(Cascade):
 
 
 class LearnedEnlargement(nn.Module):
-    """A learned 4^3 stride-2 up-convolution of a 3-channel field, starting as trilinear enlargement times 2.
+    """Learned 4^3 stride-2 up-convolution of a 3-channel field, which starts as trilinear enlargement times 2.
 
-    The field is continued beyond its border by its edge values, so that the start is exact up to the border.
+    Edge values continue the field beyond its border, so the start is exact up to the border.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class LearnedEnlargement(nn.Module):
         self.weight = nn.Parameter(torch.einsum("ab,ijk->abijk", torch.eye(3), kernel))
 
     def forward(self, flow: Flow, size: Sequence[int]) -> Tensor:
-        """A flow at one level to the next finer one of `size`, in voxels of that one, float32."""
+        """Enlarge a flow to the next finer level, of `size`, in that level's voxels, float32."""
         with torch.autocast(flow.device.type, enabled=False):
             padded = F.pad(flow, (1,) * 6, mode="replicate")
             large = F.conv_transpose3d(padded, self.weight, stride=2, padding=1)

@@ -1,4 +1,4 @@
-"""The two non-cooperative strategies that both papers compare with."""
+"""The two non-cooperative strategies that RCN and DR-Net compare with."""
 
 from collections.abc import Sequence
 
@@ -14,27 +14,27 @@ from regcascade.utils.registry import Spec
 
 @CASCADES.register("all_stages")
 class AllStages(CR):
-    """The similarity is measured after every stage, as in the original VTN.
+    """Measure the similarity after every stage, as the original VTN does.
 
     Args:
         model, n, affine, stages, share_weights, integrate, detach: see `Cascade`.
     """
 
     def supervised(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-        """Every stage."""
+        """Select every stage."""
         return tuple(stages)
 
 
 @CASCADES.register("one_by_one")
 class OneByOne(CR):
-    """Stages are trained one after another, the earlier ones fixed, as in DLIR.
+    """Train stages one after another with the earlier ones fixed, as DLIR does.
 
-    The training is divided evenly: in the k-th part stage k learns, the ones before it run without gradients and the
-    later ones not at all. An affine stage that learns does so together with the first stage.
+    The training has n equal parts. In the k-th part stage k learns, earlier stages run without gradients and later ones
+    do not run. An affine stage that learns does so with the first stage.
 
     Args:
-        model, n, affine, stages, integrate: see `Cascade`. There is no `detach`: a stage never reaches those before.
-        share_weights: must stay false, since fixed and learning stages cannot be one.
+        model, n, affine, stages, integrate: see `Cascade`. There is no `detach`: gradients never reach earlier stages.
+        share_weights: must be false, since fixed and learning stages cannot share weights.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class OneByOne(CR):
         self.learning = n - 1  # all of them run unless a training says otherwise
 
     def on_progress(self, done: float) -> None:
-        """Move on to the stage whose part of the training this is."""
+        """Move on to the stage that learns in this part of the training."""
         self.learning = max(min(int(done * self.n), self.n - 1), 0)
 
     def phase_done(self, done: float) -> float:
-        """Every stage has a learning rate schedule of its own."""
+        """Give every stage a learning-rate schedule of its own."""
         return 1.0 if done >= 1 else done * self.n % 1
 
     def order(self, r: int, repeat: str) -> list[int]:
-        """The stages that have learnt or are learning."""
+        """List the stages that have learnt or are learning."""
         return [k for k in super().order(r, repeat) if k <= self.learning]
 
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
-        """One network; without gradients if it has been trained already."""
+        """Run one network; without gradients if it has been trained already."""
         with self._gradients(k == self.learning):
             return super().step(k, moving, fixed, before)
 

@@ -96,7 +96,7 @@ def test_the_checkpoint_says_how_its_images_were_made(layers, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda layers: layers.pop("conv3d_9"), "has 11 convolutions, and VoxelMorph as the papers use it 12"),
+        (lambda layers: layers.pop("conv3d_9"), "has 11 convolutions, and VoxelMorph of RCN and DR-Net 12"),
         (lambda layers: layers["flow"].__setitem__(1, np.zeros(4)), r"flow/bias has the shape \[4\].*\[3\] there"),
         (lambda layers: layers["conv3d_7"].__setitem__(0, np.zeros((3, 3, 3, 2, 8))), "8 maps.*a multiple of 16"),
         (lambda layers: layers["conv3d_8"][0].fill(np.inf), "conv3d_8/kernel is not made of finite numbers"),
@@ -159,7 +159,7 @@ def test_published_weights_register_real_brains(shared, imported, moving, fixed,
 
     def prepared(image):
         scan = MetaTensor(torch.from_numpy(image)[None].float())
-        return preprocessing.fitted(preprocessing.in_unit_range(scan), is_label=False).as_tensor()[None]
+        return preprocessing.apply(scan, None, None)[0].as_tensor()[None]
 
     with torch.inference_mode():
         registration = imported.build()(prepared(moving_image), prepared(fixed_image), r=2)
