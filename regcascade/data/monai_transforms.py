@@ -21,6 +21,7 @@ KNOWN: dict[str, type[MapTransform]] = {
     for name, cls in vars(module).items()
     if inspect.isclass(cls) and issubclass(cls, MapTransform) and name == cls.__name__ and cls is not MapTransform
 }
+del KNOWN["GridDistortiond"]  # it leaves the affine as it was, so that landmarks would stay behind without a word
 _OF_IMAGES_ALONE = {name for name in KNOWN if KNOWN[name].__module__ == intensity.__name__}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from toy_scans import SHAPE, write_scan
+from toy_scans import SHAPE, write_nifti, write_scan
 
 from regcascade.data import build_data
 from regcascade.data.augmentation import build_augmentation
@@ -28,6 +28,30 @@ def test_transforms_are_applied_last_when_a_scan_is_read(tmp_path):
     torch.testing.assert_close(changed.points, wanted)
     assert made_by.as_dict()["transforms"] == [inverted, {"name": "Flipd", "spatial_axis": 1}]
     assert Preprocessing(**made_by.as_dict()) == made_by and "transforms" not in Preprocessing().as_dict()
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"name": "Affined", "rotate_params": [0.2, -0.1, 0.3], "translate_params": [1.0, 0.5, -1.0]},
+        {"name": "Rotated", "angle": [0.0, 0.0, 0.3]},
+        {"name": "Zoomd", "zoom": 1.2},
+        {"name": "Rotate90d", "k": 1, "spatial_axes": [0, 1]},
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_landmarks_follow_what_moves_the_voxels(tmp_path, moved):
+    axes = np.stack(np.meshgrid(*(np.arange(24.0),) * 3, indexing="ij"), -1)
+    place = np.array([13.0, 9.0, 12.0])
+    blob = np.exp(-((axes - place) ** 2).sum(-1) / 6).astype(np.float32)
+    write_nifti(tmp_path / "t1.nii.gz", blob, (1.0, 1.0, 1.0))
+    (tmp_path / "points.csv").write_text(",".join(map(str, place)))
+    made_by = Preprocessing(size=(24, 24, 24), percentiles=(0.0, 100.0), transforms=[moved])
+    ready = made_by.read(Source("a", tmp_path / "t1.nii.gz", points=tmp_path / "points.csv"))
+    weight = ready.image[0].numpy()
+    centre = (axes * weight[..., None]).sum((0, 1, 2)) / weight.sum()
+    np.testing.assert_allclose(ready.points[0], centre, atol=0.15)
+    assert np.abs(centre - place).max() > 0.3
 
 
 def test_a_data_set_takes_them_by_its_options(tmp_path):

@@ -1,4 +1,4 @@
-"""The first paper's augmentation: a random smooth deformation of the moving scan."""
+"""RCN's augmentation (Zhao 2019): a random smooth deformation of the moving scan."""
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from regcascade.types import Batch, Flow, Image, Size, size_of
 
 @AUGMENTATIONS.register("bspline")
 class BSplineAugmentation(Augmentation):
-    """The first paper's augmentation: the moving scan is pulled through a random cubic B-spline field.
+    """RCN's augmentation (Zhao 2019): the moving scan is pulled through a random cubic B-spline field.
 
     `control_points`^3 control points span the volume from face to face, with a ring of zeros around them.
     Component a of each is `scale sign(v) |v|^power` times the spacing of the control points along axis a,

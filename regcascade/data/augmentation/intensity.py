@@ -1,4 +1,9 @@
-"""Random changes of what scans look like, by TorchIO."""
+"""Random changes of what scans look like, by TorchIO: what an MR or CT scanner does to intensities.
+
+MONAI's random transforms are the augmentation `monai`. TorchIO's stay for their models: the bias field is the
+exponential of a polynomial, so that it never turns negative, and the gamma is drawn on a log scale, so that darker and
+brighter are as likely.
+"""
 
 import torch
 import torchio as tio

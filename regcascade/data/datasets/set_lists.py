@@ -29,7 +29,7 @@ class SetList:
         cases: how many scans the papers use, or None.
         pairs: how many pairs the papers test, or None.
         raw: options for the raw scans, as those of the command line.
-        rcn_h5: options for the first paper's HDF5 files.
+        rcn_h5: options for RCN's HDF5 files.
         notes: anything else a user should know.
     """
 

@@ -46,7 +46,7 @@ __all__ = [
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk", ".dcm")
 SUFFIXES = NIBABEL_SUFFIXES + ITK_SUFFIXES
-H5_SUFFIXES = (".h5", ".hdf5")  # of the first paper's files, which hold many scans
+H5_SUFFIXES = (".h5", ".hdf5")  # of RCN's files, which hold many scans
 
 _READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
 

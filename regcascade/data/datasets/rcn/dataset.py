@@ -1,4 +1,4 @@
-"""Training and testing on the first paper's own files, with the pairs that its authors' loader makes."""
+"""Train and test on RCN's own files (Zhao 2019), with the pairs that the authors' loader makes."""
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations

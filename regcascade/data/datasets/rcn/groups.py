@@ -1,4 +1,4 @@
-"""One scan of the first paper's HDF5 files: a group with its volume, segmentation and points.
+"""One scan of RCN's HDF5 files: a group with its volume, segmentation and points.
 
 A group has `volume` (0..255), and where the scan has them `segmentation` (0 or 255; label values where the JSON names
 them) and `point` (voxel coordinates, a negative one where missing).

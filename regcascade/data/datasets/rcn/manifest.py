@@ -1,4 +1,4 @@
-"""The preprocessed scans that the first paper's authors published: HDF5 files, and the JSON that lists them.
+"""The preprocessed scans that RCN's authors published: HDF5 files, and the JSON that lists them.
 
 The JSON has `files` (a key and the path of an HDF5 file), `subsets` (a name and scans, `key/group`; a scan whose key is
 no file's lies in the file of the key `/`, under its whole name), `schemes` (a name, and how often each subset is drawn

@@ -1,4 +1,4 @@
-"""The first paper's HDF5 files as raw scans, for `regcascade prepare`."""
+"""RCN's HDF5 files as raw scans, for `regcascade prepare`."""
 
 import hashlib
 import json
