@@ -28,6 +28,23 @@ logging.getLogger("alembic").setLevel(logging.WARNING)  # which Optuna brings, a
 for connector in ("checkpoint_connector", "logger_connector.logger_connector", "callback_connector"):
     logging.getLogger(f"lightning.pytorch.trainer.connectors.{connector}").setLevel(logging.WARNING)
 
+
+class _ToStderr(logging.StreamHandler[Any]):
+    """Prints Lightning's messages as they are, less its hints at other products."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message to what is stderr now."""
+        if "Tip:" not in record.getMessage():
+            self.stream = sys.stderr
+            super().emit(record)
+
+
+# Hydra gives the root logger a handler before Lightning is imported, so that every message would come twice.
+for package in ("lightning", "lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(package).propagate = False
+for package in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(package).addHandler(_ToStderr())
+
 _PLUGINS = {
     "sweeper/optuna": "-c constraints.txt -e '.[sweep]'",
     "launcher/joblib": "hydra-joblib-launcher",

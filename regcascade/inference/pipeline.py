@@ -236,10 +236,11 @@ def _check_half_precision(cascade: Cascade, batch: Batch, dtype: torch.dtype, op
     """Raise ValueError if this CPU convolves wrongly in half precision at the map sizes of a pair."""
 
     def run() -> None:
-        with torch.autocast("cpu", dtype=dtype):
+        learns = options.refine > 0 and options.refine_of == "weights"
+        with torch.autocast("cpu", dtype=dtype), torch.set_grad_enabled(learns):
             cascade.register(batch)
 
-    if fault := unsound_convolution(run, dtype, CPU, gradients=options.refine > 0):
+    if fault := unsound_convolution(run, dtype, CPU):
         raise ValueError(f"--precision {options.precision}: on this CPU {fault}. Take --precision 32.")
 
 

@@ -1,6 +1,7 @@
 """Options of a training that change how it runs and not what it learns; checks of what a device can do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from textwrap import shorten
 from typing import Any, Literal
@@ -101,6 +102,18 @@ def check_precision(precision: int | str | None, device: torch.device) -> None:
         )
 
 
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and each part back into the mode it was in."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 def check_half_precision(
     cascade: Cascade, size: Size, batch: int, precision: int | str | None, device: torch.device
 ) -> None:
@@ -119,13 +132,14 @@ def check_half_precision(
 
     def run() -> None:
         moving, fixed = (torch.rand(batch, 1, *size) for _ in range(2))
-        with torch.autocast("cpu", dtype=dtype):
+        # Not compiled, which tensors without data cannot be, and without a change to batch statistics.
+        with torch.autocast("cpu", dtype=dtype), torch.compiler.set_stance("force_eager"), evaluated(cascade):
             cascade.register_images(moving, fixed)
 
     if fault := unsound_convolution(run, dtype, device):
         raise ValueError(
             f"trainer.precision={precision}: on this CPU {fault}, so that a training would learn from garbage. Set "
-            "trainer.precision=32-true, or a data.size of which no map gets so small."
+            "trainer.precision=32-true; a larger data.size may do where the map is that small."
         )
 
 

@@ -1,6 +1,6 @@
 """Whether a device's half-precision convolutions can be trusted: asked of those that a model runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -8,8 +8,9 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-TOLERANCE = 0.03  # relative; rounding to bf16 alone gives 0.002 to 0.005
-LARGEST_SIDE = 24  # longer maps are cut to this: the known faults belong to sides of one or two voxels
+TOLERANCE = 0.03  # relative to float32; rounding to bf16 alone gives 0.002 to 0.005
+REPEATS = 2**-7  # of the largest value, by which equal calls may differ: one rounding of bf16
+LARGEST_SIDE = 9  # longer maps are cut to this or one less: the known faults belong to sides of one, two or four voxels
 CALLS = 3  # of each convolution, since memory that is not initialised is wrong only now and then
 NAMES = ("output", "gradient of its input", "gradient of its weights", "gradient of its bias")
 
@@ -20,6 +21,7 @@ class Convolution(NamedTuple):
     Attributes:
         input, weight: shapes.
         bias: whether there is one.
+        learns: whether the gradients of the input, the weight and the bias are taken.
         layout: of the input and of the weight in memory.
         settings: stride, padding, dilation, transposed, output padding, groups, as `torch.convolution` takes them.
     """
@@ -27,6 +29,7 @@ class Convolution(NamedTuple):
     input: tuple[int, ...]
     weight: tuple[int, ...]
     bias: bool
+    learns: tuple[bool, bool, bool]
     layout: tuple[torch.memory_format, torch.memory_format]
     settings: tuple[Any, ...]
 
@@ -36,35 +39,32 @@ class Convolution(NamedTuple):
         return f"a {kernel} {kind} of {self.input[1]} feature maps of {sides} voxels"
 
 
-def unsound_convolution(
-    run: Callable[[], object], dtype: torch.dtype, device: torch.device, gradients: bool = True
-) -> str | None:
-    """Say which half-precision convolution of a model disagrees with float32 on a device; None if all agree.
+def unsound_convolution(run: Callable[[], object], dtype: torch.dtype, device: torch.device) -> str | None:
+    """Say which half-precision convolution of a model is wrong on a device; None if all are right.
 
-    Each convolution that `run` makes in `dtype` is called a few times on random numbers, forward and backward, at the
-    map size it has there. Some CPUs need this: PyTorch 2.13's bf16 kernels return uninitialised memory as the gradient
-    of the weights where a side of the map is 1 or 2.
+    Each convolution that `run` makes in `dtype` is called a few times on random numbers at the map size it has there,
+    with the backward passes that a gradient would take. The results must agree with float32 and with each other. Some
+    CPUs need this: PyTorch 2.13's bf16 kernels return uninitialised memory where a side of the map is 1 or 2.
 
     Args:
         run: runs the model once, as training does; it is called without data where the model allows that.
         dtype: `torch.bfloat16` or `torch.float16`.
         device: where the model will run.
-        gradients: whether the backward passes matter too.
     """
     with torch.random.fork_rng(devices=[]):
         for convolution in sorted(_convolutions(run, dtype), key=lambda one: one.input[2:]):
-            if fault := _fault(convolution, dtype, device, NAMES if gradients else NAMES[:1]):
-                return f"{convolution} gives a wrong {fault}"
+            if fault := _fault(convolution, dtype, device):
+                return f"{convolution} {fault}"
     return None
 
 
 def _convolutions(run: Callable[[], object], dtype: torch.dtype) -> set[Convolution]:
     """The different convolutions in `dtype` that a model runs."""
     try:
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Recorder(dtype) as recorder:
+        with FakeTensorMode(allow_non_fake_inputs=True), _Recorder(dtype) as recorder:
             run()
     except Exception:  # a network of a user's own may do what tensors without data cannot: run it with data
-        with torch.no_grad(), _Recorder(dtype) as recorder:
+        with _Recorder(dtype) as recorder:
             run()
     return recorder.found
 
@@ -81,12 +81,14 @@ class _Recorder(TorchDispatchMode):
         """Run an operation, and note it if it is a convolution."""
         if function is torch.ops.aten.convolution.default and args[0].dtype == self.dtype:
             volume, weight, bias, *settings = args
-            sides = (min(side, LARGEST_SIDE) for side in volume.shape[2:])
+            odd = LARGEST_SIDE % 2
+            sides = (s if s <= LARGEST_SIDE else LARGEST_SIDE - (s % 2 != odd) for s in volume.shape[2:])
             self.found.add(
                 Convolution(
                     (*volume.shape[:2], *sides),
                     tuple(weight.shape),
                     bias is not None,
+                    (volume.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad),
                     (_layout(volume), _layout(weight)),
                     tuple(tuple(each) if isinstance(each, list) else each for each in settings),
                 )
@@ -99,37 +101,54 @@ def _layout(tensor: Tensor) -> torch.memory_format:
     return torch.channels_last_3d if last and not tensor.is_contiguous() else torch.contiguous_format
 
 
-def _fault(convolution: Convolution, dtype: torch.dtype, device: torch.device, names: Sequence[str]) -> str | None:
-    """Which of the named results a convolution gets wrong, and by how much."""
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(shape: tuple[int, ...], layout: torch.memory_format = torch.contiguous_format) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=layout)
-
-    inputs = [drawn(shape, layout) for shape, layout in zip(convolution[:2], convolution.layout, strict=True)]
-    if convolution.bias:
-        channels = convolution.weight[1] * convolution.settings[5] if convolution.settings[3] else convolution.weight[0]
-        inputs.append(drawn((channels,)))
+def _fault(convolution: Convolution, dtype: torch.dtype, device: torch.device) -> str | None:
+    """What a convolution gets wrong, and by how much."""
+    inputs = _drawn(convolution, dtype, device)
     expected = _called(convolution, [one.float() for one in inputs])
+    first: dict[str, Tensor] = {}
     for _ in range(CALLS):
         _leave_rubbish(device)
-        for name, result, wanted in zip(names, _called(convolution, inputs), expected, strict=False):
+        for name, result in _called(convolution, inputs).items():
+            wanted, before = expected[name], first.setdefault(name, result)
+            largest = wanted.abs().max().clamp(min=1e-6)
             error = float((result.float() - wanted).norm() / wanted.norm().clamp(min=1e-6))
+            spread = float((result.float() - before.float()).abs().max() / largest)
+            kind = str(dtype).removeprefix("torch.")
             if not error <= TOLERANCE:  # NaN is not, either
-                return f"{name} in {str(dtype).removeprefix('torch.')} here (relative error {error:.2g})"
+                return f"gives a wrong {name} in {kind} (relative error {error:.2g})"
+            if not spread <= REPEATS:
+                return f"gives another {name} in {kind} at each call (by {spread:.2g} of the largest value)"
     return None
 
 
-def _called(convolution: Convolution, inputs: list[Tensor]) -> list[Tensor]:
-    """The output of a convolution, and the gradients of all it takes.
+def _drawn(convolution: Convolution, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Random inputs of a convolution: the volume, the weight and, if there is one, the bias."""
+    generator = torch.Generator().manual_seed(0)
+    channels = convolution.weight[1] * convolution.settings[5] if convolution.settings[3] else convolution.weight[0]
+    shapes = [convolution.input, convolution.weight, (channels,)][: 2 + convolution.bias]
+    layouts = (*convolution.layout, torch.contiguous_format)
+    return [
+        torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=layout)
+        for shape, layout in zip(shapes, layouts, strict=False)
+    ]
+
+
+@torch.enable_grad()
+def _called(convolution: Convolution, inputs: list[Tensor]) -> dict[str, Tensor]:
+    """The output of a convolution, and the gradients that are taken of what goes in.
 
     The gradient of the output varies, but not in sign, so that no sum of it nearly cancels.
     """
-    given = [one.detach().requires_grad_() for one in inputs]
+    given = [one.detach().requires_grad_(learns) for one, learns in zip(inputs, convolution.learns, strict=False)]
     bias = given[2] if convolution.bias else None
     output = torch.convolution(given[0], given[1], bias, *convolution.settings)
-    towards = (torch.arange(output.numel(), device=output.device) % 7 + 4) / 8  # exact in half precision
-    return [output.detach(), *torch.autograd.grad(output, given, towards.to(output).view_as(output))]
+    results = {NAMES[0]: output.detach()}
+    learning = {name: one for name, one in zip(NAMES[1:], given, strict=False) if one.requires_grad}
+    if learning:
+        towards = (torch.arange(output.numel(), device=output.device) % 7 + 4) / 8  # exact in half precision
+        gradients = torch.autograd.grad(output, list(learning.values()), towards.to(output).view_as(output))
+        results |= dict(zip(learning, gradients, strict=True))
+    return results
 
 
 def _leave_rubbish(device: torch.device) -> None:

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 GIB = 2**30
-
-
-MIB = 2**20
-
 MIB = 2**20
 # Of control groups, version 2 and 1: the limit, the use, and the key of cached files in memory.stat.
 VERSIONS = {

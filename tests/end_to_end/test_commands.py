@@ -45,7 +45,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `train.py` has run once, with an affine stage."""
     folder = tmp_path_factory.mktemp("trained")
     done = command("train.py", *TINY, "n=1", "affine=learned", cwd=folder)
-    assert "max_steps=2 reached" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "max_steps=2 reached" in said
+    assert said.count("GPU available") == 1 and "Tip:" not in said  # once, and no hints at other products
     assert "Dice" in done.stdout
     assert "before" in done.stdout
     return folder
