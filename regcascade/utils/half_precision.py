@@ -52,7 +52,7 @@ def unsound_convolution(run: Callable[[], object], dtype: torch.dtype, device: t
         device: where the model will run.
     """
     with torch.random.fork_rng(devices=[]):
-        for convolution in sorted(_convolutions(run, dtype), key=lambda one: one.input[2:]):
+        for convolution in sorted(_convolutions(run, dtype), key=lambda one: (one.input[2:], one.weight, one.learns)):
             if fault := _fault(convolution, dtype, device):
                 return f"{convolution} {fault}"
     return None
@@ -88,12 +88,16 @@ class _Recorder(TorchDispatchMode):
                     (*volume.shape[:2], *sides),
                     tuple(weight.shape),
                     bias is not None,
-                    (volume.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad),
+                    (_learns(volume), _learns(weight), bias is not None and _learns(bias)),
                     (_layout(volume), _layout(weight)),
                     tuple(tuple(each) if isinstance(each, list) else each for each in settings),
                 )
             )
         return function(*args, **(kwargs or {}))
+
+
+def _learns(tensor: Tensor) -> bool:
+    return torch.is_grad_enabled() and tensor.requires_grad
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:
