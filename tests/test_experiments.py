@@ -1,7 +1,9 @@
 """The papers' rows as experiments: they compose, build, train at tiny size, and print what the papers print."""
 
 import functools
+import gc
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -164,7 +166,15 @@ def test_the_classes_are_those_of_the_papers():
     assert len(CLASSES) == 16
 
 
+@pytest.fixture
+def freed() -> Iterator[None]:
+    """Free the training at once: trainer and module hold each other, a gigabyte for a large network."""
+    yield
+    gc.collect()
+
+
 @pytest.mark.parametrize("name", CLASSES.values())
+@pytest.mark.usefixtures("freed")
 def test_each_class_trains_two_steps(name):
     options = config(name, "small")
     options |= {"n": min(options["n"], 2), "model": dict(options["model"])}
