@@ -1,7 +1,7 @@
-"""Reading a scan in any format, with where its voxels lie in the world.
+"""Read a scan of any format, with where its voxels lie in the world.
 
-NIfTI and whatever else nibabel reads comes through MONAI's nibabel reader; MetaImage, NRRD, DICOM series folders and
-the rest of ITK's formats through SimpleITK, whose frame (LPS) is turned into nibabel's (RAS).
+MONAI's nibabel reader reads NIfTI and whatever else nibabel knows. SimpleITK reads MetaImage, NRRD, DICOM series
+folders and the rest of ITK's formats; its frame (LPS) is turned into nibabel's (RAS).
 """
 
 import locale
@@ -20,32 +20,13 @@ from nibabel.affines import voxel_sizes
 from nibabel.spatialimages import SpatialImage
 
 from regcascade.data.io.dicom import series_files, series_header
-from regcascade.data.io.errors import UNREADABLE, VolumeError, first_line
-from regcascade.geometry.grid import Geometry
-from regcascade.geometry.orientation import LPS_TO_RAS, itk_affine
-
-__all__ = [
-    "LPS_TO_RAS",
-    "NIBABEL_SUFFIXES",
-    "UNREADABLE",
-    "VolumeError",
-    "as_meta",
-    "check_intensities",
-    "check_no_h5",
-    "first_line",
-    "is_nibabel",
-    "kept_locale",
-    "read_header",
-    "read_itk",
-    "read_volume",
-    "readable",
-    "scan_name",
-]  # fmt: skip
+from regcascade.data.io.errors import VolumeError, readable
+from regcascade.geometry.grid import Geometry, voxels_of
+from regcascade.geometry.orientation import itk_affine
 
 # File names that nibabel reads; everything else goes to ITK.
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz")
-ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk", ".dcm")
-SUFFIXES = NIBABEL_SUFFIXES + ITK_SUFFIXES
+SUFFIXES = (*NIBABEL_SUFFIXES, ".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk", ".dcm")
 H5_SUFFIXES = (".h5", ".hdf5")  # of RCN's files, which hold many scans
 
 _READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
@@ -53,7 +34,7 @@ _READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=
 
 @contextmanager
 def kept_locale() -> Iterator[None]:
-    """Put the locale back: ITK leaves the C locale behind, in which Python takes text files for ASCII."""
+    """Restore the locale: ITK leaves the C locale behind, in which Python takes text files for ASCII."""
     before = locale.setlocale(locale.LC_ALL)
     try:
         yield
@@ -63,7 +44,7 @@ def kept_locale() -> Iterator[None]:
 
 @kept_locale()
 def read_header(path: Path, series: str | None = None) -> Geometry:
-    """The shape and place of a 3D image, without its voxels.
+    """Read the grid of a 3D image, without its voxels.
 
     Args:
         path: an image file, or the folder of a DICOM series.
@@ -72,9 +53,10 @@ def read_header(path: Path, series: str | None = None) -> Geometry:
     Raises:
         ValueError: naming the file, if it is missing, not an image, not 3D, empty, or its geometry is degenerate.
     """
-    _check_exists(path)
+    if not path.exists():
+        raise VolumeError(f"{path} does not exist. Restore the file, or take it out of the list it is in.")
     check_no_h5(path)
-    try:
+    with readable(path):
         if path.is_dir():
             shape, affine = series_header(path, series)
         elif is_nibabel(path):
@@ -91,16 +73,12 @@ def read_header(path: Path, series: str | None = None) -> Geometry:
             components = reader.GetNumberOfComponents()
             shape = tuple(reader.GetSize()) + ((components,) if components > 1 else ())
             affine = itk_affine(reader)
-    except VolumeError:
-        raise
-    except UNREADABLE as error:
-        raise VolumeError(f"{path} cannot be read as an image ({first_line(error)}). Fetch it again.") from error
     return _checked(path, shape, affine)
 
 
 @kept_locale()
 def read_volume(path: Path, series: str | None = None) -> MetaTensor:
-    """A 3D image as `(1, X, Y, Z)` float32, in its own intensities and axis order, its `affine` in RAS.
+    """Read a 3D image as `(1, X, Y, Z)` float32, in its own intensities and axis order, its `affine` in RAS.
 
     Args:
         path: an image file, or the folder of a DICOM series.
@@ -109,31 +87,18 @@ def read_volume(path: Path, series: str | None = None) -> MetaTensor:
     Raises:
         ValueError: naming the file, if it cannot be read or is not a 3D image.
     """
-    header = read_header(path, series)
+    affine = torch.from_numpy(read_header(path, series).affine.copy())
     with readable(path):
         if is_nibabel(path):
-            return _READ(path)
-        image = read_itk(path, series, sitk.sitkFloat32)
-    voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T)
-    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(header.affine.copy()))
+            voxels = as_meta(_READ(path)).as_tensor()  # its affine may be another one of the header than nibabel's
+        else:
+            voxels = torch.from_numpy(np.ascontiguousarray(voxels_of(read_itk(path, series, sitk.sitkFloat32))))[None]
+    return MetaTensor(voxels, affine=affine)
 
 
 def read_itk(path: Path, series: str | None = None, pixel: int = sitk.sitkUnknown) -> sitk.Image:
-    """What ITK reads of a file or of a DICOM series, in the stored pixel type or another."""
+    """Read a file or a DICOM series by ITK, in the stored pixel type or another."""
     return sitk.ReadImage(series_files(path, series) if path.is_dir() else str(path), pixel)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what nibabel and ITK raise for a damaged file into a `VolumeError` that names it."""
-    try:
-        yield
-    except VolumeError:
-        raise
-    except UNREADABLE as error:
-        raise VolumeError(
-            f"{path} cannot be read ({first_line(error)}). It may be cut short or damaged; fetch it again."
-        ) from error
 
 
 def check_intensities(scan: MetaTensor, path: Path) -> None:
@@ -145,25 +110,21 @@ def check_intensities(scan: MetaTensor, path: Path) -> None:
 
 
 def as_meta(volume: object) -> MetaTensor:
-    """A volume that MONAI or torch made of a `MetaTensor`, which is one too, though their annotations promise less."""
+    """Narrow the type of what MONAI or torch made of a `MetaTensor`; their annotations promise less."""
     if not isinstance(volume, MetaTensor):
         raise TypeError(f"A volume has lost its affine: it is a {type(volume).__name__}.")
     return volume
 
 
 def scan_name(path: Path) -> str:
-    """A scan's name: its file name without the suffix of its format; the name of a DICOM folder."""
-    suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
-    return path.name[: -len(suffix)] if suffix and len(path.name) > len(suffix) else path.name
-
-
-def _check_exists(path: Path) -> None:
-    if not path.exists():
-        raise VolumeError(f"{path} does not exist. Restore the file, or take it out of the list it is in.")
+    """Name a scan after its file, without the suffix of its format, or after its DICOM folder."""
+    name = path.name
+    fitting = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix) and len(name) > len(suffix)]
+    return name[: len(name) - max(map(len, fitting), default=0)]
 
 
 def check_no_h5(path: Path) -> None:
-    """Raise ValueError, saying what to do, for a file that holds many scans."""
+    """Raise ValueError, saying what to do, for an HDF5 file, which holds many scans."""
     if path.suffix.lower() in H5_SUFFIXES:
         raise VolumeError(
             f"{path}: HDF5 files are read by the JSON that lists their scans: regcascade prepare liver.json --subset "
@@ -172,7 +133,7 @@ def check_no_h5(path: Path) -> None:
 
 
 def is_nibabel(path: Path) -> bool:
-    """Whether nibabel reads a file, rather than ITK, as its name tells."""
+    """Whether nibabel reads a file, rather than ITK, by its name."""
     return path.name.lower().endswith(NIBABEL_SUFFIXES) and not path.is_dir()
 
 

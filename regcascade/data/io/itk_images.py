@@ -1,4 +1,4 @@
-"""Scans as ITK images, in the pixel type of their files."""
+"""Read and write scans as ITK images, in the pixel type of their files."""
 
 import gzip
 from pathlib import Path
@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from regcascade.data.io.errors import VolumeError, first_line
-from regcascade.data.io.images import is_nibabel, kept_locale, read_header, read_itk, readable
+from regcascade.data.io.errors import VolumeError, first_line, readable
+from regcascade.data.io.images import is_nibabel, kept_locale, read_header, read_itk
 from regcascade.geometry.grid import Geometry
 from regcascade.utils.files import written_in_folder
 
@@ -19,10 +19,10 @@ CHUNK = 2**24  # bytes
 
 @kept_locale()
 def read_scan(path: Path, series: str | None = None) -> sitk.Image:
-    """A 3D image as an ITK image, in the pixel type and the intensities of its file.
+    """Read a 3D image as an ITK image, in the pixel type and the intensities of its file.
 
-    What nibabel reads comes through nibabel, so that a NIfTI file lies where the rest of regcascade sees it; with a
-    scaling in its header it becomes float32.
+    nibabel reads what it can, so that a NIfTI file lies where the rest of regcascade sees it; a file with a scaling in
+    its header becomes float32.
 
     Args:
         path: an image file, or the folder of a DICOM series.
@@ -43,14 +43,14 @@ def read_scan(path: Path, series: str | None = None) -> sitk.Image:
         image = read_itk(path, series)
     if not Geometry.of_image(image).same_as(geometry):  # a tilted gantry shifts every slice, which ITK leaves out
         raise ValueError(
-            f"{path} lies on a sheared grid, as of a tilted gantry, and ITK knows grids with right angles only. "
-            "Resample the scan onto such a grid first."
+            f"{path} lies on a sheared grid, as of a tilted gantry, but ITK needs right angles. Resample the scan onto "
+            "a grid with right angles first."
         )
     return image
 
 
 def stored_voxels(path: Path) -> np.ndarray:
-    """What nibabel reads of a file, of any number of axes, in the type that is stored; float32 where that is scaled."""
+    """Read voxels of any number of axes by nibabel, in the stored type, or float32 where the header scales them."""
     file: Any = nibabel.load(path)
     voxels = np.asanyarray(file.dataobj)
     if voxels.dtype.kind not in "iuf":
@@ -77,7 +77,7 @@ def write_scan(image: sitk.Image, path: Path) -> None:
 
 
 def _check_whole(path: Path, image: sitk.Image) -> None:
-    """Raise OSError if a NIfTI file is shorter than its voxels: ITK's writer does not say that a disk is full."""
+    """Raise OSError if a NIfTI file is shorter than its voxels; ITK does not report a full disk."""
     if not path.name.endswith((".nii", ".nii.gz")):
         return
     length = 0

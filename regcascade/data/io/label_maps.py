@@ -1,47 +1,35 @@
 """Label maps and masks on the grid of their image: one rule for every command and data set.
 
-A file that lies on the image's grid, to a tenth of a voxel, is taken as it is. One that lies on the same grid turned
-(axes permuted or flipped) is turned onto the image's. Where the label map or the image does not say where it lies (no
-qform and sform, or an affine that is the identity) and the shapes agree, voxel is taken for voxel, with a warning.
-Anything else is refused.
+A file on the image's grid, to a tenth of a voxel, is taken as it is. One on the same grid turned (axes permuted or
+flipped) is turned onto the image's. Where the label map or the image does not say where it lies (no qform and sform, or
+an identity affine) and the shapes agree, voxel is taken for voxel, with a warning. Anything else is refused.
 """
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float
 from monai.data.meta_tensor import MetaTensor
-from nibabel.orientations import aff2axcodes
+from nibabel.affines import apply_affine
+from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
-from regcascade.data.io.images import LPS_TO_RAS, read_header, read_volume
+from regcascade.data.io.images import read_header, read_volume
 from regcascade.data.io.itk_images import read_scan
 from regcascade.geometry.grid import Geometry, voxels_of
+from regcascade.geometry.orientation import LPS_TO_RAS
 
 TOLERANCE = 0.1  # of a voxel, by which the corners of grids that are the same may differ
+UNTURNED = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 
-
-class Turn(NamedTuple):
-    """How array axes are permuted, and then flipped, to run as those of another grid.
-
-    >>> Turn((1, 0, 2), (0,))(np.arange(6).reshape(2, 3, 1))[..., 0].tolist()
-    [[2, 5], [1, 4], [0, 3]]
-    """
-
-    axes: tuple[int, ...] = (0, 1, 2)
-    flips: tuple[int, ...] = ()
-
-    def __call__(self, voxels: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "_ _ _"]:
-        """The same voxels along the other grid's axes; a view."""
-        return np.flip(voxels.transpose(self.axes), self.flips)
+Turn = Float[np.ndarray, "3 2"]  # nibabel's orientation array: the axis that each axis becomes, and -1 where flipped
 
 
 def read_labels(path: Path, image: Path, grid: Geometry) -> MetaTensor:
-    """A label map or mask on the grid of its image, `(1, X, Y, Z)` float32 whole numbers.
+    """Read a label map or mask on the grid of its image, `(1, X, Y, Z)` float32 whole numbers.
 
     Args:
         path: the file.
@@ -52,29 +40,34 @@ def read_labels(path: Path, image: Path, grid: Geometry) -> MetaTensor:
         ValueError: naming both files, if it lies on another grid; or the file, if it is damaged or no label map.
     """
     turn = turn_onto(read_header(path), grid, path, image)
-    voxels = turn(read_volume(path)[0].numpy())
+    voxels = np.ascontiguousarray(apply_orientation(read_volume(path)[0].numpy(), turn))
     _check_whole(voxels, path)
-    affine = torch.from_numpy(grid.affine.copy())
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(voxels))[None], affine=affine)
+    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(grid.affine.copy()))
 
 
 def scan_labels(path: Path, image: Path, grid: Geometry) -> sitk.Image:
-    """`read_labels` as an ITK image, in the pixel type of its file."""
+    """Do as `read_labels`, but give an ITK image in the pixel type of the file."""
     labels = read_scan(path)
     own = Geometry.of_image(labels)
     turn = turn_onto(own, grid, path, image)
     _check_whole(sitk.GetArrayViewFromImage(labels), path)
-    return labels if own.same_as(grid) else grid.as_itk(turn(voxels_of(labels)))
+    return labels if own.same_as(grid) else grid.as_itk(apply_orientation(voxels_of(labels), turn))
 
 
 def turn_onto(own: Geometry, grid: Geometry, path: Path, image: Path) -> Turn:
-    """How the voxels of a label map are turned onto the grid of its image.
+    """Find how the voxels of a label map are turned onto the grid of its image.
 
     Raises:
         ValueError: naming both files and what differs, if the two are not one grid turned.
     """
-    turn, distance = _nearest_turn(own, grid)
-    if turn == Turn() and distance <= TOLERANCE:
+    onto = np.linalg.inv(grid.affine) @ own.affine
+    turn = io_orientation(onto)
+    same = tuple(own.shape[axis] for axis in np.argsort(turn[:, 0])) == grid.shape
+    if same:
+        corners = np.array(np.meshgrid(*[(0, side - 1) for side in grid.shape])).reshape(3, 8).T
+        there = apply_affine(onto @ inv_ornt_aff(turn, own.shape), corners)
+        same = bool(np.abs(there - corners).max() <= TOLERANCE)
+    if same and np.array_equal(turn, UNTURNED):
         return turn
     unplaced = next((file for file, where in ((path, own), (image, grid)) if not _says_where(file, where)), None)
     if unplaced is not None and own.shape == grid.shape:
@@ -83,8 +76,8 @@ def turn_onto(own: Geometry, grid: Geometry, path: Path, image: Path) -> Turn:
             f"identity): images and label maps are laid on each other voxel by voxel.",
             stacklevel=2,
         )
-        return Turn()
-    if turn is not None and distance <= TOLERANCE:
+        return UNTURNED
+    if same:
         return turn
     if own.shape != grid.shape:
         raise ValueError(f"{path} has the shape {own.shape}, but its image {image} has {grid.shape}.")
@@ -94,23 +87,8 @@ def turn_onto(own: Geometry, grid: Geometry, path: Path, image: Path) -> Turn:
     )
 
 
-def _nearest_turn(own: Geometry, grid: Geometry) -> tuple[Turn | None, float]:
-    """The turn that brings one grid nearest to another, and by how many voxels corners differ then."""
-    matrix = np.linalg.inv(grid.affine) @ own.affine
-    axes = np.abs(matrix[:3, :3]).argmax(axis=1)
-    if sorted(axes) != [0, 1, 2] or tuple(own.shape[axis] for axis in axes) != tuple(grid.shape):
-        return None, np.inf
-    flips = tuple(k for k, axis in enumerate(axes) if matrix[k, axis] < 0)
-    corners = np.array(np.meshgrid(*[(0, side - 1) for side in own.shape])).reshape(3, 8)
-    there = matrix[:3, :3] @ corners + matrix[:3, 3:]
-    turned = corners[axes]
-    for k in flips:
-        turned[k] = grid.shape[k] - 1 - turned[k]
-    return Turn(tuple(int(axis) for axis in axes), flips), float(np.abs(there - turned).max())
-
-
 def _says_where(path: Path, grid: Geometry) -> bool:
-    """Whether the header of a file places it in the world at all."""
+    """Whether the header of a file says where it lies."""
     if any(np.allclose(grid.affine, default, atol=1e-6) for default in (np.eye(4), LPS_TO_RAS)):
         return False
     header = None if path.is_dir() or not path.name.endswith((".nii", ".nii.gz")) else nibabel.load(path).header
@@ -118,18 +96,15 @@ def _says_where(path: Path, grid: Geometry) -> bool:
 
 
 def _difference(own: Geometry, grid: Geometry) -> str:
-    """What differs between two grids of one shape, in words."""
+    """Say what differs between two grids of one shape."""
     if not np.allclose(own.spacing, grid.spacing, rtol=1e-3):
-        return f"its voxels measure {_listed(own.spacing)} mm, and those of the image {_listed(grid.spacing)}"
+        ours, theirs = (" x ".join(f"{step:.4g}" for step in where.spacing) for where in (own, grid))
+        return f"its voxels measure {ours} mm, and those of the image {theirs}"
     ours, theirs = ("".join(aff2axcodes(where.affine)) for where in (own, grid))
     if ours != theirs:
         return f"its axes lead to {ours} and those of the image to {theirs}, and the fields of view differ"
     shift = own.affine[:3, 3] - grid.affine[:3, 3]
     return f"its first voxel lies {np.linalg.norm(shift):.3g} mm from that of the image, or its axes are tilted"
-
-
-def _listed(values: tuple[float, ...]) -> str:
-    return " x ".join(f"{value:.4g}" for value in values)
 
 
 def _check_whole(values: np.ndarray, path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Tables of points: landmarks of a scan, and points to be taken through a transform.
+"""Tables of points: landmarks of a scan, and points to take through a transform.
 
-A table is a CSV. Its first line names the columns, x, y and z among them in any order and case; or it has no titles and
-exactly three columns. A line whose coordinates are empty or NaN, or that is blank, is a missing point, so that the
-others keep their number; blank lines at the end do not count. A line with more cells than there are columns is an
-error, as is an untitled table of more columns: which of them are coordinates is not told.
+A table is a CSV. Its first line names the columns, x, y and z among them in any order and case; without titles it has
+exactly three columns. A line that is blank, or has an empty or NaN coordinate, is a missing point, so that the others
+keep their number; blank lines at the end do not count. A line with more cells than there are columns is an error.
 """
 
 import csv
@@ -18,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.data.io.images import LPS_TO_RAS
 from regcascade.geometry.grid import Geometry, Places
+from regcascade.geometry.orientation import LPS_TO_RAS
 from regcascade.utils.files import written_whole
 
 AXES = ("x", "y", "z")
@@ -30,11 +29,11 @@ MISSING = ("", "nan", "na")
 
 @dataclass(frozen=True, eq=False)
 class PointTable:
-    """Points, and what a CSV file says of them.
+    """Points, and the whole file they come from.
 
     Attributes:
         points: `(K, 3)`, in the unit of the file; NaN where missing.
-        columns: the file, cell by cell, as text; its coordinates are in `titles`.
+        columns: all cells of the file, as text.
         titles: of the columns x, y and z.
     """
 
@@ -56,7 +55,7 @@ def read_table(path: Path) -> PointTable:
 
 
 def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
-    """The landmarks of a scan, `(K, 3)` in voxels along its array axes, counted from 0; NaN where one is missing.
+    """Read the landmarks of a scan, `(K, 3)` in voxels along its array axes, counted from 0; NaN where missing.
 
     Args:
         path: a table of points.
@@ -79,75 +78,68 @@ def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
 
 
 def within(points: Float[Tensor, "k 3"], shape: Sequence[int]) -> Float[Tensor, "k 3"]:
-    """Points, NaN where they lie beyond the borders of an image, half a voxel beyond the outermost centres."""
+    """Set points to NaN that lie beyond the borders of an image, half a voxel beyond the outermost centres."""
     return points.where(_inside(points, shape)[:, None], torch.nan)
 
 
 def to_world(points: Places, unit: str, grid: Geometry) -> Places:
-    """Points in voxels of a grid, or in mm of nibabel's or ITK's frame, in mm, RAS."""
+    """Convert points in voxels of a grid, or in mm of nibabel's (`ras`) or ITK's frame (`lps`), to mm, RAS."""
     if unit == "voxels":
         return grid.to_world(points)
     return points * np.diag(LPS_TO_RAS)[:3] if unit == "lps" else points
 
 
 def from_world(places: Places, unit: str, grid: Geometry) -> Places:
-    """The way back from `to_world`."""
+    """Convert points back from `to_world`."""
     if unit == "voxels":
         return grid.to_voxels(places)
     return places * np.diag(LPS_TO_RAS)[:3] if unit == "lps" else places
 
 
 def write_table(path: Path, table: PointTable, points: Places, places: Places) -> None:
-    """Write the table with other coordinates, and the places in mm, RAS, beside them; whole or not at all.
+    """Write the table with new coordinates, and the places in mm, RAS, beside them; whole or not at all.
 
     Raises:
         ValueError: naming the file, if it cannot be written.
     """
-    result = table.columns.drop(columns=[name for name in RAS_COLUMNS if name in table.columns])
+    result = table.columns.drop(columns=list(RAS_COLUMNS), errors="ignore")
     for k, (title, column) in enumerate(zip(table.titles, RAS_COLUMNS, strict=True)):
-        result[title] = [_text(value) for value in points[:, k]]
-        result[column] = [_text(value) for value in places[:, k]]
+        result[title], result[column] = points[:, k], places[:, k]
     try:
         with written_whole(path) as temporary:
-            result.to_csv(temporary, index=False, encoding="utf-8")
+            result.to_csv(temporary, index=False, encoding="utf-8", float_format="%.5f")
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 
 def _read(path: Path) -> PointTable:
-    lines, first = _lines(path)
-    lowered = [cell.strip().lower() for cell in lines[0]]
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist. Give a CSV file with the columns x, y, z.")
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table of points ({error}).") from error
+    full = [number for number, line in enumerate(lines) if line]
+    if not full:
+        raise ValueError(f"{path} cannot be read as a table of points (it is empty).")
+    first, rows = full[0] + 1, lines[full[0] : full[-1] + 1]
+    lowered = [cell.strip().lower() for cell in rows[0]]
     titled = set(AXES) <= set(lowered)
-    columns, rows = (lines[0], lines[1:]) if titled else (list(AXES), lines)
-    if len(lowered) < len(AXES) or not rows:
-        raise ValueError(f"{path} has no points: it needs the columns x, y, z and a line for each.")
     if not titled and len(lowered) > len(AXES):
         raise ValueError(
             f"{path} has {len(lowered)} columns without titles: name them in its first line, x, y and z among them."
         )
+    columns, rows = (rows[0], rows[1:]) if titled else (list(AXES), rows)
+    if not rows or len(lowered) < len(AXES):
+        raise ValueError(f"{path} has no points: it needs the columns x, y, z and a line for each.")
     places = [lowered.index(axis) for axis in AXES] if titled else [0, 1, 2]
     points = [_point(row, places, len(columns), f"{path}, line {first + titled + k}") for k, row in enumerate(rows)]
     filled = [[*row, *[""] * len(columns)][: len(columns)] for row in rows]
     return PointTable(np.array(points), pd.DataFrame(filled, columns=columns), [columns[place] for place in places])
 
 
-def _lines(path: Path) -> tuple[list[list[str]], int]:
-    """The cells of each line, and the number of the first one; blank lines before and after are left out."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist. Give a CSV file with the columns x, y, z.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a table of points ({error}).") from error
-    full = [number for number, line in enumerate(lines) if line]
-    if not full:
-        raise ValueError(f"{path} cannot be read as a table of points (it is empty).")
-    return lines[full[0] : full[-1] + 1], full[0] + 1
-
-
 def _point(row: Sequence[str], places: Sequence[int], columns: int, where: str) -> list[float]:
-    """The coordinates of a line, all NaN where one is missing."""
+    """Parse the coordinates of a line; all are NaN where one is missing."""
     if any(cell.strip() for cell in row[columns:]):
         raise ValueError(f"{where} has {len(row)} cells for {columns} columns: {','.join(row)!r}.")
     if not any(cell.strip() for cell in row):
@@ -155,17 +147,13 @@ def _point(row: Sequence[str], places: Sequence[int], columns: int, where: str) 
     try:
         texts = [row[place].strip() for place in places]
         values = [np.nan if text.lower() in MISSING else float(text) for text in texts]
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{where}: {','.join(row)!r} are no coordinates x,y,z.") from error
+    except (ValueError, IndexError):
+        values = [np.inf]
     if np.isinf(values).any():
         raise ValueError(f"{where}: {','.join(row)!r} are no coordinates x,y,z.")
     return [np.nan] * 3 if np.isnan(values).any() else values
 
 
 def _inside(points: Tensor, shape: Sequence[int]) -> Tensor:
-    """Which points lie within the borders of an image; missing ones do not."""
+    """Tell which points lie within the borders of an image; missing ones do not."""
     return ((points >= -0.5) & (points <= torch.tensor(list(shape)) - 0.5)).all(1)
-
-
-def _text(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.5f}"

@@ -1,4 +1,4 @@
-"""One raw scan: the files it is made of, and reading them together."""
+"""One raw scan: its files, and how they are read together."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from regcascade.geometry.grid import Geometry
 
 @dataclass(frozen=True)
 class RawScan:
-    """A raw scan with what belongs to it, before any recipe.
+    """A raw scan, before any recipe.
 
     Attributes:
         image: `(1, X, Y, Z)` float32 in its own units, its affine in RAS.
@@ -59,7 +59,7 @@ class Source:
     problem: str | None = None
 
     def read(self) -> RawScan:
-        """Everything of the scan.
+        """Read all files of the scan.
 
         Raises:
             ValueError: naming the file, for whatever is wrong with it.
@@ -67,19 +67,19 @@ class Source:
         grid = read_header(self.image, self.series)
         scan = read_volume(self.image, self.series)
         check_intensities(scan, self.image)
+        mask = None if self.mask is None else read_labels(self.mask, self.image, grid)
+        if mask is not None and not mask.any():
+            raise ValueError(f"{self.mask} is an empty mask: it leaves nothing of {self.image}.")
         return RawScan(
             image=scan,
             affine=grid.affine,
             labels=None if self.labels is None else read_labels(self.labels, self.image, grid),
-            mask=None if self.mask is None else self._read_mask(self.mask, grid),
+            mask=mask,
             points=None if self.points is None else read_points(self.points, grid.shape),
         )
 
     def check(self) -> Geometry:
-        """Check the headers of all its files, without reading a voxel.
-
-        Returns:
-            Where the voxels of the image lie.
+        """Check the headers of its volumes, without reading a voxel; give the grid of the image.
 
         Raises:
             ValueError: naming the file, for whatever is wrong with it.
@@ -92,11 +92,11 @@ class Source:
 
     @property
     def where(self) -> str:
-        """Its file, and which part of that it is, for messages."""
+        """The image file and the part of it that is read, for messages."""
         return f"{self.image}: {self.series}" if self.series else str(self.image)
 
     def digest(self) -> str:
-        """SHA-256 of all its files; those of a DICOM folder in the order of their names."""
+        """Hash all its files by SHA-256; those of a DICOM folder in the order of their names."""
         given = [path for path in (self.image, self.labels, self.mask, self.points) if path is not None]
         digest = hashlib.sha256((self.series or "").encode())
         for path in given:
@@ -104,9 +104,3 @@ class Source:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
-
-    def _read_mask(self, path: Path, grid: Geometry) -> MetaTensor:
-        mask = read_labels(path, self.image, grid)
-        if not mask.any():
-            raise ValueError(f"{path} is an empty mask: it leaves nothing of {self.image}.")
-        return mask

@@ -1,11 +1,12 @@
-"""Lists of raw scans: what a table, a pair of globs, or a Decathlon folder names."""
+"""Lists of raw scans, from a table or from globs."""
 
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from regcascade.data.io.images import scan_name
 from regcascade.data.io.raw_scan import Source
@@ -14,10 +15,10 @@ COLUMNS = ("name", "image", "labels", "mask", "points", "series", "group")
 
 
 def read_table(path: Path) -> list[Source]:
-    """The scans of a CSV, or of a JSON list of objects, with the columns of `Source`; only `image` is a must.
+    """Read a list of scans from a CSV, or a JSON list of objects, with `COLUMNS`, of which only `image` is required.
 
-    Paths are relative to the table's folder. `label` is taken for `labels`. A scan that names no image, or shares its
-    name with another, has that for its `problem`.
+    Paths are relative to the table. `label` is taken for `labels`. The `problem` of a scan tells if it names no image
+    or shares its name.
 
     Raises:
         ValueError: naming the table, if it cannot be read, has an unknown column or lists nothing.
@@ -31,11 +32,11 @@ def read_table(path: Path) -> list[Source]:
 def find(
     root: Path, images: str, labels: str | None = None, masks: str | None = None, points: str | None = None
 ) -> list[Source]:
-    """The scans that a glob finds below a folder, each with the files beside it whose wildcards match the same.
+    """Find scans below a folder by a glob, each with the files whose wildcards match the same texts.
 
-    With `images="*/t1.nii.gz"` and `labels="*/seg.nii.gz"` the scan of each subject is named after its folder, and its
-    labels are those of the same folder. As in a shell, a wildcard stands for no name that begins with a dot; `**` is
-    not supported. Labels, masks or points without an image are a scan with that for its `problem`.
+    With `images="*/t1.nii.gz"` and `labels="*/seg.nii.gz"`, a scan has the name and the labels of its subject's folder.
+    As in a shell, a wildcard matches no hidden name; `**` is not supported. Labels, masks or points without an image
+    become a scan whose `problem` says so.
 
     Raises:
         ValueError: if there is no such folder, or a glob finds nothing.
@@ -43,26 +44,23 @@ def find(
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}.")
     found = _matches(root, images)
-    beside = {
-        kind: _matches(root, pattern)
-        for kind, pattern in {"labels": labels, "mask": masks, "points": points}.items()
-        if pattern
-    }
+    given = {"labels": labels, "mask": masks, "points": points}
+    beside = {kind: _matches(root, pattern) for kind, pattern in given.items() if pattern}
     lonely = {
-        key: (path, f"{path} has no image that matches {images!r}: {kind} without an image.")
+        key: Source(_named(key, path), path, problem=f"{path} has no image by {images!r}: {kind} without an image.")
         for kind, files in beside.items()
         for key, path in files.items()
         if key not in found
     }
-    sources = [Source(_named(key, path), path, problem=problem) for key, (path, problem) in sorted(lonely.items())]
+    sources = [source for _, source in sorted(lonely.items())]
     for key, path in sorted(found.items()):
-        label, mask, landmarks = (beside.get(kind, {}).get(key) for kind in ("labels", "mask", "points"))
-        sources.append(Source(_named(key, path), path, label, mask, landmarks))
+        files: dict[str, Any] = {kind: those[key] for kind, those in beside.items() if key in those}
+        sources.append(Source(_named(key, path), path, **files))
     return told_apart(sources, root)
 
 
 def read_rows(path: Path) -> list[Mapping[str, object]]:
-    """The rows of a CSV, or of a JSON list of objects.
+    """Read the rows of a CSV, or of a JSON list of objects.
 
     Raises:
         ValueError: naming the file, if it cannot be read as one.
@@ -83,16 +81,24 @@ def read_rows(path: Path) -> list[Mapping[str, object]]:
 
 
 def told_apart(sources: Sequence[Source], where: Path) -> list[Source]:
-    """The scans, sorted by name, each name once: scans that share one, or have one that is no file name, become a
-    single one with that for its `problem`."""
+    """Sort scans by name. Scans that share a name become one with a `problem`; so does a name that is no file name."""
     named: dict[str, list[Source]] = {}
     for source in sources:
         named.setdefault(source.name, []).append(source)
-    return [_alone(alike, where) for _, alike in sorted(named.items())]
+    result = []
+    for name, alike in sorted(named.items()):
+        problem = alike[0].problem
+        if len(alike) > 1:
+            files = ", ".join(str(source.image) for source in alike)
+            problem = f"{where} has more than one scan of the name {name!r} ({files}); give each a name of its own."
+        elif not name or re.search(r'[/\\\0,"\n]', name):
+            problem = f"{where}: {name!r} is no valid name of a scan: no slashes, commas or quotes."
+        result.append(replace(alike[0], problem=problem))
+    return result
 
 
 def check_names(sources: Sequence[Source], where: Path) -> list[Source]:
-    """The scans, sorted by name.
+    """Sort scans by name.
 
     Raises:
         ValueError: if one has a problem, two have the same name, or a name is no file name.
@@ -111,33 +117,16 @@ def _source(row: Mapping[str, object], number: int, path: Path) -> Source:
         raise ValueError(f"{path} has the column {unknown[0]!r}, which is not known. Known: {', '.join(COLUMNS)}.")
     if "image" not in given:
         return Source(given.get("name", f"scan {number}"), path, problem=f"{path}: scan {number} names no image.")
-    files = {key: path.parent / given[key] for key in ("image", "labels", "mask", "points") if key in given}
+    files: dict[str, Any] = {
+        key: path.parent / given[key] for key in ("image", "labels", "mask", "points") if key in given
+    }
     return Source(
-        name=given.get("name") or scan_name(files["image"]),
-        image=files["image"],
-        labels=files.get("labels"),
-        mask=files.get("mask"),
-        points=files.get("points"),
-        series=given.get("series"),
-        group=given.get("group"),
+        given.get("name") or scan_name(files["image"]), **files, series=given.get("series"), group=given.get("group")
     )
 
 
-def _alone(alike: Sequence[Source], where: Path) -> Source:
-    """The one scan of a name, or what is wrong with that name."""
-    first = alike[0]
-    if len(alike) > 1:
-        files = ", ".join(str(source.image) for source in alike)
-        problem = f"{where} has more than one scan of the name {first.name!r} ({files}); give each a name of its own."
-        return replace(first, problem=problem)
-    if not first.name or re.search(r'[/\\\0,"\n]', first.name):
-        problem = f"{where}: {first.name!r} is no valid name of a scan: no slashes, commas or quotes."
-        return replace(first, problem=problem)
-    return first
-
-
 def _matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
-    """What matches a glob, by the texts its wildcards stand for."""
+    """Find what matches a glob, by the texts its wildcards match."""
     if "**" in pattern:
         raise ValueError(f"The pattern {pattern!r} has '**', which is not supported: write */*.nii.gz, level by level.")
     parts = re.split(r"(\*|\?)", pattern)
@@ -154,6 +143,6 @@ def _matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     return found
 
 
-def _named(key: Iterable[str], path: Path) -> str:
-    """The wildcards' texts, joined, each once (`S01` of `S01/S01.hdr`); the file's own name where there are none."""
+def _named(key: tuple[str, ...], path: Path) -> str:
+    """Join the wildcards' texts, each once (`S01` of `S01/S01.hdr`); without wildcards take the file's name."""
     return "_".join(text for text in dict.fromkeys(key) if text) or scan_name(path)

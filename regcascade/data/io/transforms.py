@@ -7,24 +7,24 @@ import numpy as np
 import SimpleITK as sitk
 
 from regcascade.data.io.errors import UNREADABLE, first_line
-from regcascade.data.io.images import LPS_TO_RAS, NIBABEL_SUFFIXES, kept_locale
+from regcascade.data.io.images import H5_SUFFIXES, NIBABEL_SUFFIXES, kept_locale
 from regcascade.data.io.itk_images import WRITTEN as FIELD_SUFFIXES
 from regcascade.data.io.itk_images import stored_voxels, write_scan
 from regcascade.geometry.grid import Geometry, voxels_of
 from regcascade.geometry.itk import TO_LPS, field_image
+from regcascade.geometry.orientation import LPS_TO_RAS
 from regcascade.geometry.transform import Transform
 from regcascade.utils.files import written_in_folder
 
-H5_SUFFIXES = (".h5", ".hdf5")
 COMPOSITE_SUFFIXES = (*H5_SUFFIXES, ".tfm", ".txt")
 GROUP, FORMAT = "regcascade", 1  # the group that our `.h5` holds beside ITK's transform; ITK's readers skip it
-COMPRESSED = 1000  # numbers from which on a data set is compressed
+COMPRESSED = 1000  # numbers; larger arrays are compressed
 COPIED = 2**22  # numbers copied at a time
 
 
 @kept_locale()
 def read_transform(path: Path, moving: Geometry | None = None) -> Transform:
-    """Read a transform of ours, ITK's or ANTs': a displacement image, or a composite of one field and affine maps.
+    """Read a transform of regcascade, ITK or ANTs: a displacement image, or a composite of one field and affine maps.
 
     Args:
         path: `.h5`, `.tfm` or an image of vectors (mm, LPS).
@@ -48,7 +48,7 @@ def read_transform(path: Path, moving: Geometry | None = None) -> Transform:
 
 
 def knows_moving(path: Path) -> bool:
-    """Whether a transform's file holds the moving scan's grid, as only our own `.h5` does."""
+    """Tell whether a file holds the moving scan's grid, as only the `.h5` of regcascade does."""
     if not path.name.lower().endswith(H5_SUFFIXES):
         return False
     with h5py.File(path, "r") as file:
@@ -63,7 +63,7 @@ def write_transform(transform: Transform, path: Path) -> None:
     `.nii`, `.mha` and `.nrrd` hold the `total` as ITK's displacement image.
 
     Raises:
-        ValueError: naming the file, if its suffix is another, it cannot be written or the grid is sheared.
+        ValueError: naming the file, for another suffix, a file that cannot be written, or a sheared grid.
     """
     check_suffix(path)
     if not path.name.lower().endswith(COMPOSITE_SUFFIXES):
@@ -82,14 +82,14 @@ def write_transform(transform: Transform, path: Path) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise ValueError, naming the file, if its name is none of a transform's."""
+    """Raise ValueError, naming the file, if its suffix is not that of a transform."""
     known = COMPOSITE_SUFFIXES + FIELD_SUFFIXES
     if not path.name.lower().endswith(known):
         raise ValueError(f"{path} is no transform: the name of one ends in one of {', '.join(known)}.")
 
 
 def _read_field(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
-    """The grid, the identity and the displacement (RAS) of a displacement image."""
+    """Read grid, identity and displacement (RAS) of a displacement image."""
     try:
         if path.name.lower().endswith(NIBABEL_SUFFIXES) and not np.isfinite(stored_voxels(path)).all():
             raise ValueError("it holds NaN or infinity, which ITK would read as 0")
@@ -106,7 +106,7 @@ def _read_field(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
 
 
 def _read_composite(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
-    """The grid, the affine map and the displacement (RAS) of a composite that applies its one field first."""
+    """Read grid, affine map and displacement (RAS) of a composite that applies its one field first."""
     try:
         whole = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
         whole.FlattenTransform()
@@ -122,12 +122,12 @@ def _read_composite(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
             "TransformToDisplacementField converts any transform."
         )
     image = sitk.DisplacementFieldTransform(parts[-1]).GetDisplacementField()
-    affine = np.linalg.multi_dot([LPS_TO_RAS, *map(_matrix, linear), LPS_TO_RAS])
+    affine = np.linalg.multi_dot([LPS_TO_RAS, *map(matrix_of, linear), LPS_TO_RAS])
     return Geometry.of_image(image), affine, voxels_of(image).astype(np.float32) * TO_LPS
 
 
-def _matrix(linear: sitk.Transform) -> np.ndarray:
-    """The `4 x 4` matrix of a linear transform, in LPS."""
+def matrix_of(linear: sitk.Transform) -> np.ndarray:
+    """Get the `4 x 4` matrix of a linear transform, in LPS."""
     matrix = np.eye(4)
     matrix[:3, 3] = linear.TransformPoint((0.0, 0.0, 0.0))
     for axis, unit in enumerate(np.eye(3)):
@@ -157,7 +157,7 @@ def _add_grids(plain: Path, path: Path, transform: Transform) -> None:
 
 
 def _own_group(path: Path) -> tuple[Geometry, Geometry, np.ndarray]:
-    """Both grids and the affine map of our own `.h5`."""
+    """Read both grids and the affine map that regcascade adds to an `.h5`."""
     with h5py.File(path, "r") as file:
         group = file[GROUP]
         if group.attrs.get("format") != FORMAT:

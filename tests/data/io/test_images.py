@@ -51,6 +51,17 @@ def test_every_format_gives_the_same_voxels_at_the_same_place(kind, tmp_path):
     np.testing.assert_array_equal(scan[0].numpy(), VOXELS)
 
 
+def test_voxels_lie_where_the_header_says_if_sform_and_voxel_sizes_disagree(tmp_path):
+    """MONAI would take the qform then."""
+    image = nibabel.Nifti1Image(VOXELS, np.diag([2.0, 2.0, 2.0, 1.0]))
+    image.set_sform(np.diag([-2.1, 2.1, 2.1, 1.0]), 1)
+    image.header["pixdim"][1:4] = 2
+    nibabel.save(image, tmp_path / "scan.nii")
+    where = read_header(tmp_path / "scan.nii").affine
+    np.testing.assert_allclose(where, np.diag([-2.1, 2.1, 2.1, 1.0]), atol=1e-6)
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan.nii").affine, where)
+
+
 def test_a_folder_of_two_series_asks_which(tmp_path):
     folder = write_dicom(tmp_path / "two", VOXELS, AFFINE, uid="1.2.3.4")
     write_dicom(folder, VOXELS + 1, AFFINE, uid="1.2.3.5")

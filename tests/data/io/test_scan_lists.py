@@ -80,7 +80,7 @@ def test_globs_that_find_nothing_or_too_much_are_refused(tmp_path):
         find(tmp_path, "*/t2.nii")
     good, lonely = find(tmp_path, "*/t1.nii.gz", "*/seg.nii.gz")
     assert good == Source("s1", tmp_path / "s1/t1.nii.gz")
-    assert lonely.name == "s2" and "s2/seg.nii.gz has no image that matches" in lonely.problem
+    assert lonely.name == "s2" and "s2/seg.nii.gz has no image by" in lonely.problem
     with pytest.raises(ValueError, match="There is no folder"):
         find(tmp_path / "none", "*")
     with pytest.raises(ValueError, match="is not supported"):

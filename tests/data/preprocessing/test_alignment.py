@@ -10,10 +10,10 @@ from toy_scans import oblique_affine
 
 from regcascade.cli.main import main
 from regcascade.data import build_data
-from regcascade.data.io.images import LPS_TO_RAS
-from regcascade.data.preprocessing.alignment import SHRINK, _fits, align, as_itk
+from regcascade.data.preprocessing.alignment import LEVELS, _fits, align, as_itk
 from regcascade.data.preprocessing.case_files import PreparedCases
 from regcascade.geometry.affine import Affine, between_voxels, from_reference
+from regcascade.geometry.orientation import LPS_TO_RAS
 from regcascade.geometry.warp import warp
 
 SHAPE = (26, 30, 28)
@@ -135,4 +135,4 @@ def test_the_pyramid_has_a_level_for_every_scan_and_no_needless_one(
     size: tuple[int, int, int], levels: list[int]
 ) -> None:
     image = sitk.Image(size, sitk.sitkUInt8)
-    assert [shrink for shrink in SHRINK if _fits(shrink, image)] == levels
+    assert [shrink for shrink, _ in LEVELS if _fits(shrink, image)] == levels
