@@ -25,6 +25,7 @@ AXES = ("x", "y", "z")
 UNITS = ("voxels", "ras", "lps")
 RAS_COLUMNS = tuple(f"{axis}_ras_mm" for axis in AXES)  # always written beside the coordinates
 MISSING = ("", "nan", "na")
+BORDER = 0.5001  # voxels from the outermost voxel centres to the border of an image, with some rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,4 +157,4 @@ def _point(row: Sequence[str], places: Sequence[int], columns: int, where: str) 
 
 def _inside(points: Tensor, shape: Sequence[int]) -> Tensor:
     """Tell which points lie within the borders of an image; missing ones do not."""
-    return ((points >= -0.5) & (points <= torch.tensor(list(shape)) - 0.5)).all(1)
+    return ((points >= -BORDER) & (points <= torch.tensor(list(shape)) - 1 + BORDER)).all(1)

@@ -1,9 +1,8 @@
 """Prepared scans on disk: a memory-mappable file for each case, and a manifest of them all.
 
-A case is a safetensors file: a JSON header and the bare arrays, of which `image` is `(1, X, Y, Z)` in 0..1 (float32,
-float16, or uint8 that stands for its 255th), `labels` `(1, X, Y, Z)` integers, and `points` `(K, 3)` float32 in voxels
-of the image, NaN where one is missing; labels and points only where the scan has them. Its metadata has one entry,
-`case`, the JSON of a `Record`. Reading one maps the file and runs no code from it.
+A case is a safetensors file with the arrays `image`, `(1, X, Y, Z)` in 0..1 (float32, float16, or uint8 in steps of
+1/255), `labels`, `(1, X, Y, Z)` integers, and `points`, `(K, 3)` float32 in voxels of the image, NaN where missing;
+labels and points only where the scan has them. Its metadata has one entry, `case`, the JSON of a `Record`.
 """
 
 import json
@@ -21,11 +20,11 @@ from torch import Tensor
 
 from regcascade.data.case import Case, CaseSet
 from regcascade.geometry.affine import from_reference
-from regcascade.utils.files import written_whole
+from regcascade.utils.files import write_text, written_whole
 from regcascade.utils.registry import check_choice
 from regcascade.utils.version import __version__
 
-LAYOUT = 1  # of the files; a reader refuses any other
+LAYOUT = 1  # of the files; readers refuse any other
 MANIFEST = "manifest.json"
 CASES = "cases"
 STORED = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
@@ -34,21 +33,20 @@ Affine = list[list[float]]
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a prepared case beside its arrays; plain values.
+    """Plain values that describe a prepared case.
 
     Attributes:
         name: of the case.
         size: sides of the prepared image in voxels.
         affine: `4 x 4`, from voxels of the prepared image to mm in RAS.
-        labels: the label values in it, background left out; None where the scan has no label map.
-        points: how many landmarks it has; None where it has none.
+        labels: the label values in it, without background; None if the scan has no label map.
+        points: the number of landmarks; None if it has none.
         group: what pairs may be kept within, such as the animal.
-        source: `image`, `shape` and `affine` of the raw image, so that results can go back to it, and `sha256` of all
-            files the case was made from.
-        recipe: the options of the recipe that made it, its `name` among them.
-        store: how the image is stored, `float32`, `float16` or `uint8`.
-        alignment: the affine map, if one was asked for: `matrix`, `4 x 4`, from mm of the reference to mm of this scan
-            in RAS, and the reference's `name` and `sha256`; else None.
+        source: `image`, `shape` and `affine` of the raw image, and `sha256` of all files the case was made from.
+        recipe: the options of the recipe that made it, with its `name`.
+        store: the type of the image on disk, `float32`, `float16` or `uint8`.
+        alignment: `matrix`, the `4 x 4` affine map from mm of the reference to mm of this scan in RAS, and the
+            reference's `name` and `sha256`; None if no alignment was asked for.
         version: of regcascade.
         layout: of the file.
     """
@@ -68,26 +66,18 @@ class Record:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Mm per voxel along each axis of the prepared image."""
+        """Voxel size of the prepared image, mm."""
         x, y, z = (float(step) for step in voxel_sizes(np.array(self.affine)))
         return x, y, z
 
 
 def case_file(root: Path, name: str) -> Path:
-    """Where the file of a case lies in a prepared folder."""
+    """Get the path of a case's file in a prepared folder."""
     return root / CASES / f"{name}.safetensors"
 
 
 def write_case(path: Path, record: Record, image: Tensor, labels: Tensor | None, points: Tensor | None) -> None:
-    """Write a case, whole or not at all.
-
-    Args:
-        path: its file.
-        record: what is known of it.
-        image: `(1, X, Y, Z)` in 0..1.
-        labels: `(1, X, Y, Z)` integers, or None.
-        points: `(K, 3)` in voxels, or None.
-    """
+    """Write a case, whole or not at all; the arrays are as in `Case`."""
     check_choice("store", record.store, STORED)
     stored = (image * 255).round() if record.store == "uint8" else image
     arrays = {"image": stored.to(STORED[record.store]).contiguous()}
@@ -96,20 +86,20 @@ def write_case(path: Path, record: Record, image: Tensor, labels: Tensor | None,
     if points is not None:
         arrays["points"] = points.float().contiguous()
     with written_whole(path) as temporary:
-        # `save_file` would hide what the disk says in an error of its own.
+        # `save_file` would hide the error of the disk in one of its own.
         temporary.write_bytes(save(arrays, metadata={"case": json.dumps(asdict(record))}))
 
 
 def read_record(path: Path) -> Record:
-    """What a case's file says of itself, without reading its arrays.
+    """Read the record of a case, without its arrays.
 
     Raises:
-        ValueError: naming the file, if it is no whole file of a prepared case of this layout.
+        ValueError: naming the file, if it is damaged, no prepared case, or of another layout.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return _record(json.loads(metadata["case"]), path)
+            values = json.loads((file.metadata() or {})["case"])
+        return _record(values, path)
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is no prepared case ({error}). Delete it, and run regcascade prepare again."
@@ -117,10 +107,10 @@ def read_record(path: Path) -> Record:
 
 
 def read_case(path: Path) -> Case:
-    """A prepared case, the image as float32 in 0..1.
+    """Read a prepared case, the image as float32 in 0..1.
 
     Raises:
-        ValueError: naming the file, if it is no whole file of a prepared case of this layout.
+        ValueError: as `read_record`.
     """
     record = read_record(path)
     with safe_open(path, framework="pt") as file:
@@ -144,76 +134,68 @@ def write_manifest(root: Path, records: list[Record], label_names: Mapping[int, 
         "label_names": {str(value): name for value, name in label_names.items()},
         "cases": [asdict(record) for record in sorted(records, key=lambda record: record.name)],
     }
-    with written_whole(root / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_text(root / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def read_manifest(root: Path) -> tuple[list[Record], dict[int, str]]:
-    """The records and the label names of a prepared folder.
+    """Read the records and the label names of a prepared folder.
 
     Raises:
-        ValueError: naming the folder or the file, if it is not there, damaged, or of another layout.
+        ValueError: naming the folder or the file, if it is missing, damaged, or of another layout.
     """
     path = root / MANIFEST
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}. Give one that regcascade prepare has made.")
     if not path.is_file():
-        raise ValueError(
-            f"{root} has no {MANIFEST}: run regcascade prepare (again, if it was stopped) to make it whole."
-        )
+        raise ValueError(f"{root} has no {MANIFEST}: run regcascade prepare (again, if it was stopped) to write it.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        layout = manifest["layout"]
         names = {int(value): str(name) for value, name in manifest["label_names"].items()}
         cases = [dict(case) for case in manifest["cases"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}). Run regcascade prepare again; finished cases stay."
-        ) from error
-    if layout != LAYOUT:
-        raise ValueError(f"{path} has the layout {layout}, and this version reads {LAYOUT}: prepare the scans again.")
+        raise ValueError(f"{path} is damaged: {error!r}. Run regcascade prepare again; finished cases stay.") from error
+    _check_layout(manifest, path)
     return [_record(case, path) for case in cases], names
 
 
 class PreparedCases(CaseSet):
-    """The cases of one prepared folder. The manifest is read at once, arrays when a case is asked for.
+    """The cases of a folder that `regcascade prepare` made. Arrays are read when a case is asked for.
 
     Args:
-        root: a folder that `regcascade prepare` made.
+        root: the folder.
         prefix: put before every name, to tell the cases of several sets apart.
 
     Raises:
-        ValueError: naming what is wrong with the folder, or which case has no file.
+        ValueError: as `read_manifest`, or naming a case without a file.
     """
 
     def __init__(self, root: str | Path, prefix: str = "") -> None:
         self.root = Path(root)
         self.records, self.label_names = read_manifest(self.root)
         self.names = [prefix + record.name for record in self.records]
-        self.prefix = prefix
-        for record in self.records:
-            if not case_file(self.root, record.name).is_file():
-                raise ValueError(
-                    f"{case_file(self.root, record.name)} is missing, though {MANIFEST} lists it: "
-                    "run regcascade prepare again."
-                )
+        self._files = [case_file(self.root, record.name) for record in self.records]
+        for file in self._files:
+            if not file.is_file():
+                raise ValueError(f"{file} is missing, though {MANIFEST} lists it: run regcascade prepare again.")
 
     def __getitem__(self, index: int) -> Case:
-        """Map and read a case."""
-        case = read_case(case_file(self.root, self.records[index].name))
-        return replace(case, name=self.prefix + case.name)
+        """Read a case."""
+        return replace(read_case(self._files[index]), name=self.names[index])
 
     def labelled(self, index: int) -> bool:
-        """Whether a case has labels."""
+        """Tell whether a case has labels."""
         return self.records[index].labels is not None
 
 
 def _record(values: Mapping[str, Any], path: Path) -> Record:
-    if values.get("layout") != LAYOUT:
-        raise ValueError(
-            f"{path} has the layout {values.get('layout')}, and this version reads {LAYOUT}: prepare it again."
-        )
+    _check_layout(values, path)
     try:
         return Record(**values)
     except TypeError as error:
         raise ValueError(f"{path} describes a case in a way that is not known ({error}). Prepare it again.") from error
+
+
+def _check_layout(values: Mapping[str, Any], path: Path) -> None:
+    layout = values.get("layout")
+    if layout != LAYOUT:
+        raise ValueError(f"{path} has the layout {layout}, and this version reads {LAYOUT}: prepare it again.")

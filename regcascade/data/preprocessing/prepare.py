@@ -1,4 +1,4 @@
-"""Raw scans to prepared cases: in parallel, resumable, each case whole or not there."""
+"""Prepare raw scans: in parallel, resumable, each case whole or not there."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ from regcascade.data.preprocessing.recipes import build_recipe
 from regcascade.utils.files import written_whole
 from regcascade.utils.registry import Spec, check_choice, did_you_mean
 
-# What the disk says of itself rather than of a case: no other case will fare better.
+# Errors of the disk rather than of a case; they stop the run.
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
 REPORT = "report.csv"
 DONE, KEPT, EXCLUDED, FAILED = "prepared", "kept", "excluded", "failed"
@@ -52,24 +52,22 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The prepared case that scans are aligned to: its name, its file, and the hash of what it was made from."""
-
-    name: str
-    path: Path
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Job:
-    """What is done to every scan: where cases go, the options of the recipe, how images are stored, which label values
-    may occur (none given: any), and what the scans are aligned to, if anything."""
+    """What is done to every scan.
+
+    Attributes:
+        out: the folder of the prepared cases.
+        recipe: its name and options.
+        store: the type of the images on disk.
+        known: the label values that may occur; empty for any.
+        reference: the file of the prepared case to align to, or None.
+    """
 
     out: Path
     recipe: dict[str, Any]
     store: str = "float32"
     known: frozenset[int] = frozenset()
-    reference: Reference | None = None
+    reference: Path | None = None
 
 
 def prepare(
@@ -85,48 +83,44 @@ def prepare(
 ) -> list[Outcome]:
     """Prepare scans into a folder: a file per case, `manifest.json`, `report.csv`.
 
-    A case that is there, from the same files by the same recipe and in the same group, is kept. A bad scan is left out
-    and reported. The manifest is written last, and again by every run.
+    A case of the same files, recipe and group is kept. A bad scan is left out and reported. Every run writes the
+    manifest, last.
 
     Args:
         sources: the raw scans.
         out: the folder to write.
         recipe: its name, or a mapping with `name` and options.
-        label_names: what each label value means; a scan with any other is left out. None names those found
-            `label_<value>`.
+        label_names: of label values; a scan with any other value is left out. None names those found `label_<value>`.
         exclude: names to leave out.
         workers: processes side by side.
-        store: how images are stored, `float32`, `float16` or `uint8`.
-        align: what to align every scan to by an affine map, for `affine=precomputed`: the name of one of them, or the
-            file of a prepared case, such as the atlas of another set.
+        store: the type of the images on disk, `float32`, `float16` or `uint8`.
+        align: the reference of the affine alignment, for `affine=precomputed`: the name of one of the scans, or the
+            file of a prepared case.
 
     Returns:
         What became of each scan, in the order of `sources`.
 
     Raises:
-        ValueError: for a recipe, an excluded name or a scan to align to that is not known or no good.
+        ValueError: for a recipe, excluded name or reference that is unknown or unusable.
         OSError: if the disk is full or cannot be written; finished cases stay.
     """
-    options = build_recipe(recipe).as_dict()
+    options, names = build_recipe(recipe).as_dict(), dict(label_names or {})
     unknown = sorted(set(exclude) - {source.name for source in sources})
     if unknown:
         raise ValueError(f"The list of excluded names has {unknown[0]!r}, which is no scan's name.")
     (out / CASES).mkdir(parents=True, exist_ok=True)
-    wanted = [source for source in sources if source.name not in set(exclude)]
+    wanted = [source for source in sources if source.name not in exclude]
     check_choice("store", store, STORED)
-    job = Job(out, options, store, frozenset(label_names or {}))
+    job = Job(out, options, store, frozenset(names))
     if align is not None:
         job = replace(job, reference=_reference(align, wanted, job))
     outcomes = {name: Outcome(name, EXCLUDED) for name in exclude}
-    console = Console(stderr=True)
     results = _in_parallel(wanted, job, workers)
-    for outcome in track(results, "Preparing scans", len(wanted), console=console, transient=True):
+    for outcome in track(results, "Preparing scans", len(wanted), console=Console(stderr=True), transient=True):
         outcomes[outcome.name] = outcome
-    records = [
-        read_record(case_file(out, outcome.name)) for outcome in outcomes.values() if outcome.outcome in (DONE, KEPT)
-    ]
-    present = sorted({value for record in records for value in record.labels or ()})
-    names = {value: (label_names or {}).get(value, f"label_{value}") for value in {*present, *(label_names or {})}}
+    ready = [outcome.name for outcome in outcomes.values() if outcome.outcome in (DONE, KEPT)]
+    records = [read_record(case_file(out, name)) for name in ready]
+    names = {value: f"label_{value}" for record in records for value in record.labels or ()} | names
     write_manifest(out, records, dict(sorted(names.items())))
     ordered = [outcomes[source.name] for source in sources]
     with written_whole(out / REPORT) as temporary:
@@ -137,19 +131,18 @@ def prepare(
 def prepare_scan(
     source: Source, recipe: Spec, store: str = "float32"
 ) -> tuple[Record, Tensor, Tensor | None, Tensor | None]:
-    """Read one scan and apply a recipe: what is known of the case, its image, labels and points.
+    """Read one scan and apply a recipe; give the record, image, labels and points of the case.
 
     Raises:
         ValueError: naming the file, for whatever is wrong with it.
     """
     built = build_recipe(recipe)
     image, fitted, points, raw = built.read(source)
-    values = None if fitted is None else [int(value) for value in fitted.unique() if value > 0]
     record = Record(
         name=source.name,
         size=list(image.shape[1:]),
         affine=np.asarray(image.affine, dtype=float).tolist(),
-        labels=values,
+        labels=None if fitted is None else [int(value) for value in fitted.unique() if value > 0],
         points=None if points is None else len(points),
         group=source.group,
         source={
@@ -165,20 +158,20 @@ def prepare_scan(
     return record, image.as_tensor(), None if fitted is None else fitted.as_tensor(), points
 
 
-def _reference(align: str, sources: Sequence[Source], job: Job) -> Reference:
-    """The case to align to: a file, or a scan of these, which is prepared first."""
-    path = Path(align)
-    if path.suffix != case_file(job.out, "x").suffix:
-        source = next((source for source in sources if source.name == align), None)
-        if source is None:
-            hint = did_you_mean(align, [source.name for source in sources])
-            raise ValueError(f"There is no scan {align!r} to align to.{hint} Or give the file of a prepared case.")
-        outcome = _one(source, job)
-        if outcome.outcome == FAILED:
-            raise ValueError(f"The scan to align to, {align}, cannot be prepared: {outcome.reason}")
-        path = case_file(job.out, align)
-    record = read_record(path)
-    return Reference(record.name, path, record.source["sha256"])
+def _reference(align: str, sources: Sequence[Source], job: Job) -> Path:
+    """Find the file of the case to align to; prepare it first if it is one of these scans."""
+    file = case_file(job.out, align)
+    if Path(align).suffix == file.suffix:
+        read_record(Path(align))
+        return Path(align)
+    source = next((source for source in sources if source.name == align), None)
+    if source is None:
+        hint = did_you_mean(align, [source.name for source in sources])
+        raise ValueError(f"There is no scan {align!r} to align to.{hint} Or give the file of a prepared case.")
+    outcome = _one(source, job)
+    if outcome.outcome == FAILED:
+        raise ValueError(f"The scan to align to, {align}, cannot be prepared: {outcome.reason}")
+    return file
 
 
 def _in_parallel(sources: Sequence[Source], job: Job, workers: int) -> Iterator[Outcome]:
@@ -186,7 +179,7 @@ def _in_parallel(sources: Sequence[Source], job: Job, workers: int) -> Iterator[
         for source in sources:
             yield _one(source, job)
         return
-    # Fresh processes: a forked one inherits locks that another thread of this one may hold.
+    # A forked process would inherit locks that another thread of this one may hold.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
         futures = [pool.submit(_one, source, job) for source in sources]
         try:
@@ -194,7 +187,7 @@ def _in_parallel(sources: Sequence[Source], job: Job, workers: int) -> Iterator[
                 yield future.result()
         except BrokenProcessPool as error:
             raise ValueError(
-                "A process was killed while it prepared scans, as happens where memory is short: give fewer --workers. "
+                "A process was killed while it prepared scans, often for lack of memory: give fewer --workers. "
                 "Finished cases stay."
             ) from error
         except BaseException:
@@ -203,7 +196,7 @@ def _in_parallel(sources: Sequence[Source], job: Job, workers: int) -> Iterator[
 
 
 def _begin_worker() -> None:
-    """One thread each, and an end when the main process ends: killed, it cannot tell them to."""
+    """Use one thread, and end when the main process is gone: killed, it cannot stop its workers."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -216,7 +209,7 @@ def _end_with_parent() -> None:
 
 
 def _one(source: Source, job: Job) -> Outcome:
-    """Prepare one scan, unless that is done."""
+    """Prepare one scan, unless it is done already."""
     if source.problem is not None:
         return Outcome(source.name, FAILED, source.problem)
     path = case_file(job.out, source.name)
@@ -241,17 +234,17 @@ def _one(source: Source, job: Job) -> Outcome:
 
 
 def _is_done(path: Path, source: Source, job: Job) -> bool:
-    """Whether a case's file is whole, of these very files, by this recipe, and aligned to this reference if to any."""
+    """Tell whether a case's file is whole, of these files, by this recipe, and aligned to the reference if any."""
     try:
         record = read_record(path)
     except ValueError:
         return False
-    same = json.dumps([record.recipe, record.store], sort_keys=True) == json.dumps(
-        [job.recipe, job.store], sort_keys=True
-    )
-    same = same and record.group == source.group
     if job.reference is not None:
-        same = same and (record.alignment or {}).get("sha256") == job.reference.sha256
+        target = read_record(job.reference).source["sha256"]
+        if (record.alignment or {}).get("sha256") != target:
+            return False
+    made, asked = [record.recipe, record.store, record.group], [job.recipe, job.store, source.group]
+    same = json.dumps(made, sort_keys=True) == json.dumps(asked, sort_keys=True)
     return same and source.image.exists() and record.source["sha256"] == source.digest()
 
 
@@ -264,15 +257,16 @@ def _check_labels(record: Record, known: frozenset[int]) -> None:
         )
 
 
-def _alignment(record: Record, image: Tensor, reference: Reference) -> dict[str, Any]:
-    """What a record says of the affine map from the reference to its scan."""
-    matrix = np.eye(4)
-    if record.source["sha256"] != reference.sha256:
-        affine = read_record(reference.path).affine
-        fixed = MetaTensor(read_case(reference.path).image, affine=torch.tensor(affine, dtype=torch.float64))
-        moving = MetaTensor(image, affine=torch.tensor(record.affine, dtype=torch.float64))
+def _alignment(record: Record, image: Tensor, reference: Path) -> dict[str, Any]:
+    """Align a scan to the reference; give the `alignment` of its record."""
+    target, matrix = read_record(reference), np.eye(4)
+    if record.source["sha256"] != target.source["sha256"]:
+        fixed, moving = (
+            MetaTensor(voxels, affine=torch.tensor(of.affine, dtype=torch.float64))
+            for voxels, of in ((read_case(reference).image, target), (image, record))
+        )
         try:
             matrix = affine_alignment(fixed, moving)
         except ValueError as error:
             raise ValueError(f"{record.source['image']}: {error}") from error
-    return {"name": reference.name, "sha256": reference.sha256, "matrix": matrix.tolist()}
+    return {"name": target.name, "sha256": target.source["sha256"], "matrix": matrix.tolist()}

@@ -1,16 +1,14 @@
-"""The steps that recipes are made of: spacing, intensities to 0..1, one size for all scans."""
+"""The steps of recipes: spacing, intensities to 0..1, one size for all scans."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.croppad.array import ResizeWithPadOrCrop
 from monai.transforms.intensity.array import ScaleIntensityRange
 from monai.transforms.spatial.array import Resize, Spacing
 from nibabel.affines import voxel_sizes
-from torch import Tensor
 
 from regcascade.data.io.images import as_meta
 
@@ -19,7 +17,7 @@ _ROUNDING = 1e-5  # of the directions in headers
 
 
 def respaced(volume: MetaTensor, spacing: Sequence[float | int] | None, mode: str) -> MetaTensor:
-    """Resample to a spacing, the centre of the first voxel where it was; beyond the last, the border goes on."""
+    """Resample to a spacing in mm, or keep the scan's own (None); the centre of the first voxel stays where it is."""
     if spacing is None:
         return volume
     # MONAI begins where the scan does only if the axes are at right angles to 1e-8, and headers are rounded.
@@ -33,7 +31,7 @@ def windowed(scan: MetaTensor, window: Sequence[float], option: str = "window") 
     """Map a window (width, level) to 0..1 and clip; `option` names it in messages.
 
     Raises:
-        ValueError: if nothing of the scan lies within the window.
+        ValueError: if the whole scan lies outside the window.
     """
     width, level = window
     low, high = level - width / 2, level + width / 2
@@ -49,7 +47,7 @@ def between_percentiles(scan: MetaTensor, percentiles: Sequence[float], option: 
     """Map two percentiles of a scan to 0 and 1 and clip; `option` names them in messages.
 
     Raises:
-        ValueError: if the two are the same intensity.
+        ValueError: if both are the same intensity.
     """
     low, high = (float(value) for value in np.percentile(scan.numpy(), percentiles))
     if not high > low:
@@ -61,30 +59,17 @@ def between_percentiles(scan: MetaTensor, percentiles: Sequence[float], option: 
 
 
 def resized(volume: MetaTensor, size: Sequence[int], is_label: bool) -> MetaTensor:
-    """Stretch the whole field of view to a size: half-pixel grids, linear for images and nearest for labels."""
+    """Stretch the field of view to a size, on half-pixel grids: linear for images, nearest for labels."""
     # Plain "nearest" would sit half a voxel off the image's half-pixel grid.
     mode = "nearest-exact" if is_label else "trilinear"
     return as_meta(Resize(size, mode=mode, align_corners=None if is_label else False)(volume))
 
 
 def cropped_or_padded(volume: MetaTensor, size: Sequence[int], pad: float | str, is_label: bool) -> MetaTensor:
-    """Cut or pad around the centre with a value (labels: background) or, for `edge`, the outermost voxels."""
+    """Cut or pad around the centre, by a value (labels: background) or, for `edge`, by the outermost voxels."""
     if pad == EDGE:
         return as_meta(ResizeWithPadOrCrop(size, mode="edge")(volume))
     return as_meta(ResizeWithPadOrCrop(size, mode="constant", value=0.0 if is_label else pad)(volume))
-
-
-def as_integers(labels: MetaTensor) -> MetaTensor:
-    """Whole numbers as int16, or int32 where they need it."""
-    smallest = torch.int16 if labels.max() <= torch.iinfo(torch.int16).max else torch.int32
-    return as_meta(labels.to(smallest).contiguous())
-
-
-def placed(points: Float[Tensor, "k 3"], before: np.ndarray, after: np.ndarray) -> Float[Tensor, "k 3"]:
-    """Landmarks in voxels of one grid as voxels of another in the same world, by the affines of both."""
-    world = points.double().numpy() @ before[:3, :3].T + before[:3, 3]
-    inverse = np.linalg.inv(after)
-    return torch.from_numpy(world @ inverse[:3, :3].T + inverse[:3, 3]).float()
 
 
 def _scaled(scan: MetaTensor, low: float, high: float) -> MetaTensor:
@@ -92,7 +77,7 @@ def _scaled(scan: MetaTensor, low: float, high: float) -> MetaTensor:
 
 
 def _squared(affine: np.ndarray) -> np.ndarray:
-    """An affine with its axes at right angles, if it lacks that by no more than headers are rounded."""
+    """Set the axes of an affine at right angles, if they are so up to the rounding of headers."""
     steps = voxel_sizes(affine)
     left, _, right = np.linalg.svd(affine[:3, :3] / steps)
     squared = affine.copy()

@@ -1,7 +1,7 @@
-"""Recipes: what `regcascade prepare` does to a raw scan, step by step, with MONAI's transforms.
+"""Recipes: the steps of `regcascade prepare` from a raw scan to a ready case, with MONAI's transforms.
 
-Each takes the scan to RAS axis order first, and gives images in 0..1 and labels on one grid, whose affine still tells
-where every voxel lies in the world of the raw scan. A new file in this folder that registers a class is a new recipe.
+Each gives an image in 0..1 and labels on one grid, whose affine leads to the world of the raw scan. A new file in this
+folder that registers a class is a new recipe.
 """
 
 import sys
@@ -18,7 +18,7 @@ import_package(sys.modules[__name__])
 
 
 def build_recipe(spec: Spec) -> Recipe:
-    """The recipe of a name, or of a mapping with `name` and options.
+    """Build the recipe of a name, or of a mapping with `name` and options.
 
     Raises:
         ValueError: for an unknown name, option or value, naming the valid ones.

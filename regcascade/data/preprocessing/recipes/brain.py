@@ -1,4 +1,4 @@
-"""The papers' brain scans."""
+"""The recipe of the papers' brain scans."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ CENTRES = ("mask", "image")
 @RECIPES.register("brain")
 @dataclass(frozen=True, kw_only=True)
 class Brain(Recipe):
-    """A skull-stripped head: resampled to 1 mm, scaled robustly within the mask, 0 outside, cut or padded to `size`.
+    """A skull-stripped head: resampled, scaled by percentiles within the mask, 0 outside, cut or padded to `size`.
 
     Attributes:
-        mask: where the brain is: `file`, a mask file; `labels`, wherever a label is; `none`, everywhere above the
-            darkest, for scans that are stripped already.
+        mask: what is brain: `file`, inside a mask file; `labels`, inside any label; `none`, all above the darkest
+            voxel, for scans that are stripped already.
         spacing: mm per voxel along each axis.
-        centre: what is cut or padded around: the box of the `mask`, as the papers crop around the brain, or the
-            `image`, which leaves scans that are aligned already where they are.
+        centre: the centre of the cut: that of the box of the `mask`, as in the papers, or of the `image`, which keeps
+            scans aligned that are so already.
         percentiles: (low, high) of the intensities within the mask, which become 0 and 1; (0, 100) is nearly a division
             by the maximum.
     """
@@ -49,8 +49,15 @@ class Brain(Recipe):
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
     ) -> tuple[MetaTensor, MetaTensor | None]:
-        """The spacing, the mask, the intensities within it, the size around the centre."""
-        inside = respaced(self._inside(scan, labels, mask), self.spacing, "nearest") > 0
+        """Apply spacing, mask, intensities within it, and the size around the centre."""
+        if self.mask == "none":
+            marked = scan > scan.min()
+        else:
+            given, what = (mask, "mask") if self.mask == "file" else (labels, "label map")
+            if given is None:
+                raise ValueError(f"mask={self.mask} needs a {what} of every scan. Known: {', '.join(MASKS)}.")
+            marked = given > 0
+        inside = respaced(as_meta(marked.float()), self.spacing, "nearest") > 0
         if not inside.any():
             raise ValueError(f"the mask of the brain is empty (mask={self.mask}); mend it, or leave the scan out.")
         scan = respaced(scan, self.spacing, "bilinear")
@@ -71,12 +78,3 @@ class Brain(Recipe):
             labels = respaced(labels, self.spacing, "nearest")
             labels = as_meta(around.crop_pad(labels, start, start + self.size))
         return image, labels
-
-    def _inside(self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None) -> MetaTensor:
-        """1 where the brain is, on the grid of the scan."""
-        if self.mask == "none":
-            return as_meta((scan > scan.min()).float())
-        given, what = (mask, "mask") if self.mask == "file" else (labels, "label map")
-        if given is None:
-            raise ValueError(f"mask={self.mask} needs a {what} of every scan. Known: {', '.join(MASKS)}.")
-        return as_meta((given > 0).float())

@@ -1,4 +1,4 @@
-"""Any scan: spacing, intensities, size."""
+"""The recipe for any scan: spacing, intensities, size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,21 +31,20 @@ PERCENTILES, WINDOW = "percentiles", "window"
 @RECIPES.register("generic")
 @dataclass(frozen=True, kw_only=True)
 class Generic(Recipe):
-    """Spacing, intensities by percentiles or a window, 0 outside a mask if there is one, and the size, in this order.
+    """Spacing, intensities by percentiles or a window, 0 outside a mask if there is one, then the size.
 
-    Intensities are mapped before the size changes, so that padding does not move a percentile. Images are resampled
-    linearly, labels by nearest.
+    Intensities come before the size, so that padding does not move a percentile. Images are resampled linearly, labels
+    by nearest.
 
     Attributes:
         spacing: mm per voxel along each axis to resample to; None keeps the scan's own.
-        fit: `crop_pad` cuts or pads around the centre and keeps the voxels as they are; `resample` stretches the whole
-            field of view to `size` (half-pixel linear interpolation), and the spacing changes with it.
+        fit: `crop_pad` cuts or pads around the centre; `resample` stretches the field of view to `size`.
         pad: what `crop_pad` adds: a value in 0..1 (labels get background), or `edge` to repeat the outermost voxels.
         intensity: `percentiles` maps those of each scan to 0 and 1, `window` a fixed range; both clip.
         percentiles: (low, high), in percent.
         window: (width, level) in the scan's units, such as Hounsfield.
-        transforms: MONAI's dictionary transforms, applied last, see `build_monai`; none that is random, as every scan
-            is to be made ready in one way. The image is clipped to 0..1 after them.
+        transforms: MONAI's dictionary transforms without random ones, applied last, see `build_monai`; the image is
+            clipped to 0..1 after them.
     """
 
     spacing: Sequence[float | int] | None = None
@@ -78,14 +77,13 @@ class Generic(Recipe):
         return build_monai(self.transforms, f"{self.PREFIX}transforms")
 
     def options(self) -> dict[str, Any]:
-        """Every option, as plain lists, numbers and strings; `transforms` only where there are any."""
-        options = super().options()
-        return options if self.transforms else {key: options[key] for key in options if key != "transforms"}
+        """Give every option, as plain lists, numbers and strings; `transforms` only where there are any."""
+        return {key: value for key, value in super().options().items() if key != "transforms" or value}
 
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
     ) -> tuple[MetaTensor, MetaTensor | None]:
-        """The spacing, the intensities, the mask, the size, the transforms."""
+        """Apply spacing, intensities, mask, size and transforms."""
         image = respaced(scan, self.spacing, "bilinear")
         if self.intensity == WINDOW:
             image = windowed(image, self.window, f"{self.PREFIX}window")

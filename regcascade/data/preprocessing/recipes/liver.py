@@ -1,4 +1,4 @@
-"""The papers' liver scans."""
+"""The recipe of the papers' liver scans."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from monai.data.meta_tensor import MetaTensor
 
 from regcascade.data.options import check_number, check_values, check_window
-from regcascade.data.preprocessing.liver_box import MARGIN, Box, crop_to_box, find_liver, label_box, pad_box
+from regcascade.data.preprocessing.liver_box import MARGIN, crop_to_box, find_liver, label_box, pad_box
 from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe
 from regcascade.data.preprocessing.steps import resized, windowed
 from regcascade.utils.registry import check_choice
@@ -17,13 +17,13 @@ CROPS = ("threshold", "labels", "none")
 @RECIPES.register("liver")
 @dataclass(frozen=True, kw_only=True)
 class Liver(Recipe):
-    """The papers' liver scans: CT cropped around the liver, resampled to `size` (linear), a window to 0..1.
+    """CT cropped around the liver, resampled to `size` (linear), a window mapped to 0..1.
 
     Attributes:
         crop: where the liver is: `threshold` searches it in the image (`liver_box.py`), `labels` takes the box
             of the label map, `none` takes the whole scan, which is cropped already.
         crop_labels: the label values to crop around, for `labels`; None for all above 0.
-        margin: what the box gains on every side, as a fraction of its length.
+        margin: added to the box on every side, as a fraction of its length.
         window: (width, level) in Hounsfield units.
     """
 
@@ -45,17 +45,15 @@ class Liver(Recipe):
     def apply(
         self, scan: MetaTensor, labels: MetaTensor | None, mask: MetaTensor | None
     ) -> tuple[MetaTensor, MetaTensor | None]:
-        """The crop, the size, the window."""
+        """Apply crop, size and window."""
         if self.crop != "none":
-            box = self._box(scan, labels)
+            if self.crop == "threshold":
+                box = find_liver(scan)
+            elif labels is not None:
+                box = label_box(labels, self.crop_labels)
+            else:
+                raise ValueError("crop=labels needs a label map of every scan; choose crop=threshold.")
+            box = pad_box(box, scan, self.margin)
             scan, labels = crop_to_box(scan, box), None if labels is None else crop_to_box(labels, box)
         image = windowed(resized(scan, self.size, is_label=False), self.window)
         return image, None if labels is None else resized(labels, self.size, is_label=True)
-
-    def _box(self, scan: MetaTensor, labels: MetaTensor | None) -> Box:
-        """Around the liver, with the margin."""
-        if self.crop == "threshold":
-            return pad_box(find_liver(scan), scan, self.margin)
-        if labels is None:
-            raise ValueError("crop=labels needs a label map of every scan; choose crop=threshold.")
-        return pad_box(label_box(labels, self.crop_labels), scan, self.margin)
