@@ -80,12 +80,7 @@ def read_header(path: Path, series: str | None = None) -> Geometry:
 def read_volume(path: Path, series: str | None = None) -> MetaTensor:
     """Read a 3D image as `(1, X, Y, Z)` float32, in its own intensities and axis order, its `affine` in RAS.
 
-    Args:
-        path: an image file, or the folder of a DICOM series.
-        series: the UID of the series, for a folder that holds several.
-
-    Raises:
-        ValueError: naming the file, if it cannot be read or is not a 3D image.
+    Arguments and errors are those of `read_header`; damaged voxels raise ValueError too.
     """
     affine = torch.from_numpy(read_header(path, series).affine.copy())
     with readable(path):

@@ -21,15 +21,8 @@ CHUNK = 2**24  # bytes
 def read_scan(path: Path, series: str | None = None) -> sitk.Image:
     """Read a 3D image as an ITK image, in the pixel type and the intensities of its file.
 
-    nibabel reads what it can, so that a NIfTI file lies where the rest of regcascade sees it; a file with a scaling in
-    its header becomes float32.
-
-    Args:
-        path: an image file, or the folder of a DICOM series.
-        series: the UID of the series, for a folder that holds several.
-
-    Raises:
-        ValueError: naming the file, if it cannot be read, is not 3D, has several components, or its grid is sheared.
+    nibabel reads what it can, so that a NIfTI file lies where `read_volume` puts it; where its header scales the voxels
+    it becomes float32. Arguments and errors are those of `read_header`; a sheared grid raises ValueError too.
     """
     geometry = read_header(path, series)
     if is_nibabel(path):

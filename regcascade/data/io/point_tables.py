@@ -30,17 +30,11 @@ BORDER = 0.5001  # voxels from the outermost voxel centres to the border of an i
 
 @dataclass(frozen=True, eq=False)
 class PointTable:
-    """Points, and the whole file they come from.
+    """Points, and the whole file they come from."""
 
-    Attributes:
-        points: `(K, 3)`, in the unit of the file; NaN where missing.
-        columns: all cells of the file, as text.
-        titles: of the columns x, y and z.
-    """
-
-    points: Places
-    columns: pd.DataFrame
-    titles: list[str]
+    points: Places  # `(K, 3)`, in the unit of the file; NaN where missing
+    columns: pd.DataFrame  # all cells of the file, as text
+    titles: list[str]  # of the columns x, y and z
 
 
 def read_table(path: Path) -> PointTable:
@@ -56,15 +50,10 @@ def read_table(path: Path) -> PointTable:
 
 
 def read_points(path: Path, shape: Sequence[int]) -> Float[Tensor, "k 3"]:
-    """Read the landmarks of a scan, `(K, 3)` in voxels along its array axes, counted from 0; NaN where missing.
-
-    Args:
-        path: a table of points.
-        shape: of the image, in voxels.
+    """Read landmarks, `(K, 3)` in voxels along the array axes of an image of this shape; NaN where one is missing.
 
     Raises:
-        ValueError: naming the file and line, if it is missing or no such table, or a landmark lies outside the image,
-            as one in mm would.
+        ValueError: naming the file and line, if it is missing, no such table, or a landmark lies outside the image.
     """
     points = torch.from_numpy(_read(path).points).float()
     outside = ~_inside(points, shape) & ~points.isnan().any(1)

@@ -104,9 +104,8 @@ def check_names(sources: Sequence[Source], where: Path) -> list[Source]:
         ValueError: if one has a problem, two have the same name, or a name is no file name.
     """
     told = told_apart(sources, where)
-    for source in told:
-        if source.problem is not None:
-            raise ValueError(source.problem)
+    for problem in (source.problem for source in told if source.problem is not None):
+        raise ValueError(problem)
     return told
 
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import SimpleITK as sitk
 
-from regcascade.data.io.errors import UNREADABLE, first_line
+from regcascade.data.io.errors import UNREADABLE, first_line, readable
 from regcascade.data.io.images import H5_SUFFIXES, NIBABEL_SUFFIXES, kept_locale
 from regcascade.data.io.itk_images import WRITTEN as FIELD_SUFFIXES
 from regcascade.data.io.itk_images import stored_voxels, write_scan
@@ -90,12 +90,10 @@ def check_suffix(path: Path) -> None:
 
 def _read_field(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
     """Read grid, identity and displacement (RAS) of a displacement image."""
-    try:
+    with readable(path):
         if path.name.lower().endswith(NIBABEL_SUFFIXES) and not np.isfinite(stored_voxels(path)).all():
             raise ValueError("it holds NaN or infinity, which ITK would read as 0")
         image = sitk.ReadImage(str(path))
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as a displacement image: {first_line(error)}") from error
     vectors = image.GetNumberOfComponentsPerPixel()
     if image.GetDimension() != 3 or vectors != 3 or "float" not in image.GetPixelIDTypeAsString():
         raise ValueError(
@@ -163,11 +161,10 @@ def _own_group(path: Path) -> tuple[Geometry, Geometry, np.ndarray]:
         if group.attrs.get("format") != FORMAT:
             raise ValueError(f"{path} was written by another version of regcascade, which this one cannot read.")
         try:
-            return _grid(group, "fixed"), _grid(group, "moving"), group["affine"][()]
+            fixed, moving = (
+                Geometry(tuple(group[f"{name}_shape"][()].tolist()), group[f"{name}_affine"][()])
+                for name in ("fixed", "moving")
+            )
+            return fixed, moving, group["affine"][()]
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}: its group {GROUP} is damaged ({error}). Make the transform again.") from error
-
-
-def _grid(group: h5py.Group, name: str) -> Geometry:
-    x, y, z = (int(side) for side in group[f"{name}_shape"][()])
-    return Geometry((x, y, z), group[f"{name}_affine"][()])

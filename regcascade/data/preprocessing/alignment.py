@@ -16,16 +16,13 @@ STEPS = 200  # at most, on each level
 
 
 def align(fixed: MetaTensor, moving: MetaTensor) -> np.ndarray:
-    """Find the affine map from a place in the fixed scan to the same tissue in the moving one.
+    """Find the affine map, `4 x 4` in mm, RAS, from a place in the fixed scan to the same tissue in the moving one.
 
     It starts at the centres of gravity, then finds a rigid and an affine map by the correlation of the images, coarse
     to fine. One thread and samples on a grid make it deterministic.
 
     Args:
         fixed, moving: `(1, X, Y, Z)` images in 0..1, on any grids, their affines in RAS.
-
-    Returns:
-        `4 x 4`, from mm to mm, in RAS.
 
     Raises:
         ValueError: if the scans have too little in common.

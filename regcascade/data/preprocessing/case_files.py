@@ -28,47 +28,26 @@ LAYOUT = 1  # of the files; readers refuse any other
 MANIFEST = "manifest.json"
 CASES = "cases"
 STORED = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
-Affine = list[list[float]]
 
 
 @dataclass(frozen=True)
 class Record:
-    """Plain values that describe a prepared case.
-
-    Attributes:
-        name: of the case.
-        size: sides of the prepared image in voxels.
-        affine: `4 x 4`, from voxels of the prepared image to mm in RAS.
-        labels: the label values in it, without background; None if the scan has no label map.
-        points: the number of landmarks; None if it has none.
-        group: what pairs may be kept within, such as the animal.
-        source: `image`, `shape` and `affine` of the raw image, and `sha256` of all files the case was made from.
-        recipe: the options of the recipe that made it, with its `name`.
-        store: the type of the image on disk, `float32`, `float16` or `uint8`.
-        alignment: `matrix`, the `4 x 4` affine map from mm of the reference to mm of this scan in RAS, and the
-            reference's `name` and `sha256`; None if no alignment was asked for.
-        version: of regcascade.
-        layout: of the file.
-    """
+    """Plain values that describe a prepared case."""
 
     name: str
-    size: list[int]
-    affine: Affine
-    labels: list[int] | None
-    points: int | None
-    group: str | None
-    source: dict[str, Any]
-    recipe: dict[str, Any]
-    store: str = "float32"
+    size: list[int]  # sides of the prepared image in voxels
+    affine: list[list[float]]  # `4 x 4`, from voxels of the prepared image to mm in RAS
+    labels: list[int] | None  # the label values in it, without background; None if the scan has no label map
+    points: int | None  # the number of landmarks; None if it has none
+    group: str | None  # what pairs may be kept within, such as the animal
+    source: dict[str, Any]  # `image`, `shape`, `affine` of the raw image; `sha256` of all files the case was made from
+    recipe: dict[str, Any]  # the options of the recipe that made it, with its `name`
+    store: str = "float32"  # the type of the image on disk, of `STORED`
+    # `matrix`, the `4 x 4` affine map from mm of the reference to mm of this scan in RAS, and the reference's `name`
+    # and `sha256`; None if no alignment was asked for.
     alignment: dict[str, Any] | None = None
-    version: str = __version__
-    layout: int = LAYOUT
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel size of the prepared image, mm."""
-        x, y, z = (float(step) for step in voxel_sizes(np.array(self.affine)))
-        return x, y, z
+    version: str = __version__  # of regcascade
+    layout: int = LAYOUT  # of the file
 
 
 def case_file(root: Path, name: str) -> Path:
@@ -107,11 +86,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_case(path: Path) -> Case:
-    """Read a prepared case, the image as float32 in 0..1.
-
-    Raises:
-        ValueError: as `read_record`.
-    """
+    """Read a prepared case, the image as float32 in 0..1, raising as `read_record`."""
     record = read_record(path)
     with safe_open(path, framework="pt") as file:
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
@@ -120,10 +95,10 @@ def read_case(path: Path) -> Case:
     labels = arrays.get("labels")
     if labels is not None:
         labels = labels.to(torch.int16 if labels.dtype == torch.uint8 else torch.int32)
-    alignment = None
-    if record.alignment is not None:
-        alignment = from_reference(np.array(record.alignment["matrix"]), np.array(record.affine))
-    return Case(record.name, image, record.spacing, labels, arrays.get("points"), alignment)
+    affine, aligned = np.array(record.affine), record.alignment
+    alignment = None if aligned is None else from_reference(np.array(aligned["matrix"]), affine)
+    x, y, z = (float(step) for step in voxel_sizes(affine))
+    return Case(record.name, image, (x, y, z), labels, arrays.get("points"), alignment)
 
 
 def write_manifest(root: Path, records: list[Record], label_names: Mapping[int, str]) -> None:

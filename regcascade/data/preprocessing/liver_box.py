@@ -4,17 +4,17 @@ The search runs on a grid of about 2.5 mm with lengths in mm, so that it takes a
 spacing. The papers count pixels, of about 0.75 mm.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.croppad.array import SpatialCrop
 from monai.transforms.spatial.array import Resize
+from monai.transforms.utils import generate_spatial_bounding_box
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
-from scipy.ndimage import find_objects, gaussian_filter, label, uniform_filter
+from scipy.ndimage import gaussian_filter, label, uniform_filter
 
 from regcascade.data.io.images import as_meta
 
@@ -69,9 +69,12 @@ def find_liver(scan: MetaTensor) -> Box:
     for low, high in WINDOWS_HU:
         # The median of a mask is whether more than half of the voxels around are in it.
         solid = uniform_filter(((smooth >= low) & (smooth <= high)).astype(np.float32), width, mode="nearest") > 0.5
-        part = _largest_part(solid, more_than=count)
-        if part is not None:
-            largest, count = part, int(part.sum())
+        if np.count_nonzero(solid) > count:
+            parts, _ = label(solid)
+            sizes = np.bincount(parts.ravel())
+            sizes[0] = 0  # of the background
+            if sizes.max() > count:
+                largest, count = parts == sizes.argmax(), int(sizes.max())
     volume_ml = count * float(np.prod(spacing)) / 1000
     if largest is None or volume_ml < SMALLEST_ML:
         raise ValueError(
@@ -80,8 +83,8 @@ def find_liver(scan: MetaTensor) -> Box:
             "choose crop=labels; otherwise leave the scan out."
         )
     factors = sides / np.array(largest.shape)
-    found = _bounding_box(largest)
-    return _box(np.floor(found.start * factors), np.ceil(found.stop * factors))
+    start, stop = generate_spatial_bounding_box(largest[None])
+    return _box(np.floor(start * factors), np.ceil(stop * factors))
 
 
 def label_box(labels: MetaTensor, values: Sequence[int] | None = None) -> Box:
@@ -95,7 +98,7 @@ def label_box(labels: MetaTensor, values: Sequence[int] | None = None) -> Box:
     if not chosen.any():
         wanted = "above 0" if values is None else f"of {list(values)}"
         raise ValueError(f"its label map has no label {wanted} to crop around; choose others, or crop=threshold.")
-    return _bounding_box(chosen)
+    return _box(*generate_spatial_bounding_box(chosen[None]))
 
 
 def pad_box(box: Box, scan: MetaTensor, margin: float = MARGIN) -> Box:
@@ -114,21 +117,6 @@ def crop_to_box(volume: MetaTensor, box: Box) -> MetaTensor:
     return as_meta(SpatialCrop(roi_start=box.start, roi_end=box.stop)(volume))
 
 
-def _largest_part(mask: Bool[np.ndarray, "x y z"], more_than: int) -> Bool[np.ndarray, "x y z"] | None:
-    """Find the largest connected part of a mask, None if it has too few voxels; MONAI's needs scikit-image."""
-    if np.count_nonzero(mask) <= more_than:
-        return None
-    parts, _ = label(mask)
-    counts = np.bincount(parts.ravel())
-    counts[0] = 0
-    return parts == counts.argmax() if counts.max() > more_than else None
-
-
-def _bounding_box(mask: Bool[np.ndarray, "x y z"]) -> Box:
-    (slices,) = find_objects(mask.astype(np.uint8), max_label=1)
-    return _box([part.start for part in slices], [part.stop for part in slices])
-
-
-def _box(start: Sequence[int] | np.ndarray, stop: Sequence[int] | np.ndarray) -> Box:
+def _box(start: Iterable[Any], stop: Iterable[Any]) -> Box:
     (x, y, z), (i, j, k) = (tuple(int(value) for value in corner) for corner in (start, stop))
     return Box((x, y, z), (i, j, k))

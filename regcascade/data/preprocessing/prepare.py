@@ -53,21 +53,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every scan.
+    """What is done to every scan."""
 
-    Attributes:
-        out: the folder of the prepared cases.
-        recipe: its name and options.
-        store: the type of the images on disk.
-        known: the label values that may occur; empty for any.
-        reference: the file of the prepared case to align to, or None.
-    """
-
-    out: Path
-    recipe: dict[str, Any]
-    store: str = "float32"
-    known: frozenset[int] = frozenset()
-    reference: Path | None = None
+    out: Path  # the folder of the prepared cases
+    recipe: dict[str, Any]  # its name and options
+    store: str  # the type of the images on disk
+    known: frozenset[int]  # the label values that may occur; empty for any
+    reference: Path | None = None  # the file of the prepared case to align to
 
 
 def prepare(
@@ -83,8 +75,8 @@ def prepare(
 ) -> list[Outcome]:
     """Prepare scans into a folder: a file per case, `manifest.json`, `report.csv`.
 
-    A case of the same files, recipe and group is kept. A bad scan is left out and reported. Every run writes the
-    manifest, last.
+    Gives what became of each scan, in the order of `sources`. A case of the same files, recipe and group is kept. A bad
+    scan is left out and reported. Every run writes the manifest, last.
 
     Args:
         sources: the raw scans.
@@ -96,9 +88,6 @@ def prepare(
         store: the type of the images on disk, `float32`, `float16` or `uint8`.
         align: the reference of the affine alignment, for `affine=precomputed`: the name of one of the scans, or the
             file of a prepared case.
-
-    Returns:
-        What became of each scan, in the order of `sources`.
 
     Raises:
         ValueError: for a recipe, excluded name or reference that is unknown or unusable.
@@ -131,11 +120,7 @@ def prepare(
 def prepare_scan(
     source: Source, recipe: Spec, store: str = "float32"
 ) -> tuple[Record, Tensor, Tensor | None, Tensor | None]:
-    """Read one scan and apply a recipe; give the record, image, labels and points of the case.
-
-    Raises:
-        ValueError: naming the file, for whatever is wrong with it.
-    """
+    """Read one scan and apply a recipe, raising as `Recipe.read`; give record, image, labels and points of the case."""
     built = build_recipe(recipe)
     image, fitted, points, raw = built.read(source)
     record = Record(

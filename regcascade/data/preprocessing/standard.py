@@ -1,7 +1,7 @@
 """The recipe `generic` as the data sets of raw scans apply it."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from regcascade.data.preprocessing.recipes.generic import Generic
 
@@ -26,6 +26,4 @@ class Preprocessing(Generic):
     relabel: None = field(default=None, init=False)
     spacing: None = field(default=None, init=False)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give every option, as plain lists, numbers and strings."""
-        return self.options()
+    as_dict = Generic.options

@@ -12,7 +12,6 @@ from nibabel.affines import voxel_sizes
 
 from regcascade.data.io.images import as_meta
 
-EDGE = "edge"
 _ROUNDING = 1e-5  # of the directions in headers
 
 
@@ -40,7 +39,7 @@ def windowed(scan: MetaTensor, window: Sequence[float], option: str = "window") 
             f"its intensities, {float(scan.min()):g} to {float(scan.max()):g}, lie outside "
             f"{option}=[{width:g},{level:g}] (width, level), so that nothing can be seen."
         )
-    return _scaled(scan, low, high)
+    return scaled(scan, low, high)
 
 
 def between_percentiles(scan: MetaTensor, percentiles: Sequence[float], option: str = "percentiles") -> MetaTensor:
@@ -55,7 +54,7 @@ def between_percentiles(scan: MetaTensor, percentiles: Sequence[float], option: 
             f"its percentiles {percentiles[0]:g} and {percentiles[1]:g} are both {low:g}, so that nearly all of it is "
             f"one value; widen {option}, or use {option.replace('percentiles', 'intensity')}=window."
         )
-    return _scaled(scan, low, high)
+    return scaled(scan, low, high)
 
 
 def resized(volume: MetaTensor, size: Sequence[int], is_label: bool) -> MetaTensor:
@@ -67,12 +66,13 @@ def resized(volume: MetaTensor, size: Sequence[int], is_label: bool) -> MetaTens
 
 def cropped_or_padded(volume: MetaTensor, size: Sequence[int], pad: float | str, is_label: bool) -> MetaTensor:
     """Cut or pad around the centre, by a value (labels: background) or, for `edge`, by the outermost voxels."""
-    if pad == EDGE:
+    if pad == "edge":
         return as_meta(ResizeWithPadOrCrop(size, mode="edge")(volume))
     return as_meta(ResizeWithPadOrCrop(size, mode="constant", value=0.0 if is_label else pad)(volume))
 
 
-def _scaled(scan: MetaTensor, low: float, high: float) -> MetaTensor:
+def scaled(scan: MetaTensor, low: float, high: float) -> MetaTensor:
+    """Map an intensity to 0 and a higher one to 1, and clip."""
     return as_meta(ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan))
 
 

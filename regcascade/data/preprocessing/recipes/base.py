@@ -25,18 +25,11 @@ AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 class Ready(NamedTuple):
-    """A scan that a recipe has made ready.
+    """A scan that a recipe has made ready."""
 
-    Attributes:
-        image: `(1, X, Y, Z)` float32 in 0..1, with its affine.
-        labels: on the same grid, int16 or int32, or None.
-        points: `(K, 3)` in voxels of the image, NaN where missing or cut off, or None.
-        raw: the scan it was made of.
-    """
-
-    image: MetaTensor
-    labels: MetaTensor | None
-    points: Float[Tensor, "k 3"] | None
+    image: MetaTensor  # `(1, X, Y, Z)` float32 in 0..1, with its affine
+    labels: MetaTensor | None  # on the same grid, int16 or int32
+    points: Float[Tensor, "k 3"] | None  # in voxels of the image, NaN where missing or cut off
     raw: RawScan
 
 
@@ -79,16 +72,13 @@ class Recipe(ABC):
         return {"name": RECIPES.name_of(type(self))} | self.options()
 
     def read(self, source: Source) -> Ready:
-        """Read a raw scan and make it ready.
-
-        Raises:
-            ValueError: naming the file, for whatever is wrong with it.
-        """
+        """Read a raw scan and make it ready; raise ValueError, naming the file, for whatever is wrong with it."""
         raw = source.read()
         try:
             image, labels = self(raw.image, raw.labels, raw.mask)
         except ValueError as error:
-            raise ValueError(f"{source.where}: {error}") from error
+            part = f": {source.series}" if source.series else ""
+            raise ValueError(f"{source.image}{part}: {error}") from error
         points = raw.points
         if points is not None:
             before, after = (np.asarray(volume.affine, dtype=float) for volume in (raw.image, image))

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.croppad.array import CropForeground
-from monai.transforms.intensity.array import MaskIntensity, ScaleIntensityRange
+from monai.transforms.intensity.array import MaskIntensity
 from monai.transforms.utils import generate_spatial_bounding_box
 
 from regcascade.data.io.images import as_meta
 from regcascade.data.options import check_percentiles, check_spacing
 from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe
-from regcascade.data.preprocessing.steps import respaced
+from regcascade.data.preprocessing.steps import respaced, scaled
 from regcascade.utils.registry import check_choice
 
 MASKS = ("none", "file", "labels")
-CENTRES = ("mask", "image")
 
 
 @RECIPES.register("brain")
@@ -42,7 +41,7 @@ class Brain(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mask", self.mask, MASKS)
-        check_choice("centre", self.centre, CENTRES)
+        check_choice("centre", self.centre, ("mask", "image"))
         self._set("percentiles", check_percentiles("percentiles", self.percentiles))
         self._set("spacing", check_spacing("spacing", self.spacing))
 
@@ -66,8 +65,7 @@ class Brain(Recipe):
             raise ValueError(
                 f"nearly all of it within the mask (mask={self.mask}) is {low:g}; widen percentiles, or mend the mask."
             )
-        image = ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(scan)
-        image = MaskIntensity(inside)(image)
+        image = MaskIntensity(inside)(scaled(scan, low, high))
         start, stop = np.zeros(3, dtype=int), np.array(inside.shape[1:])
         if self.centre == "mask":
             start, stop = (np.array(corner) for corner in generate_spatial_bounding_box(inside))

@@ -14,18 +14,8 @@ from regcascade.data.io.images import as_meta
 from regcascade.data.monai_transforms import IMAGE, LABEL, apply_monai, build_monai
 from regcascade.data.options import check_percentiles, check_spacing, check_window
 from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe
-from regcascade.data.preprocessing.steps import (
-    EDGE,
-    between_percentiles,
-    cropped_or_padded,
-    resized,
-    respaced,
-    windowed,
-)
+from regcascade.data.preprocessing.steps import between_percentiles, cropped_or_padded, resized, respaced, windowed
 from regcascade.utils.registry import Spec, check_choice
-
-CROP_PAD, RESAMPLE = "crop_pad", "resample"
-PERCENTILES, WINDOW = "percentiles", "window"
 
 
 @RECIPES.register("generic")
@@ -48,21 +38,21 @@ class Generic(Recipe):
     """
 
     spacing: Sequence[float | int] | None = None
-    fit: str = CROP_PAD
+    fit: str = "crop_pad"
     pad: float | str = 0.0
-    intensity: str = PERCENTILES
+    intensity: str = "percentiles"
     percentiles: Sequence[float | int] = (1.0, 99.0)
     window: Sequence[float | int] = (290.0, 120.0)
     transforms: Sequence[Spec] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(f"{self.PREFIX}fit", self.fit, (CROP_PAD, RESAMPLE))
-        check_choice(f"{self.PREFIX}intensity", self.intensity, (PERCENTILES, WINDOW))
+        check_choice(f"{self.PREFIX}fit", self.fit, ("crop_pad", "resample"))
+        check_choice(f"{self.PREFIX}intensity", self.intensity, ("percentiles", "window"))
         self._set("percentiles", check_percentiles(f"{self.PREFIX}percentiles", self.percentiles))
         self._set("window", check_window(f"{self.PREFIX}window", self.window))
-        if self.pad != EDGE and (isinstance(self.pad, str | bool) or not 0 <= self.pad <= 1):
-            raise ValueError(f"{self.PREFIX}pad={self.pad} is not valid: give a value in 0..1, or {EDGE}.")
+        if self.pad != "edge" and (isinstance(self.pad, str | bool) or not 0 <= self.pad <= 1):
+            raise ValueError(f"{self.PREFIX}pad={self.pad} is not valid: give a value in 0..1, or edge.")
         if self.spacing is not None:
             self._set("spacing", check_spacing("spacing", self.spacing))
         for transform in self._chain.transforms:
@@ -85,14 +75,14 @@ class Generic(Recipe):
     ) -> tuple[MetaTensor, MetaTensor | None]:
         """Apply spacing, intensities, mask, size and transforms."""
         image = respaced(scan, self.spacing, "bilinear")
-        if self.intensity == WINDOW:
+        if self.intensity == "window":
             image = windowed(image, self.window, f"{self.PREFIX}window")
         else:
             image = between_percentiles(image, self.percentiles, f"{self.PREFIX}percentiles")
         if mask is not None:
             inside = respaced(as_meta((mask > 0).float()), self.spacing, "nearest")
             image = as_meta(MaskIntensity(inside)(image))
-        fitted = partial(cropped_or_padded, pad=self.pad) if self.fit == CROP_PAD else resized
+        fitted = partial(cropped_or_padded, pad=self.pad) if self.fit == "crop_pad" else resized
         if labels is not None:
             labels = fitted(respaced(labels, self.spacing, "nearest"), self.size, is_label=True)
         image = fitted(image, self.size, is_label=False)

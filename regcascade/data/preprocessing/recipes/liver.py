@@ -11,8 +11,6 @@ from regcascade.data.preprocessing.recipes.base import RECIPES, Recipe
 from regcascade.data.preprocessing.steps import resized, windowed
 from regcascade.utils.registry import check_choice
 
-CROPS = ("threshold", "labels", "none")
-
 
 @RECIPES.register("liver")
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class Liver(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("crop", self.crop, CROPS)
+        check_choice("crop", self.crop, ("threshold", "labels", "none"))
         self._set("window", check_window("window", self.window))
         self._set("margin", check_number("margin", self.margin))
         if self.crop_labels is not None:
