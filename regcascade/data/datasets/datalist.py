@@ -1,15 +1,12 @@
-"""MONAI's datalists: a JSON of the Decathlon's style, with lists of scans that train, validate and test."""
+"""MONAI's datalists: Decathlon-like JSON files with lists of scans that train, validate and test."""
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from monai.data.decathlon_datalist import load_decathlon_datalist
-
 from regcascade.data.datasets.base import DATA_SETS, DataSet
-from regcascade.data.datasets.decathlon import numbered_names
+from regcascade.data.datasets.json_lists import listed_scan, read_json, read_label_names
 from regcascade.data.datasets.scans import Scans, check_label_names
-from regcascade.data.io.images import scan_name
 from regcascade.data.io.raw_scan import Source
 from regcascade.data.io.scan_lists import check_names
 from regcascade.data.preprocessing.standard import Preprocessing
@@ -28,7 +25,7 @@ class DatalistData(DataSet):
         train: the key of the list that trains.
         validation: the key of the list that validates; or a fraction, a count or names of the list that trains.
         label_names: what each label value means; None takes the JSON's `labels`, or names the values found.
-        cache: how to keep cases in memory, see `chosen_store`; true is `auto`, false `none`.
+        cache: how to keep cases in memory, see `chosen_store`.
         seed: of the split, as of the pairs.
     """
 
@@ -45,57 +42,30 @@ class DatalistData(DataSet):
     ) -> None:
         if root is None:
             raise ValueError("data=datalist needs a JSON with lists of scans: data.root=datalist.json.")
-        path, folder = Path(root), None if base is None else Path(base)
+        path = Path(root)
+        manifest = read_json(path)
+
+        def listed(option: str, key: str) -> list[Source]:
+            known = [name for name, value in manifest.items() if isinstance(value, list)]
+            if key not in known:
+                hint = did_you_mean(key, known) or " A fraction (0.15) takes scans from the list that trains."
+                raise ValueError(
+                    f"{option}={key}: {path} has no list of that name, but {', '.join(known) or 'none'}.{hint}"
+                )
+            return [listed_scan(entry, path, Path(base or path.parent)) for entry in manifest[key]]
+
+        trains = [] if train is None else listed("data.train", train)
+        validates = listed("data.validation", validation) if isinstance(validation, str) else []
+        # A scan may be in both lists.
+        sources = {os.path.normpath(source.image): source for source in [*trains, *validates]}
         names = check_label_names(label_names)
-        trains = [] if train is None else read_list(path, train, "data.train", folder)
-        validates = read_list(path, validation, "data.validation", folder) if isinstance(validation, str) else []
-        sources = check_names(list({source.image: source for source in [*trains, *validates]}.values()), path)
-        told = _labels(path) if names is None else names
-        self.cases = Scans(sources, preprocessing, told, cache, named_in=f"'labels' in {path.name}")
+        if names is None:
+            names = read_label_names(manifest.get("labels", {}), path) or None
+        self.cases = Scans(
+            check_names(list(sources.values()), path), preprocessing, names, cache, named_in=f"'labels' in {path.name}"
+        )
         held_out, left = validation, None
         if isinstance(validation, str):
             held_out = [source.name for source in validates]
             left = sorted({source.name for source in trains} - set(held_out))
         self.split = split_names(self.cases.names, self.cases.labelled_names(), held_out, left, seed)
-
-
-def read_list(path: Path, key: str, option: str, base: Path | None = None) -> list[Source]:
-    """The scans of one list of a datalist, as MONAI reads it.
-
-    Args:
-        path: the JSON.
-        key: of the list.
-        option: that names the list, for messages.
-        base: the folder that paths start from; None for that of the JSON.
-
-    Raises:
-        ValueError: naming the JSON, if it is not there or not valid, has no such list, or an entry is no scan.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        known = [name for name, value in content.items() if isinstance(value, list)]
-        if key not in known:
-            hint = did_you_mean(key, known) or " A fraction (0.15) takes scans from the list that trains."
-            raise ValueError(
-                f"{option}={key}: {path} has no list of that name, but {', '.join(known) or 'none'}.{hint}"
-            )
-        entries = load_decathlon_datalist(path, data_list_key=key, base_dir=base)
-        return [Source(scan_name(Path(one["image"])), Path(one["image"]), _path(one.get("label"))) for one in entries]
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a datalist ({error}). Give a JSON: data.root=datalist.json."
-        ) from error
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: {key!r} must list scans, {{'image': 'a.nii.gz', 'label': 'a_seg.nii.gz'}}, a file each ({error})."
-        ) from error
-
-
-def _path(label: str | None) -> Path | None:
-    return None if label is None else Path(label)
-
-
-def _labels(path: Path) -> dict[int, str] | None:
-    """What the JSON says of its labels, background left out; None where it says nothing."""
-    names = numbered_names(json.loads(path.read_text(encoding="utf-8")), "labels", path)
-    return {value: name for value, name in sorted(names.items()) if value} or None

@@ -54,9 +54,9 @@ def test_test_images_may_be_listed_without_labels(tmp_path):
     [
         ({}, {"validation": "valid"}, r"data\.validation=valid: .*list\.json has no list .*Did you mean 'validation'"),
         ({}, {"train": "fold_0"}, r"data\.train=fold_0: .*but training, validation, test.* A fraction"),
-        ({"training": [{"label": "a.nii.gz"}]}, {}, r"list\.json: 'training' must list scans.*'image'"),
-        ({"training": [{"image": ["a.nii.gz", "b.nii.gz"]}]}, {}, "'training' must list scans.*a file each"),
-        ({"training": [3]}, {}, "'training' must list scans"),
+        ({"training": [{"label": "a.nii.gz"}]}, {}, r"list\.json: a scan is \{'image'.*got \{'label'"),
+        ({"training": [{"image": ["a.nii.gz", "b.nii.gz"]}]}, {}, r"list\.json: a scan is .*got \{'image': \['a"),
+        ({"training": [3]}, {}, r"list\.json: a scan is .*got 3"),
         ({"training": [{"image": "gone.nii.gz"}]}, {}, r"gone\.nii\.gz does not exist"),
         ({"labels": ["a"]}, {}, "'labels' must map numbers to names"),
     ],
@@ -70,7 +70,7 @@ def test_what_is_not_as_it_should_be_is_told(tmp_path, changes, options, message
 def test_what_is_no_json_is_told(tmp_path):
     (tmp_path / "x.json").write_text("{")
     for path in (tmp_path / "x.json", tmp_path / "none.json"):
-        with pytest.raises(ValueError, match=r"\.json cannot be read as a datalist"):
+        with pytest.raises(ValueError, match=r"\.json cannot be read as JSON"):
             build(path)
     with pytest.raises(ValueError, match=r"data\.root=datalist\.json"):
         build_data("datalist")

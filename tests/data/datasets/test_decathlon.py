@@ -7,10 +7,15 @@ import pytest
 from toy_scans import SHAPE, SPACING, scan_arrays, write_nifti
 
 from regcascade.data import build_data
-from regcascade.data.datasets.decathlon import Decathlon
+from regcascade.data.case import CaseSet
+from regcascade.data.datasets.decathlon import DecathlonData
 from regcascade.data.preprocessing.standard import Preprocessing
 
 PREPROCESSING = Preprocessing(size=(16, 18, 12), fit="crop_pad", pad=0.0, percentiles=(1.0, 99.0))
+
+
+def read(root: Path, **options: object) -> CaseSet:
+    return DecathlonData(PREPROCESSING, str(root), validation=0, **options).cases
 
 
 def edit(root: Path, **changes: object) -> None:
@@ -19,10 +24,9 @@ def edit(root: Path, **changes: object) -> None:
 
 
 def test_cases_names_and_labels(decathlon):
-    cases = Decathlon(decathlon(labelled=4, unlabelled=2), PREPROCESSING)
+    cases = read(decathlon(labelled=4, unlabelled=2))
     assert cases.names == [f"toy_{index:02d}" for index in range(6)]
     assert cases.label_names == {1: "liver", 2: "tumour"}
-    assert cases.modality == {0: "CT"}
     assert [cases.labelled(index) for index in range(6)] == [True] * 4 + [False] * 2
     assert cases[3].name == cases[-3].name == "toy_03"
     assert cases[3].spacing == pytest.approx(SPACING)
@@ -34,7 +38,7 @@ def test_cases_names_and_labels(decathlon):
 
 def test_a_case_is_read_when_it_is_asked_for_and_then_kept(decathlon):
     root = decathlon()
-    kept, fresh = Decathlon(root, PREPROCESSING), Decathlon(root, PREPROCESSING, cache=False)
+    kept, fresh = read(root), read(root, cache=False)
     assert kept[0] is kept[0]
     assert fresh[0] is not fresh[0]
     for path in (root / "imagesTr").iterdir():
@@ -47,7 +51,7 @@ def test_a_case_is_read_when_it_is_asked_for_and_then_kept(decathlon):
 def test_a_manifest_without_labels_is_a_set_without_labels(decathlon):
     root = decathlon(labelled=0, unlabelled=3)
     edit(root, labels={})
-    cases = Decathlon(root, PREPROCESSING)
+    cases = read(root)
     assert cases.label_names == {} and not cases.labelled(0)
 
 
@@ -120,13 +124,13 @@ def other_shape(root: Path) -> None:
     [
         (no_folder, r"no folder .*Task99_Toy.*data\.root=DIR"),
         (no_manifest, r"Task99_Toy has no dataset\.json"),
-        (no_json, r"dataset\.json is not valid JSON"),
-        (binary_manifest, r"dataset\.json is not valid JSON"),
+        (no_json, r"dataset\.json cannot be read as JSON"),
+        (binary_manifest, r"dataset\.json cannot be read as JSON"),
         (manifest_is_a_list, r"dataset\.json has no list 'training'"),
         (no_training, r"dataset\.json has no list 'training'"),
         (no_scans, r"dataset\.json lists no scans"),
         (entry_without_image, r"dataset\.json: a scan is .*got \{'label'"),
-        (same_name_twice, r"dataset\.json lists more than one scan of the name 'toy_00'"),
+        (same_name_twice, r"dataset\.json has more than one scan of the name 'toy_00'"),
         (labels_not_numbered, r"dataset\.json: 'labels' must map numbers to names"),
         (labels_not_named, r"dataset\.json lists label files, but"),
         (no_image_file, r"imagesTr/toy_02\.nii\.gz does not exist"),

@@ -140,7 +140,7 @@ def test_bad_files_are_refused(root):
     with pytest.raises(ValueError, match=r"Toy_0002_0000\.csv does not exist"):
         build(root)
     (root / "Toy_dataset.json").write_text('{"training"')
-    with pytest.raises(ValueError, match=r"Toy_dataset\.json is not valid JSON"):
+    with pytest.raises(ValueError, match=r"Toy_dataset\.json cannot be read as JSON"):
         build(root)
 
 

@@ -5,8 +5,10 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from regcascade.data.case import Case, CaseSet
 from regcascade.data.datasets.base import DATA_SETS, DataSet
-from regcascade.data.datasets.rcn.manifest import H5Cases, Manifest, read_manifest
+from regcascade.data.datasets.rcn.groups import POINT, SEGMENTATION
+from regcascade.data.datasets.rcn.manifest import Manifest, read_manifest
 from regcascade.data.options import check_spacing
 from regcascade.data.pairs import NamePair
 from regcascade.data.splits import Split
@@ -14,6 +16,49 @@ from regcascade.utils.registry import check_choice, did_you_mean
 
 AUTO = "auto"
 PAIRINGS = (AUTO, "subset", "adjacent", "atlas")
+
+
+class H5Cases(CaseSet):
+    """Scans of the authors' HDF5 files. Shapes are checked at once, voxels read when a case is asked for.
+
+    Args:
+        manifest: what the JSON says.
+        names: the scans, as it names them.
+        spacing: mm per voxel along each axis.
+
+    Raises:
+        ValueError: naming the file and group, if one is missing, damaged or of another shape.
+    """
+
+    def __init__(self, manifest: Manifest, names: Sequence[str], spacing: tuple[float, float, float]) -> None:
+        self.manifest = manifest
+        self.names = list(names)
+        self.spacing = spacing
+        self._groups = [manifest.group(name) for name in self.names]
+        self._keys = [group.keys() for group in self._groups]
+        self.label_names = manifest.label_names if any(SEGMENTATION in keys for keys in self._keys) else {}
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The size; the files do not say how the authors made them."""
+        return {"size": list(self.manifest.size), "recipe": None}
+
+    def set_of(self, index: int) -> str:
+        """Find the first subset that lists a case."""
+        return next((name for name, scans in self.manifest.subsets.items() if self.names[index] in scans), "")
+
+    def __getitem__(self, index: int) -> Case:
+        """Read a case; raise ValueError naming the file and group, if its content is damaged or out of range."""
+        volume, labels, points = self._groups[index].read()
+        return Case(self.names[index], volume / 255, self.spacing, labels, points)
+
+    def labelled(self, index: int) -> bool:
+        """Whether a scan has a segmentation."""
+        return SEGMENTATION in self._keys[index]
+
+    def landmarked(self, index: int) -> bool:
+        """Whether a scan has points."""
+        return POINT in self._keys[index]
 
 
 @DATA_SETS.register("rcn_h5")
@@ -68,7 +113,7 @@ class RcnH5Data(DataSet):
 
 
 def _atlas(manifest: Manifest, pairing: str, atlas: str | None) -> str | None:
-    """The scan that is fixed in every pair, if pairs are made with one."""
+    """Choose the scan that is fixed in every pair, if pairs are made with one."""
     if pairing not in (AUTO, "atlas"):
         if atlas is not None:
             raise ValueError(f"data.atlas={atlas} needs data.pairing=atlas.")
@@ -83,16 +128,16 @@ def _atlas(manifest: Manifest, pairing: str, atlas: str | None) -> str | None:
 
 
 def _pairs(manifest: Manifest, subsets: Sequence[str], pairing: str, atlas: str | None) -> list[NamePair]:
-    """The pairs of the subsets to test on, in their order."""
+    """Pair the scans of the subsets to test on, in their order."""
     pairs: list[NamePair] = []
     for scans in (manifest.subsets[subset] for subset in subsets):
         if atlas is not None:
             pairs += [(atlas, scan) for scan in scans if scan != atlas]
         elif pairing == "adjacent":
             couples = zip(scans[::2], scans[1::2], strict=False)
-            pairs += [pair for first, second in couples for pair in ((first, second), (second, first))]
+            pairs += [pair for couple in couples for pair in (couple, couple[::-1])]
         else:
-            pairs += list(permutations(scans, 2))
+            pairs += permutations(scans, 2)
     if not pairs:
         raise ValueError(f"{manifest.path}: no subset of data.validation has two scans to pair: {', '.join(subsets)}.")
     return list(dict.fromkeys(pairs))

@@ -91,7 +91,7 @@ def test_the_atlas_is_fixed_in_training_too(brain):
     ("change", "options", "message"),
     [
         ({}, {"root": None}, r"data\.root=datasets/liver\.json"),
-        ({}, {"root": "nowhere.json"}, r"data\.root=nowhere\.json: there is no such file"),
+        ({}, {"root": "nowhere.json"}, r"nowhere\.json cannot be read as JSON"),
         ({}, {"validation": "lspigs"}, r"data\.validation=lspigs: .*no scheme.*Did you mean 'lspig'"),
         ({}, {"train": 3}, r"data\.train=3: .*liver\.json has no scheme .* It has: 1, 2, lspig"),
         ({}, {"pairing": "paired"}, r"data\.pairing=paired is not valid"),
@@ -121,7 +121,7 @@ def test_what_the_json_and_options_say_must_fit(liver, change, options, message)
 @pytest.mark.parametrize("text", ["[]", "{", '{"files": 1}'])
 def test_another_json_is_refused(liver, text):
     liver.write_text(text)
-    with pytest.raises(ValueError, match=r"liver\.json (has no 'files'|is not valid JSON)"):
+    with pytest.raises(ValueError, match=r"liver\.json (has no 'files'|cannot be read as JSON)"):
         build(liver)
 
 
