@@ -1,11 +1,11 @@
 """From the options of a user to a data module."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import Any
 
-from regcascade.data.datasets.base import DATA_SETS, DataSet
+from regcascade.data.datasets.base import DATA_SETS
 from regcascade.data.module import RegistrationData
 from regcascade.data.preprocessing.standard import Preprocessing
 from regcascade.utils.registry import Spec, check_options
@@ -23,17 +23,21 @@ def build_data(spec: Spec) -> RegistrationData:
         raise ValueError(f"A data set is a name or a mapping with a 'name'; got {dict(spec)}.")  # type: ignore[arg-type]
     check_options(f"data set {name!r}", given, options_of(name))
     cls = DATA_SETS.get(name)
-    own = _chosen(given, cls)
+
+    def chosen(part: type) -> dict[str, Any]:
+        return {key: value for key, value in given.items() if key in _parameters(part)}
+
+    own = chosen(cls)
     if "preprocessing" in inspect.signature(cls).parameters:
-        own["preprocessing"] = Preprocessing(**_chosen(given, Preprocessing))
+        own["preprocessing"] = Preprocessing(**chosen(Preprocessing))
     data_set = cls(**own)
-    return RegistrationData(data_set.cases, data_set.split, **{**cls.LOADING, **_chosen(given, RegistrationData)})
+    return RegistrationData(data_set.cases, data_set.split, **{**cls.LOADING, **chosen(RegistrationData)})
 
 
 def options_of(name: str) -> Callable[..., Any]:
-    """A stand-in for a data set whose signature lists every option with its default.
+    """Build a stand-in for a data set whose signature lists every option with its default.
 
-    First its own options, then those of preprocessing if it has any, then those of loading.
+    First come its own options, then those of preprocessing if it has any, then those of loading.
 
     Raises:
         ValueError: for a name that is not registered.
@@ -42,27 +46,18 @@ def options_of(name: str) -> Callable[..., Any]:
     parts = [_parameters(cls), _parameters(RegistrationData)]
     if "preprocessing" in inspect.signature(cls).parameters:
         parts.insert(1, _parameters(Preprocessing))
-    merged = {key: parameter for part in reversed(parts) for key, parameter in part.items()}
-    listed = [
-        merged[key].replace(kind=Parameter.KEYWORD_ONLY, default=_default(cls, merged[key]))
-        for key in dict.fromkeys(key for part in parts for key in part)
-    ]
+    merged: dict[str, Parameter] = {}
+    for key, parameter in (item for part in parts for item in part.items()):
+        default = cls.LOADING.get(key, parameter.default)
+        merged.setdefault(key, parameter.replace(kind=Parameter.KEYWORD_ONLY, default=default))
 
     def stand_in(**_: Any) -> None: ...
 
-    stand_in.__signature__ = Signature(listed)  # type: ignore[attr-defined]
+    stand_in.__signature__ = Signature(list(merged.values()))  # type: ignore[attr-defined]
     return stand_in
 
 
-def _default(cls: type[DataSet], parameter: Parameter) -> Any:
-    return cls.LOADING.get(parameter.name, parameter.default)
-
-
 def _parameters(cls: type) -> dict[str, Parameter]:
-    """The options among the parameters of a constructor."""
+    """List the options among the parameters of a constructor."""
     parameters = inspect.signature(cls).parameters.items()
     return {key: parameter for key, parameter in parameters if key not in ("cases", "split", "preprocessing")}
-
-
-def _chosen(given: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if key in _parameters(cls)}

@@ -12,9 +12,7 @@ from regcascade.utils.memory import GIB, available_memory
 from regcascade.utils.registry import check_choice
 
 AUTO, NONE = "auto", "none"
-IMAGE_BYTES = {"float32": 4, "float16": 2, "uint8": 1}  # of a voxel
-LABEL_BYTES = 2
-CACHES = (AUTO, *IMAGE_BYTES, NONE)
+BYTES = {"float32": 6, "float16": 4, "uint8": 3}  # of a voxel, 2 for labels included
 
 
 class Cache:
@@ -30,28 +28,29 @@ class Cache:
         self._kept: dict[int, Case | partial[Case]] = {}
 
     def get(self, index: int) -> Case | None:
-        """A case that was kept, its image as float32."""
+        """Find a case that was kept, its image as float32."""
         kept = self._kept.get(index)
         if kept is None or isinstance(kept, Case):
             return kept
         image = kept.keywords["image"]
-        image = image.float().div_(255) if image.dtype == torch.uint8 else image.float()
-        return kept(image=image)
+        return kept(image=image.float().div_(255) if image.dtype == torch.uint8 else image.float())
 
     def keep(self, index: int, case: Case) -> Case:
         """Keep a case, and give it back as it will be from now on."""
-        if self.store == NONE:
-            return case
-        self._kept[index] = case if self.store == "float32" else _rounded(case, self.store)
+        if self.store == "float32":
+            self._kept[index] = case
+        elif self.store != NONE:
+            rounded = (case.image * 255).round().to(torch.uint8) if self.store == "uint8" else case.image.half()
+            # To be made again: a `Case` itself holds floating-point images only.
+            self._kept[index] = partial(Case, **{**vars(case), "image": rounded})
         return self.get(index) or case
 
 
 def chosen_store(cache: bool | str, cases: int, size: Sequence[int]) -> str:
-    """How to keep images: what is asked for, or by `auto` the first of float32, float16 and `none` that fits.
+    """Choose how to keep images: as asked for, or by `auto` the first of float32, float16 and `none` that fits.
 
-    Images and labels (2 bytes a voxel) of all cases fit if they take no more than half of the memory that is
-    available now (`available_memory`: of the machine, its container and its SLURM job). A line says so where they do
-    not fit as float32.
+    Images and labels of all cases fit if they take no more than half of the memory available now
+    (`available_memory`). A line says so where they do not fit as float32.
 
     Args:
         cache: `auto`, `float32`, `float16`, `uint8` or `none`; true is `auto`, false `none`.
@@ -63,23 +62,17 @@ def chosen_store(cache: bool | str, cases: int, size: Sequence[int]) -> str:
     """
     if isinstance(cache, bool):
         cache = AUTO if cache else NONE
-    check_choice("data.cache", cache, CACHES)
+    check_choice("data.cache", cache, (AUTO, *BYTES, NONE))
     if cache != AUTO:
         return cache
     half = available_memory() / 2
-    needs = {store: cases * math.prod(size) * (IMAGE_BYTES[store] + LABEL_BYTES) for store in ("float32", "float16")}
-    chosen = next((store for store, need in needs.items() if need <= half), NONE)
+    needs = {store: cases * math.prod(size) * each for store, each in BYTES.items()}
+    chosen = next((store for store in ("float32", "float16") if needs[store] <= half), NONE)
     if chosen != "float32":
-        listed = ", ".join(f"{need / GIB:.1f} GiB as {store}" for store, need in needs.items())
+        listed = ", ".join(f"{needs[store] / GIB:.1f} GiB as {store}" for store in ("float32", "float16"))
         done = "they are read anew each time" if chosen == NONE else f"they are kept as {chosen}"
         Console(stderr=True).print(
             f"data.cache=auto: {cases} scans take {listed}, and half of the available memory is {half / GIB:.1f} GiB: "
-            f"{done}. data.cache=uint8 takes {cases * math.prod(size) * 3 / GIB:.1f} GiB."
+            f"{done}. data.cache=uint8 takes {needs['uint8'] / GIB:.1f} GiB."
         )
     return chosen
-
-
-def _rounded(case: Case, store: str) -> partial[Case]:
-    """A case to be made again from its rounded image; a `Case` itself holds floating-point images only."""
-    image = (case.image * 255).round().to(torch.uint8) if store == "uint8" else case.image.half()
-    return partial(Case, **{**vars(case), "image": image})

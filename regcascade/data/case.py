@@ -1,4 +1,4 @@
-"""A scan ready for the networks, and what a data set must offer."""
+"""A scan ready for the networks, and a set of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class CaseSet(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Case:
-        """The case at an index."""
+        """Read the case at an index."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -58,7 +58,7 @@ class CaseSet(ABC):
         return bool(self.label_names)
 
     def labelled_names(self) -> list[str]:
-        """The names of the cases with labels."""
+        """List the cases with labels."""
         return [name for index, name in enumerate(self.names) if self.labelled(index)]
 
     def landmarked(self, index: int) -> bool:
@@ -71,13 +71,13 @@ class CaseSet(ABC):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How a scan becomes a case, as plain values that a checkpoint keeps.
+        """How a scan becomes a case, as plain values that a checkpoint keeps. By default the size of the first case.
 
-        Always the `size`. Where they are known, also the options of the recipe that makes the cases, and the usual
-        `orientation` (such as RAS) and `spacing` (mm) of the raw scans. By default the size of the first case.
+        Always the `size`; where known also the options of the recipe, and the usual `orientation` (such as RAS) and
+        `spacing` (mm) of the raw scans.
         """
         return {"size": list(self[0].image.shape[1:])}
 
     def set_of(self, index: int) -> str:
-        """The name of the set that a case is from, where several are mixed; nothing elsewhere."""
+        """Find the name of the set that a case is from, where several are mixed; nothing elsewhere."""
         return ""

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -43,10 +43,9 @@ _AUGMENTATION, _NETWORK = 3, 4
 class RegistrationData(LightningDataModule):
     """Pairs of one set of cases: random ones of its training part, fixed ones for validation and test.
 
-    A training pair and its augmentation depend on the seed and on how many pairs went before, and nothing
-    else. That number goes into the checkpoint, so a resumed run goes on with the pairs an uninterrupted one
-    would have seen, and w ranks see those of one process with w times the batch. The random numbers that a network
-    draws (dropout) follow it too.
+    A training pair, its augmentation and what a network draws for it (dropout) depend on the seed and on how many pairs
+    went before, and nothing else. That number goes into the checkpoint, so a resumed run sees the pairs that an
+    uninterrupted one would have seen, and w ranks see those of one process with w times the batch.
 
     Args:
         cases: the scans.
@@ -58,8 +57,7 @@ class RegistrationData(LightningDataModule):
         validation_pairs: how many of the validation pairs to draw, if no file lists them; None for all.
         pairs_per_epoch: length of a training epoch, over all devices.
         augmentation: `none`, a name, a mapping with `name` and options, or a list of them, applied in turn.
-        validate: read every scan of a run once before it trains, so that a damaged one is found at once; it
-            also fills the cache of a set that has one.
+        validate: read every scan of a run once before it trains, to find damaged ones and to fill the cache.
 
     Attributes:
         label_names: what each label value means, background left out.
@@ -108,64 +106,67 @@ class RegistrationData(LightningDataModule):
 
     @property
     def train_names(self) -> list[str]:
-        """The names of the scans that train."""
+        """List the scans that train."""
         return self.split.train
 
     @property
     def has_labels(self) -> bool:
         """Whether every scan of the validation pairs has labels."""
-        return self._all_labelled({name for pair in self.validation_pairs for name in pair})
+        return self._all_labelled(self._validation_names)
 
     def set_of(self, name: str) -> str:
-        """The name of the set that a scan is from, where several are mixed; nothing elsewhere."""
+        """Find the name of the set that a scan is from, where several are mixed; nothing elsewhere."""
         return self.cases.set_of(self._position[name])
 
     def scans_without(self, part: str) -> list[str]:
-        """The scans that train without their `labels`, `points` or `alignment`. It may have to read them to see."""
+        """List the scans that train without their `labels`, `points` or `alignment`; this may read them."""
         has = {"labels": self.cases.labelled, "points": self.cases.landmarked, "alignment": self.cases.aligned}[part]
         return [name for name in self._training_names() if not has(self._position[name])]
 
     def setup(self, stage: str) -> None:
-        """Check that there is something to train on, and read every scan it will need, if `validate`.
-
-        Other stages read as they go.
+        """Before training, check that there is something to train on, and read every scan it will need, if `validate`.
 
         Raises:
             ValueError: if fewer than two scans train, or naming the file of a scan that is damaged.
         """
-        if stage == "fit" and len(self.train_names) < 2:
+        if stage != "fit":
+            return
+        if len(self.train_names) < 2:
             raise ValueError(
                 f"The split leaves {len(self.train_names)} scans for training, and a pair needs two. "
                 "Change data.train or data.validation."
             )
-        if stage == "fit" and self.validate:
-            names = {*self.train_names, *(name for pair in self.validation_pairs for name in pair)}
+        if self.validate:
+            names = {*self.train_names, *self._validation_names}
             names |= set() if self.split.atlas is None else {self.split.atlas}
             self._read_once(sorted(names - self._read))
 
     def train_dataloader(self) -> DataLoader[CasePair]:
-        """Random pairs, from where training stands.
+        """Draw random pairs, from where training stands.
 
         Raises:
             ValueError: if an epoch has less than one batch on every device.
         """
-        self._warn_of_overlap()
+        shared = self._validation_names & set(self.train_names) - {self.split.atlas}
+        if shared:
+            warnings.warn(
+                f"{len(shared)} scans of the validation pairs also train ({sorted(shared)[0]} among them): "
+                "their scores say nothing of unseen scans. Leave them out by data.train or data.validation.",
+                stacklevel=2,
+            )
         pairs = self._training_pairs()
-        ranks, rank = self._ranks()
-        sampler = PairSampler(pairs, self._progress, self.batch_size, ranks, rank)
+        sampler = PairSampler(pairs, self._progress, self.batch_size, *self._ranks())
         return _ResumableLoader(
             pairs, self.batch_size, sampler=sampler, drop_last=True, **self._loading(self._training_names())
         )
 
     def val_dataloader(self) -> DataLoader[CasePair]:
-        """The validation pairs, one by one; rank r of w has every w-th, the last ones twice where shares differ."""
-        ranks, rank = self._ranks()
-        pairs = ListedPairs(self.cases, self.validation_pairs)
-        return self._one_by_one(DistributedSampler(pairs, ranks, rank, shuffle=False) if ranks > 1 else None)
+        """Load the validation pairs one by one; rank r of w has every w-th, the last ones twice where shares differ."""
+        return self._one_by_one(*self._ranks())
 
     def test_dataloader(self) -> DataLoader[CasePair]:
-        """The same pairs as in validation, all of them whatever the rank: who evaluates shares them out itself."""
-        return self._one_by_one(None)
+        """Load the same pairs as in validation, all of them on every rank: whoever evaluates shares them out."""
+        return self._one_by_one()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count and augment a training batch, on the device it is on; leave any other alone."""
@@ -184,12 +185,12 @@ class RegistrationData(LightningDataModule):
 
     @property
     def unsettled_batches(self) -> int:
-        """How many batches of each rank were consumed whose gradients have not moved the weights yet."""
+        """Count the batches of each rank whose gradients have not moved the weights yet."""
         self._settle()
         return (self._progress.consumed - self._progress.settled) // (self.batch_size * self._ranks()[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds: how many training pairs, over all devices, have moved the weights."""
+        """Tell a checkpoint how many training pairs, over all devices, have moved the weights."""
         self._settle()
         return {"consumed_pairs": self._progress.settled}
 
@@ -217,16 +218,21 @@ class RegistrationData(LightningDataModule):
         if self.split.train_pairs is not None:
             listed = [(self._position[fixed], self._position[moving]) for fixed, moving in self.split.train_pairs]
             return DrawnPairs(self.cases, listed, *drawn)
-        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self._pools()]
+        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self._pools]
         atlas = None if self.split.atlas is None else self._position[self.split.atlas]
         return RandomPairs(self.cases, pools, *drawn, atlas)
 
+    @property
     def _pools(self) -> Sequence[tuple[Sequence[str], float]]:
         return [(self.train_names, 1.0)] if self.split.pools is None else self.split.pools
 
+    @property
+    def _validation_names(self) -> set[str]:
+        return {name for pair in self.validation_pairs for name in pair}
+
     def _training_names(self) -> list[str]:
-        """The scans that training pairs are made of, the atlas among them."""
-        names = {name for members, _ in self._pools() for name in members}
+        """List the scans that training pairs are made of, the atlas among them."""
+        names = {name for members, _ in self._pools for name in members}
         return sorted(names | ({self.split.atlas} if self.split.atlas is not None else set()))
 
     def _settle(self) -> None:
@@ -241,45 +247,36 @@ class RegistrationData(LightningDataModule):
     def _seed_of(self, stream: int, draw: int) -> int:
         return int(np.random.SeedSequence((self.seed, stream, draw)).generate_state(1)[0])
 
-    def _all_labelled(self, names: set[str]) -> bool:
+    def _all_labelled(self, names: Iterable[str]) -> bool:
         return all(self.cases.labelled(self._position[name]) for name in names)
 
-    def _one_by_one(self, sampler: DistributedSampler[CasePair] | None) -> DataLoader[CasePair]:
-        names = [name for pair in self.validation_pairs for name in pair]
-        return DataLoader(ListedPairs(self.cases, self.validation_pairs), 1, sampler=sampler, **self._loading(names))
+    def _one_by_one(self, ranks: int = 1, rank: int = 0) -> DataLoader[CasePair]:
+        pairs = ListedPairs(self.cases, self.validation_pairs)
+        sampler: DistributedSampler[CasePair] | None = None
+        if ranks > 1:
+            sampler = DistributedSampler(pairs, ranks, rank, shuffle=False)
+        return DataLoader(pairs, 1, sampler=sampler, **self._loading(self._validation_names))
 
-    def _loading(self, names: Sequence[str]) -> dict[str, Any]:
+    def _loading(self, names: Iterable[str]) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": collate if self._all_labelled(set(names)) else collate_images,
+            "collate_fn": collate if self._all_labelled(names) else collate_images,
         }
 
     def _read_once(self, names: Sequence[str]) -> None:
         quiet = not names or (self.trainer is not None and not self.trainer.is_global_zero)
-        indices = [self._position[name] for name in names]
-        # Unpacking a file and NumPy's arithmetic let go of the interpreter's lock, so threads do run side by
-        # side.
+
+        def read(name: str) -> None:  # hands nothing back: without a cache the whole set would pile up in the queue
+            _ = self.cases[self._position[name]]
+
+        # Unpacking a file and NumPy's arithmetic let go of the interpreter's lock, so threads run side by side.
         with ThreadPool(min(4, os.cpu_count() or 1)) as pool:
-            reading = pool.imap(self._read_case, indices)
-            console = Console(stderr=True)
-            for _ in track(reading, "Reading scans", len(indices), transient=True, console=console, disable=quiet):
+            reading, console = pool.imap(read, names), Console(stderr=True)
+            for _ in track(reading, "Reading scans", len(names), transient=True, console=console, disable=quiet):
                 pass
         self._read.update(names)
-
-    def _read_case(self, index: int) -> None:
-        # Hands nothing back: without a cache the whole set would pile up in the pool's queue.
-        _ = self.cases[index]
-
-    def _warn_of_overlap(self) -> None:
-        shared = {name for pair in self.validation_pairs for name in pair} & set(self.train_names) - {self.split.atlas}
-        if shared:
-            warnings.warn(
-                f"{len(shared)} scans of the validation pairs also train ({sorted(shared)[0]} among them): "
-                "their scores say nothing of unseen scans. Leave them out by data.train or data.validation.",
-                stacklevel=2,
-            )
 
 
 class _ResumableLoader(DataLoader[CasePair]):
@@ -289,4 +286,4 @@ class _ResumableLoader(DataLoader[CasePair]):
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore here."""
+        """Restore nothing."""

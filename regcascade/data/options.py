@@ -9,73 +9,64 @@ from regcascade.types import Size
 
 
 def check_count(option: str, value: object, minimum: int) -> int:
-    """A whole number of at least `minimum`."""
+    """Check a whole number of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f"{option}={value} is not valid: give a whole number, {minimum} or more.")
     return int(value)
 
 
+def check_number(option: str, value: object, minimum: float = 0.0, maximum: float = math.inf) -> float:
+    """Check a finite number from `minimum` to `maximum`."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not minimum <= number <= maximum or number == math.inf:
+        valid = f"{minimum:g} or more" if maximum == math.inf else f"{minimum:g} to {maximum:g}"
+        raise ValueError(f"{option}={value} is not valid: give a number, {valid}.")
+    return number
+
+
 def check_size(option: str, value: object) -> Size:
-    """Three sides in voxels."""
-    sides = _listed(value)
-    if len(sides) != 3 or any(isinstance(s, bool) or not isinstance(s, Integral) or s < 1 for s in sides):
+    """Check three sides in voxels."""
+    sides = _numbers(value, 3, Integral)
+    if not sides or min(sides) < 1:
         raise ValueError(f"{option}={value} is not valid: give three sides in voxels, such as [128,128,128].")
     x, y, z = (int(side) for side in sides)
     return x, y, z
 
 
-def check_two_numbers(option: str, value: object, meaning: str) -> tuple[float, float]:
-    """Two real numbers; `meaning` tells the user which."""
-    numbers = _listed(value)
-    if len(numbers) != 2 or any(isinstance(n, bool) or not isinstance(n, Real) for n in numbers):
-        raise ValueError(f"{option}={value} is not valid: give two numbers, [{meaning}].")
-    first, second = (float(number) for number in numbers)
-    return first, second
-
-
 def check_percentiles(option: str, value: object) -> tuple[float, float]:
-    """A lower and an upper percentile."""
-    low, high = check_two_numbers(option, value, "low, high")
+    """Check a lower and an upper percentile."""
+    low, high = _two(option, value, "low, high")
     if not 0 <= low < high <= 100:
         raise ValueError(f"{option}={[low, high]} is not valid: 0 <= low < high <= 100.")
     return low, high
 
 
 def check_window(option: str, value: object) -> tuple[float, float]:
-    """The width and the level of a window of intensities."""
-    width, level = check_two_numbers(option, value, "width, level")
+    """Check the width and the level of a window of intensities."""
+    width, level = _two(option, value, "width, level")
     if not (0 < width < math.inf and math.isfinite(level)):
         raise ValueError(f"{option}={[width, level]} is not valid: [width, level] needs a width above 0.")
     return width, level
 
 
 def check_spacing(option: str, value: object) -> tuple[float, float, float]:
-    """Mm per voxel along three axes."""
-    steps = _listed(value)
-    known = [float(step) for step in steps if isinstance(step, Real) and not isinstance(step, bool)]
-    if len(steps) != 3 or len(known) != 3 or not all(0 < step < math.inf for step in known):
+    """Check mm per voxel along three axes."""
+    steps = _numbers(value, 3)
+    if not steps or not all(0 < step < math.inf for step in steps):
         raise ValueError(f"{option}={value} is not valid: give three numbers above 0, in mm, such as [1,1,1].")
-    x, y, z = known
+    x, y, z = (float(step) for step in steps)
     return x, y, z
 
 
-def check_number(option: str, value: object) -> float:
-    """A number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-        raise ValueError(f"{option}={value} is not valid: give a number, 0 or more.")
-    return float(value)
-
-
 def check_values(option: str, values: object) -> tuple[int, ...]:
-    """Label values above 0."""
-    listed = _listed(values)
-    if not listed:
+    """Check label values above 0."""
+    if not isinstance(values, Iterable) or isinstance(values, str) or not list(values):
         raise ValueError(f"{option}={values} is not valid: give a list of label values, such as [1,2].")
-    return tuple(check_count(option, value, 1) for value in listed)
+    return tuple(check_count(option, value, 1) for value in values)
 
 
 def check_relabel(given: object) -> dict[int, int]:
-    """What each label value becomes; keys may be the texts that JSON makes of them."""
+    """Check what each label value becomes; keys may be the texts that JSON makes of them."""
     try:  # what has no items is caught below
         pairs = {int(old): check_count("relabel", new, 0) for old, new in given.items()}  # type: ignore[attr-defined]
     except (AttributeError, TypeError, ValueError) as error:
@@ -84,8 +75,8 @@ def check_relabel(given: object) -> dict[int, int]:
 
 
 def check_axes(option: str, value: str) -> str:
-    """Where three array axes lead, such as `RAS`."""
-    if sorted(_world_axis(letter) for letter in value) != [0, 1, 2]:
+    """Check where three array axes lead, such as `RAS`."""
+    if len(value) != 3 or any(len(set(value) & set(ends)) != 1 for ends in ("LR", "PA", "IS")):
         raise ValueError(
             f"{option}={value} is not valid: give three letters, one of R or L, one of A or P and one of S or I, such "
             "as RAS."
@@ -93,11 +84,15 @@ def check_axes(option: str, value: str) -> str:
     return value
 
 
-def _world_axis(letter: str) -> int:
-    """Which axis of the world a letter of an orientation belongs to; -1 for none."""
-    return next((axis for axis, ends in enumerate(("LR", "PA", "IS")) if letter in ends), -1)
+def _two(option: str, value: object, meaning: str) -> tuple[float, float]:
+    numbers = _numbers(value, 2)
+    if not numbers:
+        raise ValueError(f"{option}={value} is not valid: give two numbers, [{meaning}].")
+    return float(numbers[0]), float(numbers[1])
 
 
-def _listed(value: object) -> list[Any]:
-    """The elements of a list or of what is like one; nothing of any other value."""
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+def _numbers(value: object, count: int, kind: type = Real) -> list[Any]:
+    """List so many numbers of what is like a list of them; nothing of any other value."""
+    listed = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    right = len(listed) == count and all(isinstance(one, kind) and not isinstance(one, bool) for one in listed)
+    return listed if right else []

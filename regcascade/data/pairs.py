@@ -1,4 +1,4 @@
-"""Ordered pairs (fixed, moving): drawn without end for training, listed for validation; and their batches."""
+"""Ordered pairs (fixed, moving): drawn for training, listed for validation; and their batches."""
 
 import csv
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from regcascade.utils.registry import did_you_mean
 CasePair = tuple[Case, Case]
 NamePair = tuple[str, str]
 
-# Streams of random numbers under one seed, so that what is drawn for one purpose leaves the others alone.
+# Streams of random numbers under one seed.
 _TRAINING, _VALIDATION = 1, 2
 
 
@@ -36,8 +36,7 @@ class Pool(NamedTuple):
 class TrainingPairs(Dataset[CasePair], ABC):
     """The pairs of training: draw k is a function of (seed, k) alone.
 
-    A counter-based generator makes each draw independent of the others, so workers and ranks share nothing, and
-    training resumes by going on at the next k. Any k from 0 is valid.
+    Workers and ranks share nothing, and training resumes by going on at the next k. Any k from 0 is valid.
 
     Args:
         cases: the set.
@@ -59,10 +58,10 @@ class TrainingPairs(Dataset[CasePair], ABC):
 
     @abstractmethod
     def draw(self, k: int) -> tuple[int, int]:
-        """Positions in the set of the fixed and the moving scan of draw k."""
+        """Draw the positions in the set of a fixed and a moving scan."""
 
     def generator(self, k: int) -> np.random.Generator:
-        """The random numbers of draw k."""
+        """Build the counter-based generator of draw k."""
         # The generator counts in the first word of its counter; k has another to itself.
         bits = np.random.Philox(
             key=np.array([self.seed, _TRAINING], np.uint64), counter=np.array([0, k, 0, 0], np.uint64)
@@ -93,7 +92,7 @@ class RandomPairs(TrainingPairs):
         self.atlas = atlas
 
     def draw(self, k: int) -> tuple[int, int]:
-        """Positions in the set of the fixed and the moving scan of draw k."""
+        """Draw the positions in the set of a fixed and a moving scan."""
         random = self.generator(k)
         # One pool takes no draw, so that its pairs do not depend on there being a choice of pools.
         pool = int(np.searchsorted(self.shares, random.random(), side="right")) if len(self.pools) > 1 else 0
@@ -121,7 +120,7 @@ class DrawnPairs(TrainingPairs):
         self.pairs = list(pairs)
 
     def draw(self, k: int) -> tuple[int, int]:
-        """Positions in the set of the fixed and the moving scan of draw k."""
+        """Draw the positions in the set of a fixed and a moving scan."""
         return self.pairs[int(self.generator(k).integers(len(self.pairs)))]
 
 
@@ -143,8 +142,7 @@ class ListedPairs(Dataset[CasePair]):
 
 @dataclass
 class Progress:
-    """How many training pairs a run has consumed, over all ranks, and how many of them had moved the weights when the
-    optimiser had made so many steps."""
+    """Training pairs a run has consumed, over all ranks, and how many of them have moved the weights after `steps`."""
 
     consumed: int = 0
     settled: int = 0
@@ -152,10 +150,9 @@ class Progress:
 
 
 class PairSampler(DistributedSampler[int]):
-    """Consecutive draws from where training stands; rank r of w takes every w-th.
+    """Consecutive draws from where training stands; rank r of w takes every w-th, in whole batches.
 
-    Being a `DistributedSampler` keeps Lightning from putting its own in its place, which would start at 0
-    again. An epoch is cut to whole batches on every rank.
+    Lightning would replace any sampler but a `DistributedSampler` by one that starts at 0 again.
 
     Raises:
         ValueError: if an epoch has less than one batch on every rank.
@@ -182,7 +179,7 @@ class PairSampler(DistributedSampler[int]):
 
 
 def sample_pairs(names: Sequence[str], count: int | None, seed: int) -> list[NamePair]:
-    """Ordered pairs of `names`, none twice: `count` of them drawn with `seed`; all if None or fewer exist."""
+    """Draw `count` ordered pairs of `names` with `seed`, none twice; all if None or fewer exist."""
     names = sorted(names)
     others = len(names) - 1
     pairs = []
@@ -193,21 +190,19 @@ def sample_pairs(names: Sequence[str], count: int | None, seed: int) -> list[Nam
 
 
 def some_pairs(pairs: Sequence[NamePair], count: int | None, seed: int) -> list[NamePair]:
-    """As many of some pairs as are asked for, drawn by the seed, in their order; all if None or fewer exist.
+    """Draw `count` of some pairs with `seed`, in their order; all if None or fewer exist.
 
-    Of all pairs of some names it takes those that `sample_pairs` does: a set is tested on the same pairs when it was
-    prepared as when it is read directly.
+    Of all pairs of some names it takes those that `sample_pairs` does, so a prepared set is tested on the same pairs.
     """
     return [pairs[number] for number in _some(len(pairs), count, seed)]
 
 
 def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
-    """The pairs a CSV file lists in its columns `fixed` and `moving`, as names of the set; other columns are
-    ignored.
+    """Read the pairs that a CSV file lists by name in its columns `fixed` and `moving`; others are ignored.
 
     Raises:
-        ValueError: naming the file and line, if it is missing, empty or lacks a column, if a name is unknown,
-            if a scan is paired with itself, or if a pair is listed twice.
+        ValueError: naming the file and line, if it is missing, empty or lacks a column, a name is unknown, a scan is
+            paired with itself, or a pair is listed twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -222,7 +217,11 @@ def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
                 raise ValueError(f"{path} has no column {' and no column '.join(sorted(missing))} in its first line.")
             for row in rows:
                 where = f"{path}, line {rows.line_num}"
-                pair = (_known(row["fixed"], known, where), _known(row["moving"], known, where))
+                for name in (row["fixed"], row["moving"]):
+                    if name is None or name.strip() not in known:
+                        hint = did_you_mean(name or "", names)
+                        raise ValueError(f"{where}: there is no scan {name!r} in the data set.{hint}")
+                pair = (row["fixed"].strip(), row["moving"].strip())
                 if pair[0] == pair[1]:
                     raise ValueError(f"{where}: {pair[0]!r} is paired with itself.")
                 if pair in lines:
@@ -236,7 +235,7 @@ def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
 
 
 def collate(pairs: Sequence[CasePair]) -> Batch:
-    """Stack pairs to a batch; labels (int64), points and alignments go in only if every scan of the batch has them.
+    """Stack pairs to a batch; labels (int64), points and alignments only if every scan of the batch has them.
 
     Pairs with fewer points than others get missing ones (NaN) behind their own.
 
@@ -269,7 +268,7 @@ def collate(pairs: Sequence[CasePair]) -> Batch:
 
 
 def collate_images(pairs: Sequence[CasePair]) -> Batch:
-    """`collate` without labels, for a set in which some scans have none: its batches are all alike."""
+    """Stack pairs to a batch without labels, for a set in which some scans have none."""
     batch = collate(pairs)
     batch.pop("fixed_labels", None)
     batch.pop("moving_labels", None)
@@ -286,14 +285,7 @@ def _stack(cases: Sequence[Case], part: Callable[[Case], Tensor | None], what: s
 
 
 def _some(total: int, count: int | None, seed: int) -> list[int]:
-    """Numbers from 0 to `total`, in order: `count` of them, drawn with `seed`; all if None or fewer exist."""
+    """Draw `count` numbers below `total` with `seed`, in order; all if None or fewer exist."""
     if count is None or count >= total:
         return list(range(total))
     return sorted(np.random.default_rng((seed, _VALIDATION)).choice(total, count, replace=False).tolist())
-
-
-def _known(name: str | None, known: set[str], where: str) -> str:
-    if name is None or name.strip() not in known:
-        hint = did_you_mean(name or "", sorted(known))
-        raise ValueError(f"{where}: there is no scan {name!r} in the data set.{hint}")
-    return name.strip()

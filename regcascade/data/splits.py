@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,11 @@ class Split(NamedTuple):
     """Which scans of a set train and which validate, by name, and how they are paired.
 
     Attributes:
-        train: the scans that train. Fewer than two are valid where nothing is trained.
+        train: the scans that train; fewer than two are valid where nothing is trained.
         validation: the scans that validate.
         pairs: the pairs (fixed, moving) to validate on; None for any two of `validation`.
         train_pairs: the pairs to train on, all of `train`; None for any two of a pool.
-        pools: the names of each pool and how often training draws from it, pairs being of one pool; None for one pool
-            of all of `train`.
+        pools: the names of each pool and how often training draws from it; None for one pool of all of `train`.
         atlas: the scan that is fixed in every pair of training.
     """
 
@@ -37,22 +37,24 @@ def split_names(names: Sequence[str], labelled: Collection[str], validation: Par
     """Divide the scans of a set.
 
     Each part is a fraction (0.15), a count (30), a list of names, or a file of names: text with one a line,
-    or JSON with a list, or with a list under the key `train` or `validation`. A part that is drawn takes the
-    scans in the order of a hash of (seed, name): the same on every machine, and a new scan in the folder
-    moves no other between the parts, save one at the boundary. Validation is drawn from the labelled scans if
-    there are any, and a fraction is one of those; training takes what validation leaves, with labels or
-    without.
+    or JSON with a list, or with a list under the key `train` or `validation`. Parts are drawn in the order of a hash of
+    (seed, name): the same on every machine, and a new scan moves no other, save one at the boundary. Validation is
+    drawn from the labelled scans if there are any, and a fraction is one of those; training takes what it leaves.
 
     Args:
         names: of all scans.
         labelled: of those with labels.
-        validation: as above.
-        train: as above, or None for all the rest. 0 is valid where nothing is to be trained.
+        validation: the part that validates.
+        train: the part that trains; None for all the rest, 0 where nothing is trained.
         seed: of the draw.
 
     Raises:
         ValueError: for a name that is not in the set or in both parts, or a part that is not valid.
     """
+
+    def shuffled(scans: Sequence[str]) -> list[str]:
+        return sorted(scans, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+
     listed_validation = _listed("data.validation", validation, names)
     listed_train = _listed("data.train", train, names)
     if listed_validation is None:
@@ -61,19 +63,15 @@ def split_names(names: Sequence[str], labelled: Collection[str], validation: Par
         pool = [name for name in free if name in labelled] or free
         whole = sum(name in labelled for name in names) or len(names)
         count = _count("data.validation", validation, whole, len(pool))
-        listed_validation = _shuffled(pool, seed)[:count]
+        listed_validation = shuffled(pool)[:count]
     both = set(listed_validation) & set(listed_train or ())
     if both:
         raise ValueError(f"data.train and data.validation both list {sorted(both)[0]!r}; a scan belongs to one part.")
     if listed_train is None:
         rest = [name for name in names if name not in set(listed_validation)]
         count = len(rest) if train is None else _count("data.train", train, len(names), len(rest))
-        listed_train = _shuffled(rest, seed)[:count]
+        listed_train = shuffled(rest)[:count]
     return Split(sorted(listed_train), sorted(listed_validation))
-
-
-def _shuffled(names: Sequence[str], seed: int) -> list[str]:
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
 def _count(option: str, part: object, whole: int, available: int) -> int:
@@ -91,17 +89,16 @@ def _count(option: str, part: object, whole: int, available: int) -> int:
 
 
 def _listed(option: str, part: Part, names: Sequence[str]) -> list[str] | None:
-    """The names a part lists, or None if it is to be drawn."""
+    """Read the names a part lists; None if it is to be drawn."""
     if part is None or isinstance(part, int | float):
         return None
     listed = _read_names(option, Path(part)) if isinstance(part, str) else list(part)
     known = set(names)
-    for name in listed:
+    for name, count in Counter(listed).items():
         if name not in known:
             raise ValueError(f"{option}: there is no scan {name!r} in the data set.{did_you_mean(str(name), names)}")
-    if len(set(listed)) < len(listed):
-        repeated = next(name for name in listed if listed.count(name) > 1)
-        raise ValueError(f"{option} lists {repeated!r} more than once.")
+        if count > 1:
+            raise ValueError(f"{option} lists {name!r} more than once.")
     return listed
 
 

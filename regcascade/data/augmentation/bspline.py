@@ -4,15 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.data.augmentation.base import (
-    AUGMENTATIONS,
-    Augmentation,
-    check_number,
-    deform_moving,
-    pull_points,
-    uniform,
-)
-from regcascade.data.options import check_count
+from regcascade.data.augmentation.base import AUGMENTATIONS, Augmentation, deform_moving, pull_points, uniform
+from regcascade.data.options import check_count, check_number
 from regcascade.types import Batch, Flow, Image, Size, size_of
 
 
@@ -20,13 +13,11 @@ from regcascade.types import Batch, Flow, Image, Size, size_of
 class BSplineAugmentation(Augmentation):
     """RCN's augmentation (Zhao 2019): the moving scan is pulled through a random cubic B-spline field.
 
-    `control_points`^3 control points span the volume from face to face, with a ring of zeros around them.
-    Component a of each is `scale sign(v) |v|^power` times the spacing of the control points along axis a,
-    which for five of them is a quarter of the side; v is uniform in -1..1, drawn anew for every pair. The
-    field at a voxel is the tensor product of uniform cubic B-splines, `sum_ijk B_i(x) B_j(y) B_k(z) c_ijk`,
-    evaluated as a small matrix product per axis. Images are sampled linearly and labels by nearest. A point
-    that the field moves off the volume keeps its coordinates outside; where the field is too
-    steep to be inverted, the point is marked missing (NaN).
+    `control_points`^3 control points span the volume from face to face, with a ring of zeros around them. Component a
+    of each is `scale sign(v) |v|^power` times the spacing of the control points along axis a, which for five of them is
+    a quarter of the side; v is uniform in -1..1, drawn anew for every pair. The field at a voxel is the tensor product
+    of uniform cubic B-splines, `sum_ijk B_i(x) B_j(y) B_k(z) c_ijk`. A point that the field moves off the volume keeps
+    its coordinates outside; where the field is too steep to be inverted, the point becomes missing (NaN).
 
     Args:
         control_points: along each axis, at least 2.
@@ -36,8 +27,8 @@ class BSplineAugmentation(Augmentation):
 
     def __init__(self, control_points: int = 5, scale: float = 0.4, power: float = 3.0) -> None:
         self.control_points = check_count("data.augmentation.control_points", control_points, 2)
-        self.scale = check_number("scale", scale)
-        self.power = check_number("power", power)
+        self.scale = check_number("data.augmentation.scale", scale)
+        self.power = check_number("data.augmentation.power", power)
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """Deform the moving image, labels and points of a batch; the fixed scan stays."""
@@ -45,7 +36,7 @@ class BSplineAugmentation(Augmentation):
         return deform_moving(batch, field, lambda points: pull_points(points, field))
 
     def field(self, like: Image, generator: torch.Generator | None = None) -> Flow:
-        """A random field for each scan of a batch, in voxels, on the device of the batch."""
+        """Draw a field for each scan of a batch, in voxels, on the device of the batch."""
         n, size = self.control_points, size_of(like)
         v = 2 * uniform((like.shape[0], 3, n, n, n), like, generator) - 1
         spacing = torch.tensor([side / (n - 1) for side in size], device=like.device).view(1, 3, 1, 1, 1)
@@ -53,7 +44,7 @@ class BSplineAugmentation(Augmentation):
 
 
 def bspline_field(control: Float[Tensor, "batch 3 i j k"], size: Size) -> Flow:
-    """The uniform cubic B-spline of control points that span a volume, zero beyond them.
+    """Evaluate the uniform cubic B-spline of control points that span a volume, zero beyond them.
 
     Control point i of n sits at `i S / (n - 1)` of the axis, whose voxels have their centres at `p + 1/2`.
     """
@@ -64,7 +55,7 @@ def bspline_field(control: Float[Tensor, "batch 3 i j k"], size: Size) -> Flow:
 
 
 def _basis(side: int, points: int, like: Tensor) -> Float[Tensor, "side points"]:
-    """Weight of each control point at each voxel of an axis."""
+    """Compute the weight of each control point at each voxel of an axis."""
     centres = torch.arange(side, dtype=torch.float64) + 0.5
     place = centres[:, None] * (points - 1) / side - torch.arange(points)
     distance = place.abs()

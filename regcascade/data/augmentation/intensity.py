@@ -1,26 +1,22 @@
-"""Random changes of what scans look like, by TorchIO: what an MR or CT scanner does to intensities.
+"""Random changes of intensities by TorchIO, as MR and CT scanners make them."""
 
-MONAI's random transforms are the augmentation `monai`. TorchIO's stay for their models: the bias field is the
-exponential of a polynomial, so that it never turns negative, and the gamma is drawn on a log scale, so that darker and
-brighter are as likely.
-"""
+from typing import cast
 
 import torch
 import torchio as tio
 
-from regcascade.data.augmentation.base import AUGMENTATIONS, Augmentation, check_number
+from regcascade.data.augmentation.base import AUGMENTATIONS, Augmentation
+from regcascade.data.options import check_number
 from regcascade.types import Batch, Image
 
 
 @AUGMENTATIONS.register("intensity")
 class IntensityAugmentation(Augmentation):
-    """TorchIO's contrast, bias field, blur and noise, in this order; labels and points stay where they are.
+    """TorchIO's gamma, bias field, blur and noise, in this order; labels and points stay where they are.
 
-    Each of the four comes with a probability of its own draw, in every scan by itself, fixed and moving. What leaves
-    0..1 is clipped. It runs on the CPU, on which TorchIO works, whatever device the batch is on.
-
-    TorchIO's lower resolution along an axis (`RandomAnisotropy`) is left out: it takes the nearest voxel where it
-    samples, which moves the image by half a voxel and more against its labels and points. A blur differs by axis too.
+    Each of the four is drawn by itself in every scan, fixed and moving. What leaves 0..1 is clipped. It runs on the
+    CPU, whatever device the batch is on. TorchIO's `RandomAnisotropy` is left out, as it moves the image by half a
+    voxel and more against its labels and points.
 
     Args:
         probability: of each of the four.
@@ -33,16 +29,14 @@ class IntensityAugmentation(Augmentation):
     def __init__(
         self, probability: float = 0.5, gamma: float = 0.3, bias: float = 0.2, blur: float = 1.0, noise: float = 0.05
     ) -> None:
-        p = check_number("probability", probability, 0.0, 1.0)
-        # Beyond these bounds the exponentials overflow.
-        gamma, bias = check_number("gamma", gamma, 0.0, 3.0), check_number("bias", bias, 0.0, 1.0)
-        blur, noise = check_number("blur", blur), check_number("noise", noise, 0.0, 1.0)
+        p = check_number("data.augmentation.probability", probability, 0.0, 1.0)
+        # Beyond the bounds of gamma and bias the exponentials overflow.
         self.transform = tio.Compose(
             [
-                tio.RandomGamma(log_gamma=gamma, p=p),
-                tio.RandomBiasField(coefficients=bias, p=p),
-                tio.RandomBlur(std=blur, p=p),
-                tio.RandomNoise(std=noise, p=p),
+                tio.RandomGamma(log_gamma=check_number("data.augmentation.gamma", gamma, 0.0, 3.0), p=p),
+                tio.RandomBiasField(coefficients=check_number("data.augmentation.bias", bias, 0.0, 1.0), p=p),
+                tio.RandomBlur(std=check_number("data.augmentation.blur", blur), p=p),
+                tio.RandomNoise(std=check_number("data.augmentation.noise", noise, 0.0, 1.0), p=p),
             ]
         )
 
@@ -50,10 +44,8 @@ class IntensityAugmentation(Augmentation):
         """Change the fixed and the moving images of a batch."""
         device = "cpu" if generator is None else generator.device
         seeds = torch.randint(2**62, (2, len(batch["fixed"])), generator=generator, device=device).tolist()
-        changed = batch.copy()
-        changed["fixed"] = self._changed(batch["fixed"], seeds[0])
-        changed["moving"] = self._changed(batch["moving"], seeds[1])
-        return changed
+        changed = {"fixed": self._changed(batch["fixed"], seeds[0]), "moving": self._changed(batch["moving"], seeds[1])}
+        return cast(Batch, {**batch, **changed})
 
     def _changed(self, images: Image, seeds: list[int]) -> Image:
         # TorchIO draws from the CPU's global generator, and seeds those of the GPUs too; both get their state back.

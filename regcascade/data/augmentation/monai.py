@@ -21,8 +21,8 @@ SCANS = {"moving": ("moving",), "both": ("fixed", "moving")}
 class MonaiAugmentation(Augmentation):
     """Any random dictionary transforms of MONAI's, on the keys `image` and `label`.
 
-    Transforms of intensities leave points where they are. Those that move voxels are refused where the moving scan has
-    points, which cannot follow; `affine` and `bspline` take them along. Images are clipped to 0..1, labels stay whole.
+    Those that move voxels are refused where the scan has points, which cannot follow. Images are clipped to 0..1,
+    labels stay whole.
 
     Args:
         transforms: a name, a mapping with `name` and MONAI's options, or a list of them, such as
@@ -52,8 +52,7 @@ class MonaiAugmentation(Augmentation):
                     "along: use affine or bspline, transforms of intensities, or leave the points out."
                 )
             seeds = torch.randint(2**32, (len(volumes[role]),), generator=generator, device=device).tolist()
-            names = {IMAGE: role, LABEL: f"{role}_labels"}
-            names = {key: name for key, name in names.items() if name in volumes}
+            names = {key: name for key, name in ((IMAGE, role), (LABEL, f"{role}_labels")) if name in volumes}
             scans = [
                 self._changed({key: volumes[name][k] for key, name in names.items()}, s) for k, s in enumerate(seeds)
             ]
@@ -61,11 +60,9 @@ class MonaiAugmentation(Augmentation):
         return cast(Batch, volumes)
 
     def _changed(self, scan: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """The volumes of one scan by the random numbers of a seed."""
+        """Change the volumes of one scan by the random numbers of a seed."""
         self.transforms.set_random_state(seed=seed)
         copies = {key: MetaTensor(volume.float().clone()) for key, volume in scan.items()}
         changed = apply_monai(self.transforms, copies, OPTION)
-        plain = {
-            key: volume.as_tensor() if isinstance(volume, MetaTensor) else volume for key, volume in changed.items()
-        }
+        plain = {key: changed[key].as_subclass(Tensor) for key in scan}
         return {key: (plain[key].clamp(0, 1) if key == IMAGE else plain[key].round()).to(scan[key]) for key in scan}

@@ -1,4 +1,4 @@
-"""What a data set offers, and the registry of all."""
+"""What a data set offers, and the registry of data sets."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Tables of pairs of files, so that scans need no layout of folders at all."""
+"""Tables of pairs of files; scans need no layout of folders."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,6 @@ ROLES = ("fixed", "moving")
 BESIDE = ("labels", "points", "mask")
 COLUMNS = (*ROLES, *(f"{role}_{kind}" for kind in BESIDE for role in ROLES))
 
-FilePair = tuple[Path, Path]
-
 
 @DATA_SETS.register("pairs")
 class PairsData(DataSet):
@@ -34,7 +32,7 @@ class PairsData(DataSet):
         train: the table of the pairs to train on; None where nothing is trained.
         validation: that of the pairs to validate and test on.
         label_names: what each label value means; None names those found.
-        cache: how to keep cases in memory, see `chosen_store`; true is `auto`, false `none`.
+        cache: how to keep cases in memory, see `chosen_store`.
     """
 
     LOADING: ClassVar[Mapping[str, Any]] = {"validation_pairs": None}
@@ -54,15 +52,15 @@ class PairsData(DataSet):
             )
         names = check_label_names(label_names)
         sources, (validated, *others) = read_pair_tables([Path(file) for file in (validation, train) if file])
-        trained = others[0] if others else None
+        trained = others[0] if others else []
         self.cases = Scans(sources, preprocessing, names, cache, masked=True)
-        self.cases.check_landmarks([*validated, *(trained or ())])
-        train_names = sorted({name for pair in trained or () for name in pair})
-        self.split = Split(train_names, [], pairs=validated, train_pairs=trained)
+        self.cases.check_landmarks([*validated, *trained])
+        train_names = sorted({name for pair in trained for name in pair})
+        self.split = Split(train_names, [], pairs=validated, train_pairs=trained or None)
 
 
 def read_pair_tables(paths: Sequence[Path]) -> tuple[list[Source], list[list[NamePair]]]:
-    """The scans that tables list, each once, and the pairs of each table by their names.
+    """List the scans of tables, each once, and the pairs of each table by their names.
 
     A scan is named after its file, with as many of the folders above as it takes to tell all scans apart.
 
@@ -72,7 +70,10 @@ def read_pair_tables(paths: Sequence[Path]) -> tuple[list[Source], list[list[Nam
     """
     scans: dict[Path, dict[str, Path]] = {}
     tables = [_read(path, scans) for path in paths]
-    names = _names(list(scans))
+    for depth in range(1, max(len(image.parts) for image in scans) + 1):
+        names = {image: "_".join((*image.parent.parts, scan_name(image))[-depth:]) for image in scans}
+        if len(set(names.values())) == len(names):
+            break
     listed = [
         Source(names[image], image, beside.get("labels"), beside.get("mask"), beside.get("points"))
         for image, beside in scans.items()
@@ -81,17 +82,17 @@ def read_pair_tables(paths: Sequence[Path]) -> tuple[list[Source], list[list[Nam
     return sources, [[(names[fixed], names[moving]) for fixed, moving in table] for table in tables]
 
 
-def _read(path: Path, scans: dict[Path, dict[str, Path]]) -> list[FilePair]:
-    """The pairs of a table, their files added to `scans`: what lies beside each image."""
-    pairs: dict[FilePair, int] = {}
+def _read(path: Path, scans: dict[Path, dict[str, Path]]) -> list[tuple[Path, Path]]:
+    """Read the pairs of a table, and add the files beside each image to `scans`."""
+    pairs: dict[tuple[Path, Path], int] = {}
     for number, row in enumerate(read_rows(path), start=1):
         where = f"{path}, pair {number}"
-        unknown = [str(column) for column in row if column not in COLUMNS]
-        if unknown:
-            raise ValueError(
-                f"{path} has the column {unknown[0]!r}, which is not known. Known: {', '.join(COLUMNS)}."
-                f"{did_you_mean(unknown[0], COLUMNS)}"
-            )
+        for column in map(str, row):
+            if column not in COLUMNS:
+                hint = did_you_mean(column, COLUMNS)
+                raise ValueError(
+                    f"{path} has the column {column!r}, which is not known. Known: {', '.join(COLUMNS)}.{hint}"
+                )
         given = {key: Path(os.path.normpath(path.parent / str(value))) for key, value in row.items() if value}
         fixed, moving = (_scan(given, role, where, scans) for role in ROLES)
         if fixed == moving:
@@ -105,7 +106,7 @@ def _read(path: Path, scans: dict[Path, dict[str, Path]]) -> list[FilePair]:
 
 
 def _scan(given: Mapping[str, Path], role: str, where: str, scans: dict[Path, dict[str, Path]]) -> Path:
-    """The image of one side of a pair; what lies beside it is noted."""
+    """Find the image of one side of a pair, and note the files beside it."""
     if role not in given:
         raise ValueError(f"{where} names no {role} image.")
     image = given[role]
@@ -115,11 +116,3 @@ def _scan(given: Mapping[str, Path], role: str, where: str, scans: dict[Path, di
         if file is not None and noted.setdefault(kind, file) != file:
             raise ValueError(f"{where}: {image} has {file} for {kind} here, and {noted[kind]} in another pair.")
     return image
-
-
-def _names(images: Sequence[Path]) -> dict[Path, str]:
-    for depth in range(1, max(len(image.parts) for image in images) + 1):
-        names = {image: "_".join((*image.parent.parts, scan_name(image))[-depth:]) for image in images}
-        if len(set(names.values())) == len(names):
-            break
-    return names

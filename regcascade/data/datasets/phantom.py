@@ -1,23 +1,24 @@
 """A procedural abdomen with a known correspondence between any two cases; the built-in data set.
 
-Each case is one canonical anatomy pulled through the case's own smooth invertible map T: its tissue at p is
-the canonical tissue at T(p). Labels and landmarks follow the same map, and the correspondence of two cases is
+Each case is one canonical anatomy pulled through a smooth invertible map T of its own: its tissue at p is the canonical
+tissue at T(p). Labels and landmarks follow the same map, and the correspondence of two cases is
 `moving_T^-1(fixed_T(p))`, exact to rounding because T has a closed-form inverse.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.polynomial.chebyshev import chebval
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtri
 
 from regcascade.data.case import Case, CaseSet
 from regcascade.data.datasets.base import DATA_SETS, DataSet
 from regcascade.data.datasets.phantom_anatomy import LABEL_NAMES, LANDMARKS, TISSUES, paint
-from regcascade.data.options import check_count, check_size
+from regcascade.data.options import check_count, check_size, check_spacing
 from regcascade.data.preprocessing.standard import LIVER_WINDOW, Preprocessing
 from regcascade.data.splits import Split
 from regcascade.types import Flow, Size
@@ -27,8 +28,8 @@ WINDOW_HU = (-25.0, 265.0)  # the papers' liver window: width 290 at level 120
 SMALLEST_SIDE = 16
 CACHED_VOXELS = 2**26  # 12 bytes each: about 0.8 GiB of finished cases
 
-# How far the maps depart from the identity: the median over cases, and the spread of its logarithm. Chosen so
-# that the liver's Dice before registration is the papers': 0.70 to 0.79 on average, with a tail below 0.5.
+# How far the maps depart from the identity: the median over cases, and the spread of its logarithm. Chosen for the
+# papers' Dice of the liver before registration.
 _STRENGTH = 0.175
 _STRENGTH_SPREAD = 0.4
 _STRONGEST = 2.0  # standard deviations of that logarithm
@@ -39,7 +40,7 @@ _STEEPEST = 0.6  # bound of |tau|, below 1
 _BLUR_VOXELS = 0.7
 _GOLDEN = 0.6180339887498949
 
-# The random streams of a case, so that what one draws does not depend on what another has drawn.
+# The random streams of a case.
 _MAP, _LOOK, _NOISE = range(3)
 
 
@@ -48,8 +49,8 @@ class SmoothMap:
 
     One layer moves one coordinate by a Moebius map of the interval, whose parameter is a bounded function of
     the other two: `u_a <- (u_a + tau) / (1 + tau u_a)`, `tau = tau(u_b, u_c)`, |tau| < 1. Its determinant,
-    `(1 - tau^2) / (1 + tau u_a)^2`, is positive, hence so is that of any chain of layers: no case folds,
-    however strong its deformation. The inverse runs the layers backwards with `-tau`.
+    `(1 - tau^2) / (1 + tau u_a)^2`, is positive, so no chain of layers folds. The inverse runs the layers backwards
+    with `-tau`.
 
     Args:
         coefficients: `(layers, degree + 1, degree + 1)`, of products of Chebyshev polynomials; layer k moves
@@ -60,11 +61,11 @@ class SmoothMap:
         self.coefficients = coefficients
 
     def __call__(self, points: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "3 n"]:
-        """Where the points of a case lie in the canonical anatomy, both in normalised coordinates."""
+        """Map points of a case to the canonical anatomy, both in normalised coordinates."""
         return self._run(points, range(len(self.coefficients)), 1.0)
 
     def inverse(self, points: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "3 n"]:
-        """Where canonical points lie in the case."""
+        """Map canonical points to the case."""
         return self._run(points, range(len(self.coefficients))[::-1], -1.0)
 
     def _run(self, points: Float[np.ndarray, "3 n"], layers: range, sign: float) -> Float[np.ndarray, "3 n"]:
@@ -72,36 +73,22 @@ class SmoothMap:
         for layer in layers:
             axis = layer % 3
             first, second = (moved[other] for other in range(3) if other != axis)
-            field = np.polynomial.chebyshev.chebval(second, self._rows(first, layer), tensor=False)
+            rows = chebval(first, self.coefficients[layer])
+            field = chebval(second, rows, tensor=False)
             tau = sign * _STEEPEST * np.tanh(field / _STEEPEST)
             moved[axis] = (moved[axis] + tau) / (1 + tau * moved[axis])
         return moved
-
-    def _rows(self, values: Float[np.ndarray, " n"], layer: int) -> Float[np.ndarray, "d n"]:
-        return np.polynomial.chebyshev.chebval(values, self.coefficients[layer])
-
-
-class Look(NamedTuple):
-    """What a scan looks like apart from its shape: tissue values, texture and noise, in Hounsfield units."""
-
-    tissues: dict[str, float]
-    waves: Float[np.ndarray, "waves 3"]  # radians per normalised canonical unit
-    phases: Float[np.ndarray, " waves"]
-    texture: float
-    noise: float
 
 
 class Phantom(CaseSet):
     """Synthetic CT scans of the abdomen, made on demand.
 
-    Case k of a seed is the same whatever the order of access and whichever set it is in, so disjoint ranges
-    of indices make training and validation sets. Its map, hence its anatomy, is the same at any size; only
-    the noise belongs to the voxels. Labels: liver (with its tumours and vessels), spleen, right and left
-    kidney. Points: six landmarks in the liver. Axes: x towards the patient's left, y towards the back, z
-    towards the head.
+    Case k of a seed is the same in any set and order of access, and its anatomy at any size; only the noise belongs to
+    the voxels. Labels: liver (with its tumours and vessels), spleen, right and left kidney. Points: six landmarks in
+    the liver. Axes: x towards the patient's left, y towards the back, z towards the head.
 
-    Difficulty: between two cases the liver's Dice before registration is 0.70 to 0.79 on average, as in the
-    papers, below 0.7 for about a third of the pairs or more and below 0.5 for a few.
+    Between two cases the liver's Dice before registration is 0.70 to 0.79 on average, as in the papers, below 0.7 for
+    about a third of the pairs or more and below 0.5 for a few.
 
     Args:
         count: number of cases, at least 1.
@@ -122,15 +109,15 @@ class Phantom(CaseSet):
         spacing_mm: Sequence[float | int] | None = None,
         first_index: int = 0,
     ) -> None:
-        _check(count, size, seed, spacing_mm, first_index)
-        x, y, z = size
-        self.size: Size = (x, y, z)
-        self.seed = seed
-        self.first_index = first_index
+        check_count("Phantom: count", count, 1)
+        self.size: Size = check_size("Phantom: size", size)
+        if min(size) < SMALLEST_SIDE:
+            raise ValueError(f"Phantom: size={list(size)} is too small; give three sides of {SMALLEST_SIDE} or more.")
+        self.seed = check_count("Phantom: seed", seed, 0)
+        self.first_index = check_count("Phantom: first_index", first_index, 0)
         if spacing_mm is None:
             spacing_mm = [extent / side for extent, side in zip(FIELD_OF_VIEW_MM, self.size, strict=True)]
-        sx, sy, sz = (float(step) for step in spacing_mm)
-        self.spacing = (sx, sy, sz)
+        self.spacing = check_spacing("Phantom: spacing_mm", spacing_mm)
         self.names = [f"phantom_{index:04d}" for index in range(first_index, first_index + count)]
         self.label_names = dict(LABEL_NAMES)
         self._cases: dict[int, Case] = {}
@@ -142,18 +129,19 @@ class Phantom(CaseSet):
         return made.as_dict() | {"orientation": "LPS", "spacing": list(self.spacing)}
 
     def __getitem__(self, index: int) -> Case:
-        """The case at a position of this set. Finished cases are kept and shared: do not write to them."""
+        """Make the case at a position of this set. Finished cases are kept and shared: do not write to them."""
         member = self._member(index)
         case = self._cases.get(member)
         if case is None:
             image, labels = self._render(member)
             low, high = WINDOW_HU
+            landmarks = (self._map(member).inverse(LANDMARKS) + 1) * np.array(self.size)[:, None]
             case = Case(
                 name=self.names[member - self.first_index],
                 image=((image - low) / (high - low)).clamp(0, 1),
                 spacing=self.spacing,
                 labels=labels,
-                points=self._landmarks(member),
+                points=torch.from_numpy(((landmarks - 1) / 2).T.astype(np.float32)),
             )
             if len(self._cases) < CACHED_VOXELS // case.image.numel():
                 self._cases[member] = case
@@ -164,14 +152,13 @@ class Phantom(CaseSet):
         return True
 
     def hounsfield(self, index: int) -> Float[torch.Tensor, "1 x y z"]:
-        """The image of the case at a position of this set before the window, in Hounsfield units."""
+        """Make the image of the case at a position of this set before the window, in Hounsfield units."""
         return self._render(self._member(index))[0]
 
     def true_flow(self, fixed_index: int, moving_index: int) -> Flow:
-        """The known correspondence: the flow for which `moving(p + flow(p))` shows the tissue of `fixed(p)`.
+        """Compute the flow for which `moving(p + flow(p))` shows the tissue of `fixed(p)`.
 
-        `(1, 3, X, Y, Z)` float32 in voxels. It is defined at every voxel, points into the moving volume
-        everywhere and nowhere folds.
+        It is `(1, 3, X, Y, Z)` float32 in voxels, points into the moving volume everywhere and nowhere folds.
         """
         fixed, moving = self._map(self._member(fixed_index)), self._map(self._member(moving_index))
         grid = self._grid()
@@ -179,7 +166,7 @@ class Phantom(CaseSet):
         return torch.from_numpy(displacement.reshape(1, 3, *self.size).astype(np.float32))
 
     def _member(self, index: int) -> int:
-        """The index within the seed's family of a position of this set."""
+        """Find the index within the seed's family of a position of this set."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"Phantom: there is no case {index}; this set has {len(self)}.")
         return self.first_index + index % len(self)
@@ -197,49 +184,29 @@ class Phantom(CaseSet):
         draws = spectrum * self._random(member, _MAP).standard_normal((3 * _ROUNDS, *order.shape))
         return SmoothMap(strength * draws / np.sqrt((draws**2).sum()))
 
-    def _look(self, member: int) -> Look:
+    def _render(self, member: int) -> tuple[Float[torch.Tensor, "1 x y z"], Int[torch.Tensor, "1 x y z"]]:
+        """Make the image in Hounsfield units and the labels."""
         random = self._random(member, _LOOK)
         enhancement = random.normal(1, 0.12)
         tissues = {
             name: native + enhancement * added + random.normal(0, 5) for name, (native, added) in TISSUES.items()
         }
-        waves = random.standard_normal((8, 3))
+        waves = random.standard_normal((8, 3))  # of the texture, in radians per normalised canonical unit
         waves *= random.uniform(8, 24, (8, 1)) / np.linalg.norm(waves, axis=1, keepdims=True)
-        return Look(tissues, waves, random.uniform(0, 2 * np.pi, 8), random.uniform(4, 10), random.uniform(6, 14))
-
-    def _render(self, member: int) -> tuple[Float[torch.Tensor, "1 x y z"], Int[torch.Tensor, "1 x y z"]]:
-        look = self._look(member)
+        phases, texture, noise = random.uniform(0, 2 * np.pi, 8), random.uniform(4, 10), random.uniform(6, 14)
         canonical = self._map(member)(self._grid()).astype(np.float32)
         width = 2 / float(np.prod(self.size)) ** (1 / 3)
-        image, labels = paint(canonical, look.tissues, width)
-        for wave, phase in zip(look.waves.astype(np.float32), look.phases, strict=True):
-            image += look.texture / 2 * np.cos(wave @ canonical + np.float32(phase))
+        image, labels = paint(canonical, tissues, width)
+        for wave, phase in zip(waves.astype(np.float32), phases, strict=True):
+            image += texture / 2 * np.cos(wave @ canonical + np.float32(phase))
         image = gaussian_filter(image.reshape(self.size), _BLUR_VOXELS, mode="nearest")
-        image += look.noise * self._random(member, _NOISE).standard_normal(self.size, dtype=np.float32)
+        image += noise * self._random(member, _NOISE).standard_normal(self.size, dtype=np.float32)
         return torch.from_numpy(image)[None], torch.from_numpy(labels.reshape(1, *self.size))
 
-    def _landmarks(self, member: int) -> Float[torch.Tensor, "6 3"]:
-        normalised = self._map(member).inverse(LANDMARKS)
-        voxels = ((normalised + 1) * np.array(self.size)[:, None] - 1) / 2
-        return torch.from_numpy(voxels.T.astype(np.float32))
-
     def _grid(self) -> Float[np.ndarray, "3 n"]:
-        """Voxel centres in normalised coordinates: voxel i of S is at `(2 i + 1) / S - 1`."""
+        """Compute voxel centres in normalised coordinates: voxel i of S is at `(2 i + 1) / S - 1`."""
         axes = [(2 * np.arange(side) + 1) / side - 1 for side in self.size]
         return np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
-
-
-def _check(
-    count: int, size: Sequence[int], seed: int, spacing_mm: Sequence[float | int] | None, first_index: int
-) -> None:
-    if count < 1:
-        raise ValueError(f"Phantom: count={count} leaves no case; give 1 or more.")
-    if len(size) != 3 or min(size) < SMALLEST_SIDE:
-        raise ValueError(f"Phantom: size={list(size)} is too small; give three sides of {SMALLEST_SIDE} or more.")
-    if seed < 0 or first_index < 0:
-        raise ValueError(f"Phantom: seed={seed} and first_index={first_index} must be 0 or more.")
-    if spacing_mm is not None and (len(spacing_mm) != 3 or not min(spacing_mm) > 0):
-        raise ValueError(f"Phantom: spacing_mm={list(spacing_mm)} must be three numbers above 0.")
 
 
 @DATA_SETS.register("phantom")

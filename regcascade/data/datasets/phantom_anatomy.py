@@ -1,14 +1,12 @@
 """The phantom's canonical abdomen: shapes given by formulas, so that they can be sampled at any coordinates.
 
-Coordinates are normalised, -1..1 along each axis of the field of view: x towards the patient's left, y
-towards the back, z towards the head. A shape is an inside function: positive inside, zero on the surface, and
-near the surface about the distance to it. Parts are painted one over the other, from the body's outline to
-the vessels of the liver.
+Coordinates are normalised, -1..1 along each axis of the field of view: x towards the patient's left, y towards the
+back, z towards the head. A shape is an inside function: positive inside, zero on the surface, and near the surface
+about the distance to it. Parts are painted one over the other, from the body's outline to the vessels of the liver.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -60,18 +58,15 @@ LANDMARKS: Float[np.ndarray, "3 6"] = np.array(
 ).T
 
 
-class Part(NamedTuple):
-    """One layer of the painting; `label` None leaves the labels below as they are (a vessel is liver)."""
-
-    tissue: str
-    label: int | None
-    inside: Inside
+# A layer of the painting: its tissue, its label, and its inside function. Without a label it leaves those below as they
+# are: a vessel is liver.
+Part = tuple[str, int | None, Inside]
 
 
 def paint(
     points: Coordinates, hounsfield: Mapping[str, float], width: float
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The image and the labels of the canonical abdomen at some points.
+    """Paint the canonical abdomen at some points.
 
     Args:
         points: normalised canonical coordinates.
@@ -96,21 +91,21 @@ def _parts(points: Coordinates) -> Iterator[Part]:
     outline = ((np.abs(x) / 0.90) ** 2.4 + (np.abs(y) / 0.84) ** 2.4) ** (1 / 2.4)
     cavity = (0.78 - outline) * 0.85
     dome = 0.78 - 0.9 * ((np.abs(x) - 0.42) ** 2 + 0.5 * y**2)  # the height of the diaphragm
-    yield Part("fat", BACKGROUND, (1 - outline) * 0.85)
-    yield Part("muscle", BACKGROUND, (0.90 - outline) * 0.85)
-    yield Part("fat", BACKGROUND, cavity)
-    yield Part("bone", BACKGROUND, _ribs(points, outline))
-    yield Part("bowel", BACKGROUND, _ellipsoid(points, (-0.05, -0.25, -0.76), (0.54, 0.38, 0.48)))
-    yield Part("lung", BACKGROUND, np.minimum(cavity, z - dome))
-    yield Part("blood", BACKGROUND, _ellipsoid(points, (0.06, -0.22, 1.0), (0.30, 0.34, 0.36)))
+    yield "fat", BACKGROUND, (1 - outline) * 0.85
+    yield "muscle", BACKGROUND, (0.90 - outline) * 0.85
+    yield "fat", BACKGROUND, cavity
+    yield "bone", BACKGROUND, _ribs(points, outline)
+    yield "bowel", BACKGROUND, _ellipsoid(points, (-0.05, -0.25, -0.76), (0.54, 0.38, 0.48))
+    yield "lung", BACKGROUND, np.minimum(cavity, z - dome)
+    yield "blood", BACKGROUND, _ellipsoid(points, (0.06, -0.22, 1.0), (0.30, 0.34, 0.36))
     yield from _back(points)
-    yield Part("stomach", BACKGROUND, _ellipsoid(points, (0.38, -0.24, 0.24), (0.24, 0.28, 0.34)))
+    yield "stomach", BACKGROUND, _ellipsoid(points, (0.38, -0.24, 0.24), (0.24, 0.28, 0.34))
     yield from _liver(points, np.minimum(cavity, dome - z) - 0.02)
     spleen = _ellipsoid(points, (0.52, 0.32, 0.36), (0.17, 0.30, 0.28))
-    yield Part("spleen", SPLEEN, np.minimum(spleen, np.minimum(cavity, dome - z) - 0.02))
+    yield "spleen", SPLEEN, np.minimum(spleen, np.minimum(cavity, dome - z) - 0.02)
     for label, centre in ((RIGHT_KIDNEY, (-0.36, 0.42, -0.30)), (LEFT_KIDNEY, (0.37, 0.40, -0.16))):
-        yield Part("cortex", label, _ellipsoid(points, centre, (0.15, 0.18, 0.30)))
-        yield Part("medulla", None, _ellipsoid(points, centre, (0.06, 0.08, 0.16)))
+        yield "cortex", label, _ellipsoid(points, centre, (0.15, 0.18, 0.30))
+        yield "medulla", None, _ellipsoid(points, centre, (0.06, 0.08, 0.16))
 
 
 def _ribs(points: Coordinates, outline: Inside) -> Inside:
@@ -127,16 +122,16 @@ def _back(points: Coordinates) -> Iterator[Part]:
     """Muscles beside the spine, vertebrae and discs, the aorta and the inferior vena cava."""
     x, y, z = points
     sides = np.stack([np.abs(x), y])
-    yield Part("muscle", BACKGROUND, _ellipse(sides, (0.22, 0.62), (0.20, 0.12)))
-    psoas = np.minimum(_ellipse(sides, (0.19, 0.40), (0.10, 0.12)), 0.0 - z)
-    yield Part("muscle", BACKGROUND, psoas)
-    spine = _ellipse(points[:2], (0.0, 0.42), (0.14, 0.15))
+    yield "muscle", BACKGROUND, _ellipsoid(sides, (0.22, 0.62), (0.20, 0.12))
+    psoas = np.minimum(_ellipsoid(sides, (0.19, 0.40), (0.10, 0.12)), 0.0 - z)
+    yield "muscle", BACKGROUND, psoas
+    spine = _ellipsoid(points[:2], (0.0, 0.42), (0.14, 0.15))
     gap = 0.24 * np.abs((z / 0.24 + 0.5) % 1 - 0.5)  # from the middle of the nearest disc
-    process = np.minimum(_ellipse(points[:2], (0.0, 0.62), (0.05, 0.13)), gap - 0.05)
-    yield Part("bone", BACKGROUND, np.maximum(spine, process))
-    yield Part("disc", None, np.minimum(spine, 0.035 - gap))
-    yield Part("blood", BACKGROUND, _ellipse(points[:2], (0.07, 0.20), (0.062, 0.078)))
-    yield Part("blood", BACKGROUND, _ellipse(points[:2], (-0.12, 0.22), (0.060, 0.070)))
+    process = np.minimum(_ellipsoid(points[:2], (0.0, 0.62), (0.05, 0.13)), gap - 0.05)
+    yield "bone", BACKGROUND, np.maximum(spine, process)
+    yield "disc", None, np.minimum(spine, 0.035 - gap)
+    yield "blood", BACKGROUND, _ellipsoid(points[:2], (0.07, 0.20), (0.062, 0.078))
+    yield "blood", BACKGROUND, _ellipsoid(points[:2], (-0.12, 0.22), (0.060, 0.070))
 
 
 def _liver(points: Coordinates, room: Inside) -> Iterator[Part]:
@@ -145,8 +140,8 @@ def _liver(points: Coordinates, room: Inside) -> Iterator[Part]:
     left = _ellipsoid(points, (0.02, -0.30, 0.38), (0.36, 0.26, 0.24))
     liver = np.minimum(_smooth_union(right, left, 0.08), room)
     # The vena cava runs in a groove at the back of the liver.
-    liver = np.minimum(liver, -_ellipse(points[:2], (-0.12, 0.22), (0.075, 0.085)))
-    yield Part("liver", LIVER, liver)
+    liver = np.minimum(liver, -_ellipsoid(points[:2], (-0.12, 0.22), (0.075, 0.085)))
+    yield "liver", LIVER, liver
     near = np.flatnonzero(liver > -0.1)
     inner = points[:, near]
     for tissue, shapes in (
@@ -155,19 +150,15 @@ def _liver(points: Coordinates, room: Inside) -> Iterator[Part]:
     ):
         inside = np.full_like(liver, -1)
         inside[near] = np.minimum(np.max(shapes, axis=0), liver[near])
-        yield Part(tissue, None, inside)
+        yield tissue, None, inside
 
 
 def _ellipsoid(points: Float[np.ndarray, "d n"], centre: Sequence[float], radii: Sequence[float]) -> Inside:
+    """An ellipsoid; of two coordinates, an upright elliptic cylinder."""
     squares = np.zeros_like(points[0])
     for coordinate, middle, radius in zip(points, centre, radii, strict=True):
         squares += ((coordinate - middle) / radius) ** 2
     return (1 - np.sqrt(squares)) * min(radii)
-
-
-def _ellipse(points: Float[np.ndarray, "2 n"], centre: Sequence[float], radii: Sequence[float]) -> Inside:
-    """An upright elliptic cylinder."""
-    return _ellipsoid(points, centre, radii)
 
 
 def _smooth_union(first: Inside, second: Inside, reach: float) -> Inside:

@@ -1,4 +1,4 @@
-"""Training and testing on prepared folders, one or several, with the papers' ways of pairing scans."""
+"""Training and testing on prepared folders, with the papers' ways of pairing scans."""
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -23,13 +23,20 @@ class SeveralSets(CaseSet):
     """
 
     def __init__(self, folders: Mapping[str, str]) -> None:
-        prefixes = {name: f"{name}/" if name else "" for name in folders}
-        self.sets = {name: PreparedCases(folder, prefixes[name]) for name, folder in folders.items()}
+        self.sets = {name: PreparedCases(folder, f"{name}/" if name else "") for name, folder in folders.items()}
         self._cases = [(part, index) for part in self.sets.values() for index in range(len(part))]
         self._sets = [name for name, part in self.sets.items() for _ in range(len(part))]
         self.records = [part.records[index] for part, index in self._cases]
         self.names = [part.names[index] for part, index in self._cases]
-        self.label_names = _agreed_labels(self.sets)
+        names: dict[int, str] = {}
+        for key, part in self.sets.items():
+            for value, name in part.label_names.items():
+                if names.setdefault(value, name) != name:
+                    raise ValueError(
+                        f"Label {value} is {names[value]!r} in one set and {name!r} in {key!r}: prepare them alike, "
+                        "with --label-names."
+                    )
+        self.label_names = dict(sorted(names.items()))
         sizes = {tuple(record.size): name for record, name in zip(self.records, self.names, strict=True)}
         if len(sizes) > 1:
             listed = ", ".join(f"{list(size)} ({name})" for size, name in sizes.items())
@@ -46,8 +53,8 @@ class SeveralSets(CaseSet):
 
     def __getitem__(self, index: int) -> Case:
         """Map and read a case."""
-        part, own = self._cases[index]
-        return part[own]
+        part, position = self._cases[index]
+        return part[position]
 
     def labelled(self, index: int) -> bool:
         """Whether a case has labels."""
@@ -117,27 +124,18 @@ class PreparedData(DataSet):
         self.split = Split(train_names, test_names, pairs=listed, pools=pools, atlas=chosen)
 
 
-def ordered_pairs(names: Sequence[str]) -> list[NamePair]:
-    """Every ordered pair of different names."""
-    return list(permutations(names, 2))
-
-
 def _pairs(cases: SeveralSets, names: Sequence[str], pairing: str, atlas: str | None) -> list[NamePair]:
-    """The pairs of the scans to test on."""
+    """Pair the scans to test on."""
     if atlas is not None:
         return [(atlas, name) for name in names if name != atlas]
     parts: dict[tuple[str, str | None], list[str]] = {}
     wanted = set(names)
-    for key, part in cases.sets.items():
-        for name, record in zip(part.names, part.records, strict=True):
-            if name in wanted:
-                parts.setdefault((key, record.group if pairing == "group" else None), []).append(name)
-    pairs = [pair for members in parts.values() for pair in ordered_pairs(members)]
+    for index, (name, record) in enumerate(zip(cases.names, cases.records, strict=True)):
+        if name in wanted:
+            parts.setdefault((cases.set_of(index), record.group if pairing == "group" else None), []).append(name)
+    pairs = [pair for members in parts.values() for pair in permutations(members, 2)]
     if not pairs:
-        raise ValueError(
-            f"data.pairing={pairing} leaves no pair: "
-            + ("no group has two scans to test on." if pairing == "group" else "no set has two scans to test on.")
-        )
+        raise ValueError(f"data.pairing={pairing} leaves no pair: no {pairing} has two scans to test on.")
     return pairs
 
 
@@ -156,21 +154,23 @@ def _atlas(atlas: str | None, pairing: str, test_names: Sequence[str], names: Se
 def _pools(
     cases: SeveralSets, train_names: Sequence[str], weights: Mapping[str, float | int] | None
 ) -> list[tuple[list[str], float]]:
-    """The training scans of each set, with its weight."""
-    train = set(train_names)
-    members = {key: [name for name in part.names if name in train] for key, part in cases.sets.items()}
-    members = {key: names for key, names in members.items() if names}
-    unknown = sorted(set(weights or {}) - set(members))
+    """List the training scans of each set, with its weight."""
+    train, weights = set(train_names), weights or {}
+    members: dict[str, list[str]] = {}
+    for index, name in enumerate(cases.names):
+        if name in train:
+            members.setdefault(cases.set_of(index), []).append(name)
+    unknown = sorted(set(weights) - set(members))
     if unknown:
         raise ValueError(f"data.weights names {unknown[0]!r}, which is no set that trains: {', '.join(members)}.")
-    given = {key: float((weights or {}).get(key, 1.0)) for key in members}
+    given = {key: float(weights.get(key, 1.0)) for key in members}
     if any(not 0 <= weight < float("inf") for weight in given.values()) or (given and not any(given.values())):
         raise ValueError(f"data.weights={weights} is not valid: numbers of 0 or more, one of them above 0.")
     return [(names, given[key]) for key, names in members.items() if given[key] > 0]
 
 
 def _folders(option: str, given: Folders) -> dict[str, str]:
-    """Set names and folders; one folder alone is a set without a name."""
+    """Map set names to folders; one folder alone is a set without a name."""
     if given is None:
         return {}
     if isinstance(given, str):
@@ -178,15 +178,3 @@ def _folders(option: str, given: Folders) -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise ValueError(f"{option}={given} is not valid: give a folder, or a mapping of set names to folders.")
     return {str(key): str(folder) for key, folder in given.items() if folder is not None}
-
-
-def _agreed_labels(sets: Mapping[str, PreparedCases]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for key, part in sets.items():
-        for value, name in part.label_names.items():
-            if names.setdefault(value, name) != name:
-                raise ValueError(
-                    f"Label {value} is {names[value]!r} in one set and {name!r} in {key!r}: prepare them alike, "
-                    "with --label-names."
-                )
-    return dict(sorted(names.items()))

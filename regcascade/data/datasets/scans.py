@@ -1,4 +1,4 @@
-"""Listed raw scans as a set of cases: checked at once, read when asked for, kept in memory."""
+"""Listed raw scans as a set of cases."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,16 @@ from regcascade.data.io.point_tables import read_points
 from regcascade.data.io.scan_lists import Source
 from regcascade.data.pairs import NamePair
 from regcascade.data.preprocessing.standard import Preprocessing
-from regcascade.geometry.grid import Geometry
 
 
 class Scans(CaseSet):
-    """Raw scans, preprocessed.
-
-    Constructing it reads the header of every file and all landmarks, so that a missing file, a 4D image, labels of
-    another shape or landmarks in mm show up at once. Voxels are read when a case is first asked for.
+    """Raw scans, preprocessed. Headers and landmarks are read at once, voxels when a case is first asked for.
 
     Args:
         sources: the files of each scan.
         preprocessing: what to do with each.
         label_names: what each label value means, background left out; None reads every label map and names the values
-            found.
+            found, `label_1` and so on.
         cache: how to keep cases in memory, see `chosen_store`.
         masked: set images to 0 outside the masks of their sources.
         named_in: where label values are named, for messages.
@@ -55,31 +51,49 @@ class Scans(CaseSet):
         self._sources = list(sources) if masked else [replace(source, mask=None) for source in sources]
         self._named_in = named_in
         headers = [source.check() for source in sources]
-        self._frame = _usual_frame(headers)
+        self._frame: dict[str, Any] = {}  # the commonest orientation and the median spacing
+        if headers:
+            orientations = Counter("".join(aff2axcodes(header.affine)) for header in headers)
+            spacing = np.median([header.spacing for header in headers], axis=0)
+            self._frame = {"orientation": orientations.most_common(1)[0][0], "spacing": spacing.tolist()}
         self._landmarks = {
             source.name: len(read_points(source.points, header.shape))
             for source, header in zip(sources, headers, strict=True)
             if source.points is not None
         }
-        self.label_names = _found_labels(sources) if label_names is None else dict(label_names)
-        self._known = {0, *self.label_names}
+        if label_names is None:
+            files = {source.labels for source in sources if source.labels is not None}
+            found = sorted({value for path in files for value in _values(path)} - {0})
+            label_names = {value: f"label_{value}" for value in found}
+        self.label_names = dict(label_names)
         self._cache = Cache(chosen_store(cache, len(self.names), preprocessing.size))
 
     def __getitem__(self, index: int) -> Case:
         """Read a case, or take it from memory; do not write to it.
 
         Raises:
-            ValueError: naming the file, if its content is damaged, constant or not finite, or has labels that are not
-                named.
+            ValueError: naming the file, if its content is damaged, constant, not finite, or has labels without a name.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"The data set has {len(self)} scans; there is no number {index}.")
         index %= len(self)
-        return self._cache.get(index) or self._cache.keep(index, self._read(self._sources[index]))
+        kept = self._cache.get(index)
+        if kept is not None:
+            return kept
+        source = self._sources[index]
+        image, labels, points, _ = self._made_by.read(source)
+        if labels is not None:
+            values = labels.flatten().bincount().nonzero().flatten().tolist()
+            unknown = [value for value in values if value and value not in self.label_names]
+            if unknown:
+                raise ValueError(f"{source.labels} has the labels {unknown}, which {self._named_in} does not name.")
+        x, y, z = (float(step) for step in voxel_sizes(np.asarray(image.affine)))
+        whole = None if labels is None else labels.as_tensor()
+        return self._cache.keep(index, Case(source.name, image.as_tensor(), (x, y, z), whole, points))
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """Its options, and the commonest orientation of the scans and their median spacing."""
+        """The options, the commonest orientation of the scans and their median spacing."""
         return self._made_by.as_dict() | self._frame
 
     def labelled(self, index: int) -> bool:
@@ -110,20 +124,9 @@ class Scans(CaseSet):
                     "need the same ones in the same order. Mend them, or leave the landmarks out."
                 )
 
-    def _read(self, source: Source) -> Case:
-        image, labels, points, _ = self._made_by.read(source)
-        if labels is not None:
-            values = labels.flatten().bincount().nonzero().flatten().tolist()
-            unknown = [value for value in values if value not in self._known]
-            if unknown:
-                raise ValueError(f"{source.labels} has the labels {unknown}, which {self._named_in} does not name.")
-        x, y, z = (float(step) for step in voxel_sizes(np.asarray(image.affine)))
-        whole = None if labels is None else labels.as_tensor()
-        return Case(source.name, image.as_tensor(), (x, y, z), whole, points)
-
 
 def check_label_names(label_names: Mapping[int | str, str] | None) -> dict[int, str] | None:
-    """Label values and names as a user gives them (`{1: liver}`), background left out; None stays None.
+    """Check label values and names as a user gives them (`{1: liver}`), background left out; None stays None.
 
     Raises:
         ValueError: if a value is no whole number from 0 up.
@@ -137,22 +140,6 @@ def check_label_names(label_names: Mapping[int | str, str] | None) -> dict[int, 
     if any(value < 0 for value in names):
         raise ValueError(f"data.label_names={label_names}: label values are 0 or more.")
     return {value: name for value, name in sorted(names.items()) if value}
-
-
-def _usual_frame(headers: Sequence[Geometry]) -> dict[str, Any]:
-    """The commonest orientation, and the median spacing along each array axis."""
-    if not headers:
-        return {}
-    orientations = Counter("".join(aff2axcodes(header.affine)) for header in headers)
-    spacing = np.median([header.spacing for header in headers], axis=0)
-    return {"orientation": orientations.most_common(1)[0][0], "spacing": [float(step) for step in spacing]}
-
-
-def _found_labels(sources: Sequence[Source]) -> dict[int, str]:
-    """A name for every value that a label map has, background left out."""
-    files = {source.labels for source in sources if source.labels is not None}
-    values = sorted({value for path in files for value in _values(path)})
-    return {value: f"label_{value}" for value in values if value}
 
 
 def _values(path: Path) -> list[int]:

@@ -1,6 +1,6 @@
 """Lists of public sets: what a set is, where it is from, and how `regcascade prepare` takes it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,13 @@ import yaml
 from regcascade.utils.registry import did_you_mean
 
 ROLES = ("train", "test", "development")
-# What a list may say of the options of `regcascade prepare`.
-RAW = ("images", "labels", "masks", "points", "label_names", "recipe", "set")
-H5 = ("subset", "scans", "adjacent", "recipe", "set")
+# What a list may say of the options of `regcascade prepare`, and its type.
+SHARED: dict[str, type] = {"recipe": str, "set": dict}
+OPTIONS: dict[str, dict[str, type]] = {
+    "raw": {"images": str, "labels": str, "masks": str, "points": str, "label_names": dict, **SHARED},
+    "rcn_h5": {"subset": list, "scans": str, "adjacent": bool, **SHARED},
+}
+TYPES = {dict: "a mapping", list: "a list", bool: "true or false", str: "text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +62,17 @@ def read_set_list(path: Path) -> SetList:
         raise ValueError(f"{path} cannot be read as the list of a set ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no list of a set: see those of data/lists.")
-    _check_keys(path, "", content, [field.name for field in fields(SetList)])
-    for key, known in (("raw", RAW), ("rcn_h5", H5)):
-        if content.get(key) is not None:
-            if not isinstance(content[key], dict):
-                raise ValueError(f"{path}: '{key}' must map options to values.")
-            _check_keys(path, f"{key}: ", content[key], known)
-            _check_values(path, key, content[key])
+    _check_keys(f"{path}:", content, [field.name for field in fields(SetList)])
+    for part, known in OPTIONS.items():
+        options = content.get(part)
+        if options is None:
+            continue
+        if not isinstance(options, dict):
+            raise ValueError(f"{path}: '{part}' must map options to values.")
+        _check_keys(f"{path}: {part}:", options, known)
+        for key, value in options.items():
+            if not isinstance(value, known[key]):
+                raise ValueError(f"{path}: {part}.{key} must be {TYPES[known[key]]}, not {value!r}.")
     try:
         read = SetList(**content)
     except TypeError as error:
@@ -74,18 +82,8 @@ def read_set_list(path: Path) -> SetList:
     return read
 
 
-def _check_keys(path: Path, where: str, content: Mapping[Any, Any], known: list[str] | tuple[str, ...]) -> None:
-    unknown = [str(key) for key in content if key not in known]
-    if unknown:
-        hint = did_you_mean(unknown[0], known)
-        raise ValueError(f"{path}: {where}{unknown[0]!r} is not known. Known: {', '.join(known)}.{hint}")
-
-
-def _check_values(path: Path, part: str, options: Mapping[str, Any]) -> None:
-    """Types of what the options hold."""
-    kinds = {"label_names": dict, "set": dict, "subset": list, "adjacent": bool}
-    for key, value in options.items():
-        kind = kinds.get(key, str)
-        if not isinstance(value, kind):
-            wanted = {dict: "a mapping", list: "a list", bool: "true or false", str: "text"}[kind]
-            raise ValueError(f"{path}: {part}.{key} must be {wanted}, not {value!r}.")
+def _check_keys(where: str, content: Mapping[Any, Any], known: Iterable[str]) -> None:
+    for key in content:
+        if key not in known:
+            hint = did_you_mean(str(key), known)
+            raise ValueError(f"{where} {str(key)!r} is not known. Known: {', '.join(known)}.{hint}")

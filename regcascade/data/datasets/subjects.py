@@ -1,4 +1,4 @@
-"""Scans that globs find below a folder, such as those of one folder for each subject."""
+"""Scans that globs find below a folder, such as one folder for each subject."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ class SubjectsData(DataSet):
         label_names: what each label value means; None names those found.
         train: a fraction, a count, names, or a file of names; None for all that validation leaves.
         validation: the same.
-        cache: how to keep cases in memory, see `chosen_store`; true is `auto`, false `none`.
+        cache: how to keep cases in memory, see `chosen_store`.
         seed: of the split, as of the pairs.
     """
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform
-from scipy.spatial.transform import Rotation
 
 from regcascade.data.augmentation import AUGMENTATIONS, build_augmentation
-from regcascade.data.augmentation.affine import AffineAugmentation, inverse, rotations
+from regcascade.data.augmentation.affine import AffineAugmentation, inverse
 from regcascade.data.augmentation.flip import FlipAugmentation
 from regcascade.data.augmentation.intensity import IntensityAugmentation
 
@@ -181,8 +180,17 @@ def test_an_affine_map_turns_in_millimetres_and_keeps_to_its_limits():
 
 
 def test_convention_rotations_are_those_about_axes_0_1_2_in_turn():
-    angles = 2 * torch.rand(5, 3, generator=seeded(0), dtype=torch.float64) - 1
-    np.testing.assert_allclose(rotations(angles), Rotation.from_euler("xyz", angles.numpy()).as_matrix(), atol=1e-12)
+    batch = {"moving": torch.zeros(5, 1, 4, 8, 2), "moving_spacing": torch.ones(5, 3)}
+    found = AffineAugmentation(rotation=90.0, scaling=0.0).map(batch, seeded(0)).matrix
+    for matrix, drawn in zip(found.double().numpy(), torch.rand(5, 3, 3, generator=seeded(0)), strict=True):
+        expected = np.eye(3)
+        for axis, angle in enumerate((2 * drawn[0].double() - 1) * np.pi / 2):
+            one, other = (axis + 1) % 3, (axis + 2) % 3
+            turn = np.eye(3)
+            turn[one, one] = turn[other, other] = np.cos(angle)
+            turn[other, one], turn[one, other] = np.sin(angle), -np.sin(angle)
+            expected = turn @ expected
+        np.testing.assert_allclose(matrix, expected, atol=1e-6)
 
 
 def test_the_inverse_of_an_affine_map_also_holds_outside():

@@ -88,11 +88,10 @@ class Group:
                     f"{where}/{POINT} has a landmark outside the volume, whose sides are {volume.shape}. They must be "
                     "voxel coordinates, counted from 0; negative ones where missing."
                 )
-        if segmentation is not None and self.classes is None:
-            labels = segmentation > FOREGROUND
-        elif segmentation is not None:
+        if segmentation is not None:
             rounded = np.rint(segmentation)
-            labels = np.where(np.isin(rounded, self.classes), rounded, 0)
+            named = None if self.classes is None else np.isin(rounded, self.classes)
+            labels = segmentation > FOREGROUND if named is None else np.where(named, rounded, 0)
         return (
             torch.from_numpy(volume.astype(np.float32))[None],
             None if labels is None else torch.from_numpy(labels.astype(np.int16))[None],
