@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from regcascade.cascades import build
-from regcascade.data import PhantomData
+from regcascade.data.datasets.phantom import PhantomData
 from regcascade.data.pairs import collate
 from regcascade.geometry.warp import warp
 from regcascade.losses import Objective, correlation_coefficient, smoothness

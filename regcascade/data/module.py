@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import permutations
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -23,14 +24,12 @@ from regcascade.data.pairs import (
     ListedPairs,
     NamePair,
     PairSampler,
-    Pool,
     Progress,
     RandomPairs,
     TrainingPairs,
     collate,
     collate_images,
     read_pairs,
-    sample_pairs,
     some_pairs,
 )
 from regcascade.data.splits import Split
@@ -63,9 +62,7 @@ class RegistrationData(LightningDataModule):
         label_names: what each label value means, background left out.
         size: sides of every image in voxels.
         preprocessing: how a scan becomes a case, as plain values for a checkpoint.
-        has_labels: whether every scan of the validation pairs has labels.
         validation_pairs: the names (fixed, moving) of the pairs of validation and test, in order.
-        train_names: the names of the scans that train.
 
     Raises:
         ValueError: for an option that is not valid, a pair list that is not, or a split that leaves no pair.
@@ -211,14 +208,14 @@ class RegistrationData(LightningDataModule):
                 f"The split leaves {len(self.split.validation)} scans for validation, and a pair needs two. "
                 "Raise data.validation, or list pairs in a file: data.pairs=pairs.csv."
             )
-        return sample_pairs(self.split.validation, count, self.seed)
+        return some_pairs(list(permutations(sorted(self.split.validation), 2)), count, self.seed)
 
     def _training_pairs(self) -> TrainingPairs:
         drawn = self.seed, self.pairs_per_epoch
         if self.split.train_pairs is not None:
             listed = [(self._position[fixed], self._position[moving]) for fixed, moving in self.split.train_pairs]
             return DrawnPairs(self.cases, listed, *drawn)
-        pools = [Pool([self._position[name] for name in names], weight) for names, weight in self._pools]
+        pools = [([self._position[name] for name in names], weight) for names, weight in self._pools]
         atlas = None if self.split.atlas is None else self._position[self.split.atlas]
         return RandomPairs(self.cases, pools, *drawn, atlas)
 
@@ -280,7 +277,7 @@ class RegistrationData(LightningDataModule):
 
 
 class _ResumableLoader(DataLoader[CasePair]):
-    """Tells Lightning that a run may resume within an epoch; the data module keeps the position."""
+    """A loader that may resume within an epoch, as Lightning asks; the data module keeps the position."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -21,18 +21,18 @@ KNOWN: dict[str, type[MapTransform]] = {
     for name, cls in vars(module).items()
     if inspect.isclass(cls) and issubclass(cls, MapTransform) and name == cls.__name__ and cls is not MapTransform
 }
-del KNOWN["GridDistortiond"]  # it leaves the affine as it was, so that landmarks would stay behind without a word
+del KNOWN["GridDistortiond"]  # it leaves the affine as it was, so landmarks would stay behind
 _OF_IMAGES_ALONE = {name for name in KNOWN if KNOWN[name].__module__ == intensity.__name__}
 
 
 def build_monai(spec: Spec | Sequence[Spec], option: str) -> Compose:
-    """Build a chain of MONAI's dictionary transforms for the keys `image` and `label`.
+    """Build a chain of MONAI's dictionary transforms for the keys `image` and `label`; a scan may lack the latter.
 
-    Each is a name, or a mapping with `name` and the options of MONAI's signature. Unless `keys` is among them, those of
-    intensities change the image and all others both; labels are sampled by nearest. A scan may lack labels.
+    Unless the options name `keys`, transforms of intensities change the image and all others both; labels are sampled
+    by nearest.
 
     Args:
-        spec: one transform, or a list of them that are applied in turn.
+        spec: a name, a mapping with `name` and MONAI's options, or a list of these that are applied in turn.
         option: what the user calls it, for messages.
 
     Raises:

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,13 +23,6 @@ NamePair = tuple[str, str]
 
 # Streams of random numbers under one seed.
 _TRAINING, _VALIDATION = 1, 2
-
-
-class Pool(NamedTuple):
-    """Scans that are paired with one another, and how often training draws from them beside other pools."""
-
-    members: Sequence[int]
-    weight: float = 1.0
 
 
 class TrainingPairs(Dataset[CasePair], ABC):
@@ -72,22 +64,27 @@ class TrainingPairs(Dataset[CasePair], ABC):
 class RandomPairs(TrainingPairs):
     """Uniform over the ordered pairs of a pool; no list of pairs is kept.
 
-    Args:
-        cases: the set.
-        pools: positions in it of the scans that train, at least two in each pool; a pool is drawn first, by weight.
-        seed: of the draws.
-        length: what `len` says.
+    Args, beside those of `TrainingPairs`:
+        pools: positions in the set of at least two scans that are paired with one another, and how often to draw from
+            these beside other pools.
         atlas: the position of the scan that is fixed in every pair; None to draw the fixed scan too.
     """
 
-    def __init__(self, cases: CaseSet, pools: Sequence[Pool], seed: int, length: int, atlas: int | None = None) -> None:
+    def __init__(
+        self,
+        cases: CaseSet,
+        pools: Sequence[tuple[Sequence[int], float]],
+        seed: int,
+        length: int,
+        atlas: int | None = None,
+    ) -> None:
         super().__init__(cases, seed, length)
         # The atlas is no moving scan of its own.
-        self.pools = [[member for member in pool.members if member != atlas] for pool in pools]
+        self.pools = [[position for position in positions if position != atlas] for positions, _ in pools]
         for members in self.pools:
             if len(members) < (2 if atlas is None else 1):
                 raise ValueError(f"A pair needs two scans; the set has {len(members)}.")
-        weights = np.array([pool.weight for pool in pools], float)
+        weights = np.array([weight for _, weight in pools], float)
         self.shares = np.cumsum(weights) / weights.sum()
         self.atlas = atlas
 
@@ -106,14 +103,7 @@ class RandomPairs(TrainingPairs):
 
 
 class DrawnPairs(TrainingPairs):
-    """Uniform over listed pairs.
-
-    Args:
-        cases: the set.
-        pairs: positions in it, (fixed, moving), of at least one pair.
-        seed: of the draws.
-        length: what `len` says.
-    """
+    """Uniform over listed pairs, which are positions (fixed, moving) in the set."""
 
     def __init__(self, cases: CaseSet, pairs: Sequence[tuple[int, int]], seed: int, length: int) -> None:
         super().__init__(cases, seed, length)
@@ -178,23 +168,12 @@ class PairSampler(DistributedSampler[int]):
         return self.draws
 
 
-def sample_pairs(names: Sequence[str], count: int | None, seed: int) -> list[NamePair]:
-    """Draw `count` ordered pairs of `names` with `seed`, none twice; all if None or fewer exist."""
-    names = sorted(names)
-    others = len(names) - 1
-    pairs = []
-    for code in _some(len(names) * others, count, seed):
-        fixed, moving = divmod(code, others)
-        pairs.append((names[fixed], names[moving + (moving >= fixed)]))
-    return pairs
-
-
 def some_pairs(pairs: Sequence[NamePair], count: int | None, seed: int) -> list[NamePair]:
-    """Draw `count` of some pairs with `seed`, in their order; all if None or fewer exist.
-
-    Of all pairs of some names it takes those that `sample_pairs` does, so a prepared set is tested on the same pairs.
-    """
-    return [pairs[number] for number in _some(len(pairs), count, seed)]
+    """Draw `count` of some pairs with `seed`, in their order; all if None or fewer exist."""
+    if count is None or count >= len(pairs):
+        return list(pairs)
+    drawn = np.random.default_rng((seed, _VALIDATION)).choice(len(pairs), count, replace=False)
+    return [pairs[number] for number in sorted(drawn.tolist())]
 
 
 def read_pairs(path: str | Path, names: Sequence[str]) -> list[NamePair]:
@@ -282,10 +261,3 @@ def _stack(cases: Sequence[Case], part: Callable[[Case], Tensor | None], what: s
         names = ", ".join(case.name for case in cases)
         raise ValueError(f"The scans {names} have different {what}, {sorted(shapes)}, and cannot share a batch.")
     return torch.stack(tensors)
-
-
-def _some(total: int, count: int | None, seed: int) -> list[int]:
-    """Draw `count` numbers below `total` with `seed`, in order; all if None or fewer exist."""
-    if count is None or count >= total:
-        return list(range(total))
-    return sorted(np.random.default_rng((seed, _VALIDATION)).choice(total, count, replace=False).tolist())

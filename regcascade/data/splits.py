@@ -52,23 +52,22 @@ def split_names(names: Sequence[str], labelled: Collection[str], validation: Par
         ValueError: for a name that is not in the set or in both parts, or a part that is not valid.
     """
 
-    def shuffled(scans: Sequence[str]) -> list[str]:
+    def shuffled(scans: Collection[str]) -> list[str]:
         return sorted(scans, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
     listed_validation = _listed("data.validation", validation, names)
     listed_train = _listed("data.train", train, names)
     if listed_validation is None:
-        taken = set(listed_train or ())
-        free = [name for name in names if name not in taken]
-        pool = [name for name in free if name in labelled] or free
-        whole = sum(name in labelled for name in names) or len(names)
+        free = set(names) - set(listed_train or ())
+        pool = free & set(labelled) or free
+        whole = len(set(names) & set(labelled)) or len(names)
         count = _count("data.validation", validation, whole, len(pool))
         listed_validation = shuffled(pool)[:count]
     both = set(listed_validation) & set(listed_train or ())
     if both:
         raise ValueError(f"data.train and data.validation both list {sorted(both)[0]!r}; a scan belongs to one part.")
     if listed_train is None:
-        rest = [name for name in names if name not in set(listed_validation)]
+        rest = set(names) - set(listed_validation)
         count = len(rest) if train is None else _count("data.train", train, len(names), len(rest))
         listed_train = shuffled(rest)[:count]
     return Split(sorted(listed_train), sorted(listed_validation))

@@ -53,16 +53,12 @@ class MonaiAugmentation(Augmentation):
                 )
             seeds = torch.randint(2**32, (len(volumes[role]),), generator=generator, device=device).tolist()
             names = {key: name for key, name in ((IMAGE, role), (LABEL, f"{role}_labels")) if name in volumes}
-            scans = [
-                self._changed({key: volumes[name][k] for key, name in names.items()}, s) for k, s in enumerate(seeds)
-            ]
-            volumes |= {name: torch.stack([scan[key] for scan in scans]) for key, name in names.items()}
+            scans = []
+            for index, seed in enumerate(seeds):
+                self.transforms.set_random_state(seed=seed)
+                scan = {key: MetaTensor(volumes[name][index].float().clone()) for key, name in names.items()}
+                scans.append(apply_monai(self.transforms, scan, OPTION))
+            for key, name in names.items():
+                stacked = torch.stack([scan[key].as_subclass(Tensor) for scan in scans])
+                volumes[name] = (stacked.clamp(0, 1) if key == IMAGE else stacked.round()).to(volumes[name])
         return cast(Batch, volumes)
-
-    def _changed(self, scan: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """Change the volumes of one scan by the random numbers of a seed."""
-        self.transforms.set_random_state(seed=seed)
-        copies = {key: MetaTensor(volume.float().clone()) for key, volume in scan.items()}
-        changed = apply_monai(self.transforms, copies, OPTION)
-        plain = {key: changed[key].as_subclass(Tensor) for key in scan}
-        return {key: (plain[key].clamp(0, 1) if key == IMAGE else plain[key].round()).to(scan[key]) for key in scan}

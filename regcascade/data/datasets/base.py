@@ -15,6 +15,14 @@ class DataSet:
     `preprocessing` takes a `Preprocessing` made of that class's options, and the options of `RegistrationData` load
     the pairs. An option that both the constructor and `RegistrationData` have, such as `seed`, goes to both.
 
+    Several data sets share these parameters:
+        preprocessing: what makes a case of a scan.
+        train: a fraction, a count, names, or a file of names; None for all that validation leaves.
+        validation: the same.
+        label_names: what each label value means; None names the values found.
+        cache: how to keep cases in memory, see `chosen_store`.
+        seed: of the split, as of the pairs.
+
     Attributes:
         LOADING: options of `RegistrationData` whose defaults differ here.
         cases: the scans.

@@ -18,15 +18,12 @@ from regcascade.utils.registry import did_you_mean
 class DatalistData(DataSet):
     """The scans that a datalist JSON lists, `{"training": [{"image": ..., "label": ...}], "validation": [...], ...}`.
 
-    Args:
-        preprocessing: what makes a case of a scan.
+    Args, beside those that `DataSet` describes:
         root: the JSON.
         base: the folder that paths in it start from; None for its own.
         train: the key of the list that trains.
         validation: the key of the list that validates; or a fraction, a count or names of the list that trains.
         label_names: what each label value means; None takes the JSON's `labels`, or names the values found.
-        cache: how to keep cases in memory, see `chosen_store`.
-        seed: of the split, as of the pairs.
     """
 
     def __init__(

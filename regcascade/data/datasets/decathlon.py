@@ -17,13 +17,8 @@ MANIFEST = "dataset.json"
 class DecathlonData(DataSet):
     """A folder with a Decathlon `dataset.json`: every scan under `training` and `test`, with labels or without.
 
-    Args:
-        preprocessing: what makes a case of a scan.
+    Args, beside those that `DataSet` describes:
         root: the folder with `dataset.json`.
-        train: a fraction, a count, names, or a file of names; None for all that validation leaves.
-        validation: the same.
-        cache: how to keep cases in memory, see `chosen_store`.
-        seed: of the split, as of the pairs.
     """
 
     def __init__(

@@ -31,8 +31,7 @@ TRAIN_PAIRS = "training_paired_images"
 class Learn2RegData(DataSet):
     """A task of the Learn2Reg challenge, in its folder.
 
-    Args:
-        preprocessing: what makes a case of a scan.
+    Args, beside those that `DataSet` describes:
         root: the folder with `<task>_dataset.json` or `dataset.json`, or that file.
         validation: the key of the pairs to validate on.
         training: what training draws, always without the scans of those pairs: `listed`, the pairs of
@@ -42,7 +41,6 @@ class Learn2RegData(DataSet):
         points: the key of each scan's landmarks; `auto` takes `keypoints` or else `landmarks`, `none` leaves them out.
         masked: set images to 0 outside their masks.
         label_names: what each label value means; None takes the task's names, or names the values found.
-        cache: how to keep cases in memory, see `chosen_store`.
         pairs: CSV file of scans' names, in place of the list `validation`.
     """
 
@@ -137,7 +135,11 @@ class Task:
             raise ValueError(
                 f"{self.path}: 'registration_direction' must be like {{'fixed': 0, 'moving': 1}}."
             ) from error
-        self.label_names = self._label_names(manifest.get("labels") or {}) if labels == "label" else None
+        named = manifest.get("labels") or {}
+        parts = list(named.values()) if isinstance(named, dict) else []
+        if parts and all(isinstance(part, dict) for part in parts):  # of several modalities
+            named = {value: name for part in parts for value, name in part.items()}
+        self.label_names = read_label_names(named, self.path) or None if labels == "label" else None
 
     def pairs(self, key: str) -> list[NamePair]:
         """List the pairs under a key, as names (fixed, moving).
@@ -178,24 +180,23 @@ class Task:
         held_out = {name for pair in validated for name in pair}
         if training == RANDOM or (training == AUTO and not self._paired):
             return [name for name in self.train if name not in held_out], None
-        listed = self.pairs(TRAIN_PAIRS) if TRAIN_PAIRS in self.pair_lists else self._pairs_by_subject()
+        if TRAIN_PAIRS in self.pair_lists:
+            listed = self.pairs(TRAIN_PAIRS)
+        else:
+            fixed, moving = self.direction
+            couples = {name: re.sub(r"_\d{4}$", f"_{moving:04}", name) for name in self.train}
+            listed = [
+                (name, other)
+                for name, other in couples.items()
+                if name.endswith(f"_{fixed:04}") and other != name and other in couples
+            ]
+            if not listed:
+                raise ValueError(
+                    f"{self.path} has no list {TRAIN_PAIRS!r}, and no two scans of 'training' are named as the "
+                    f"modalities {fixed:04} and {moving:04} of one subject: choose data.training=random."
+                )
         pairs = [pair for pair in listed if not held_out & set(pair)]
         return sorted({name for pair in pairs for name in pair}), pairs
-
-    def _pairs_by_subject(self) -> list[NamePair]:
-        subjects: dict[str, dict[int, str]] = {}
-        for name in self.train:
-            match = re.fullmatch(r"(.+)_(\d{4})", name)
-            if match:
-                subjects.setdefault(match[1], {})[int(match[2])] = name
-        fixed, moving = self.direction
-        pairs = [(scans[fixed], scans[moving]) for scans in subjects.values() if {fixed, moving} <= set(scans)]
-        if not pairs:
-            raise ValueError(
-                f"{self.path} has no list {TRAIN_PAIRS!r}, and no two scans of 'training' are named as the modalities "
-                f"{fixed:04} and {moving:04} of one subject: choose data.training=random."
-            )
-        return pairs
 
     def _entries(self, key: str, listed: Any) -> Iterator[dict[str, Path]]:
         """Read the files of each scan under a key, of all modalities."""
@@ -220,13 +221,6 @@ class Task:
 
     def _file(self, text: str) -> Path:
         return Path(os.path.normpath(self.path.parent / text))
-
-    def _label_names(self, labels: object) -> dict[int, str] | None:
-        """Read what the labels mean; those of several modalities are put together."""
-        parts = list(labels.values()) if isinstance(labels, dict) else []
-        if parts and all(isinstance(part, dict) for part in parts):
-            labels = {value: name for part in parts for value, name in part.items()}
-        return read_label_names(labels, self.path) or None
 
 
 def _find(root: Path) -> Path:

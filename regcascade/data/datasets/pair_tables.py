@@ -27,12 +27,9 @@ class PairsData(DataSet):
     `fixed_labels`, `moving_labels`, `fixed_points`, `moving_points`, `fixed_mask`, `moving_mask`; paths are relative to
     it. A file that is in several pairs is one scan, named after the file. Images are 0 outside masks.
 
-    Args:
-        preprocessing: what makes a case of a scan.
+    Args, beside those that `DataSet` describes:
         train: the table of the pairs to train on; None where nothing is trained.
         validation: that of the pairs to validate and test on.
-        label_names: what each label value means; None names those found.
-        cache: how to keep cases in memory, see `chosen_store`.
     """
 
     LOADING: ClassVar[Mapping[str, Any]] = {"validation_pairs": None}
@@ -94,7 +91,16 @@ def _read(path: Path, scans: dict[Path, dict[str, Path]]) -> list[tuple[Path, Pa
                     f"{path} has the column {column!r}, which is not known. Known: {', '.join(COLUMNS)}.{hint}"
                 )
         given = {key: Path(os.path.normpath(path.parent / str(value))) for key, value in row.items() if value}
-        fixed, moving = (_scan(given, role, where, scans) for role in ROLES)
+        for role in ROLES:
+            if role not in given:
+                raise ValueError(f"{where} names no {role} image.")
+            image = given[role]
+            noted = scans.setdefault(image, {})
+            for kind in BESIDE:
+                file = given.get(f"{role}_{kind}")
+                if file is not None and noted.setdefault(kind, file) != file:
+                    raise ValueError(f"{where}: {image} has {file} for {kind} here, and {noted[kind]} in another pair.")
+        fixed, moving = given["fixed"], given["moving"]
         if fixed == moving:
             raise ValueError(f"{where}: {fixed} is paired with itself.")
         if (fixed, moving) in pairs:
@@ -103,16 +109,3 @@ def _read(path: Path, scans: dict[Path, dict[str, Path]]) -> list[tuple[Path, Pa
     if not pairs:
         raise ValueError(f"{path} lists no pairs.")
     return list(pairs)
-
-
-def _scan(given: Mapping[str, Path], role: str, where: str, scans: dict[Path, dict[str, Path]]) -> Path:
-    """Find the image of one side of a pair, and note the files beside it."""
-    if role not in given:
-        raise ValueError(f"{where} names no {role} image.")
-    image = given[role]
-    noted = scans.setdefault(image, {})
-    for kind in BESIDE:
-        file = given.get(f"{role}_{kind}")
-        if file is not None and noted.setdefault(kind, file) != file:
-            raise ValueError(f"{where}: {image} has {file} for {kind} here, and {noted[kind]} in another pair.")
-    return image

@@ -167,9 +167,7 @@ class Phantom(CaseSet):
 
     def _member(self, index: int) -> int:
         """Find the index within the seed's family of a position of this set."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"Phantom: there is no case {index}; this set has {len(self)}.")
-        return self.first_index + index % len(self)
+        return self.first_index + range(len(self))[index]
 
     def _random(self, member: int, stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, member, stream))
@@ -217,7 +215,7 @@ class PhantomData(DataSet):
         size: sides in voxels, at least 16 each.
         train: how many cases train.
         validation: how many others validate.
-        seed: of the phantoms, as of the pairs.
+        seed: of the phantoms and of the pairs.
     """
 
     LOADING: ClassVar[Mapping[str, Any]] = {"validation_pairs": 20, "pairs_per_epoch": 100}

@@ -138,7 +138,9 @@ def _liver(points: Coordinates, room: Inside) -> Iterator[Part]:
     """The liver under the diaphragm, its tumours and vessels; these are evaluated near the liver only."""
     right = _ellipsoid(points, (-0.40, 0.02, 0.22), (0.36, 0.52, 0.52))
     left = _ellipsoid(points, (0.02, -0.30, 0.38), (0.36, 0.26, 0.24))
-    liver = np.minimum(_smooth_union(right, left, 0.08), room)
+    # The larger of the two, rounded where they are within 0.08 of each other.
+    overlap = np.clip(1 - np.abs(right - left) / 0.08, 0, None)
+    liver = np.minimum(np.maximum(right, left) + overlap**2 * 0.08 / 4, room)
     # The vena cava runs in a groove at the back of the liver.
     liver = np.minimum(liver, -_ellipsoid(points[:2], (-0.12, 0.22), (0.075, 0.085)))
     yield "liver", LIVER, liver
@@ -159,12 +161,6 @@ def _ellipsoid(points: Float[np.ndarray, "d n"], centre: Sequence[float], radii:
     for coordinate, middle, radius in zip(points, centre, radii, strict=True):
         squares += ((coordinate - middle) / radius) ** 2
     return (1 - np.sqrt(squares)) * min(radii)
-
-
-def _smooth_union(first: Inside, second: Inside, reach: float) -> Inside:
-    """The larger of two inside functions, rounded where they are within `reach` of each other."""
-    overlap = np.clip(1 - np.abs(first - second) / reach, 0, None)
-    return np.maximum(first, second) + overlap**2 * reach / 4
 
 
 def _tube(points: Coordinates, nodes: Sequence[tuple[float, float, float, float]]) -> Inside:

@@ -24,10 +24,9 @@ class SeveralSets(CaseSet):
 
     def __init__(self, folders: Mapping[str, str]) -> None:
         self.sets = {name: PreparedCases(folder, f"{name}/" if name else "") for name, folder in folders.items()}
-        self._cases = [(part, index) for part in self.sets.values() for index in range(len(part))]
-        self._sets = [name for name, part in self.sets.items() for _ in range(len(part))]
-        self.records = [part.records[index] for part, index in self._cases]
-        self.names = [part.names[index] for part, index in self._cases]
+        self._cases = [(key, index) for key, part in self.sets.items() for index in range(len(part))]
+        self.records = [record for part in self.sets.values() for record in part.records]
+        self.names = [name for part in self.sets.values() for name in part.names]
         names: dict[int, str] = {}
         for key, part in self.sets.items():
             for value, name in part.label_names.items():
@@ -53,8 +52,8 @@ class SeveralSets(CaseSet):
 
     def __getitem__(self, index: int) -> Case:
         """Map and read a case."""
-        part, position = self._cases[index]
-        return part[position]
+        key, position = self._cases[index]
+        return self.sets[key][position]
 
     def labelled(self, index: int) -> bool:
         """Whether a case has labels."""
@@ -70,15 +69,15 @@ class SeveralSets(CaseSet):
         return self.records[index].alignment is not None and len(references) == 1
 
     def set_of(self, index: int) -> str:
-        """The name of its folder."""
-        return self._sets[index]
+        """Find the name of its folder."""
+        return self._cases[index][0]
 
 
 @DATA_SETS.register("prepared")
 class PreparedData(DataSet):
     """Folders that `regcascade prepare` made.
 
-    Args:
+    Args, beside those that `DataSet` describes:
         root: a folder, or a mapping of set names to folders, to train on; with no `test`, to validate on too. A set
             whose folder is null is left out.
         test: sets to validate and test on, likewise; all of `root` then trains.
@@ -87,10 +86,7 @@ class PreparedData(DataSet):
             animal; `atlas`, the atlas as the fixed scan with every other.
         atlas: the name of the scan that is fixed in every pair, in training too; None unless `pairing=atlas`, where it
             defaults to the first scan to test on.
-        train: of a part of `root` (with no `test`): a fraction, a count, names, or a file; None for what validation
-            leaves.
-        validation: the same.
-        seed: of the split, as of the pairs.
+        train, validation: the parts of `root` where there is no `test`.
         pairs: CSV file of the validation pairs, in place of those of `pairing`.
     """
 
@@ -144,11 +140,10 @@ def _atlas(atlas: str | None, pairing: str, test_names: Sequence[str], names: Se
         if atlas is not None:
             raise ValueError(f"data.atlas={atlas} needs data.pairing=atlas.")
         return None
-    if atlas is None:
-        return test_names[0]
-    if atlas not in names:
-        raise ValueError(f"data.atlas={atlas}: there is no such scan.{did_you_mean(atlas, names)}")
-    return atlas
+    chosen = atlas or next(iter(test_names), None)
+    if chosen not in names:
+        raise ValueError(f"data.atlas={chosen}: there is no such scan.{did_you_mean(str(chosen), names)}")
+    return chosen
 
 
 def _pools(

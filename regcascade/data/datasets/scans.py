@@ -74,9 +74,7 @@ class Scans(CaseSet):
         Raises:
             ValueError: naming the file, if its content is damaged, constant, not finite, or has labels without a name.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"The data set has {len(self)} scans; there is no number {index}.")
-        index %= len(self)
+        index = range(len(self))[index]
         kept = self._cache.get(index)
         if kept is not None:
             return kept

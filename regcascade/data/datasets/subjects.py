@@ -15,18 +15,12 @@ class SubjectsData(DataSet):
     """Every scan that a glob finds, named by what its wildcards stand for; labels, masks and landmarks belong to the
     scan whose wildcards stand for the same.
 
-    Args:
-        preprocessing: what makes a case of a scan.
+    Args, beside those that `DataSet` describes:
         root: the folder to search.
         images: the glob of the images below it, such as `*/t1.nii.gz`.
         labels: that of the label maps, such as `*/seg.nii.gz`.
         masks: that of the masks; images are set to 0 outside.
         points: that of the landmarks.
-        label_names: what each label value means; None names those found.
-        train: a fraction, a count, names, or a file of names; None for all that validation leaves.
-        validation: the same.
-        cache: how to keep cases in memory, see `chosen_store`.
-        seed: of the split, as of the pairs.
     """
 
     def __init__(
