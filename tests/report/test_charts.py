@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from regcascade.report.figures.charts import against_cascades, against_initial, extreme_cases, label_boxes
-from regcascade.report.figures.quality import UNREGISTERED, by_quality, has_initial, measure_of, worst_and_best
+from regcascade.report.figures.quality import UNREGISTERED, has_initial, measure_of, worst_and_best, worst_first
 from regcascade.report.figures.style import MARKERS, POINTS, SERIES, WIDTH, series_style, shortened
 
 
@@ -135,7 +135,7 @@ def test_no_case_is_both_worst_and_best():
 
 def test_quality_leaves_out_what_has_no_measure_and_orders_the_rest():
     frame = pd.DataFrame({"dice_mean": [0.5, math.nan, 0.1]}, index=["a", "b", "c"])
-    assert list(by_quality(frame, "dice_mean").index) == ["c", "a"]
+    assert list(worst_first({"one": frame})) == ["c", "a"]
 
 
 def test_scans_without_labels_are_judged_by_cc():

@@ -62,7 +62,7 @@ def test_settings_have_the_model_n_r_and_the_mean(run, tmp_path):
 def test_worst_is_numbered_from_the_worst_and_best_from_the_best():
     pairs = [("a", "b"), ("a", "c"), ("b", "c"), ("c", "a")]
     table = pd.DataFrame({"dice_mean": [0.3, 0.1, 0.2, 0.4]}, index=pd.MultiIndex.from_tuples(pairs))
-    assert extreme_pairs(table, "dice_mean", 2) == [
+    assert extreme_pairs({"run": table}, 2) == [
         ("worst_1", ("a", "c")),
         ("worst_2", ("b", "c")),
         ("best_1", ("c", "a")),

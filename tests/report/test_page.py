@@ -14,7 +14,8 @@ from phantom_runs import failed, write_run
 from PIL import Image
 
 from regcascade.cli.main import main
-from regcascade.report.html.page import worst_pairs, write_report
+from regcascade.report.figures.quality import worst_first
+from regcascade.report.html.page import write_report
 from regcascade.report.runs.provenance import facts_table, provenance, software
 from regcascade.report.runs.run import read_runs
 from regcascade.utils.files import file_hash
@@ -142,8 +143,8 @@ def test_the_worst_pairs_are_by_the_mean_over_methods_and_only_those_that_all_ha
     index = pd.MultiIndex.from_tuples([("a", "b"), ("a", "c"), ("b", "c"), ("c", "a")])
     first = pd.DataFrame({"dice_mean": [0.1, 0.5, 0.2, 0.0]}, index=index)
     second = pd.DataFrame({"dice_mean": [0.9, 0.1, 0.2, float("nan")]}, index=index)
-    assert worst_pairs({"x": first, "y": second}, 2) == [("b", "c"), ("a", "c")]
-    assert worst_pairs({"x": first}, 9) == [("c", "a"), ("a", "b"), ("b", "c"), ("a", "c")]
+    assert list(worst_first({"x": first, "y": second})[:2]) == [("b", "c"), ("a", "c")]
+    assert list(worst_first({"x": first})) == [("c", "a"), ("a", "b"), ("b", "c"), ("a", "c")]
 
 
 def test_a_checkpoint_that_changed_or_went_is_told_and_its_pictures_are_left_out(run, tmp_path):

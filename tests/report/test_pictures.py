@@ -8,8 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from regcascade.report.figures.panels import FOLDED, OF_FIXED, OF_MOVING, flow_colours, outlines
-from regcascade.report.figures.planes import Plane, planes_of
+from regcascade.report.figures.panels import FOLDED, OF_FIXED, OF_MOVING, Plane, flow_colours, outlines, planes_of
 from regcascade.report.figures.registration import as_image, chosen_stages, registration_figure
 from regcascade.report.figures.style import POINTS
 
@@ -33,7 +32,9 @@ def test_a_slice_lies_first_axis_right_second_axis_up():
 
 
 def test_pixels_have_the_proportions_of_the_voxels():
-    assert Plane(0, 0).aspect((9.0, 2.0, 5.0)) == 2.5
+    axes = Figure().subplots()
+    Plane(0, 0, (9.0, 2.0, 5.0)).show(axes, np.zeros((4, 3)))
+    assert axes.get_aspect() == 2.5
 
 
 def test_planes_go_through_the_labels_and_the_fullest_comes_first():

@@ -7,7 +7,6 @@ A method is a name and its table: a row per pair, indexed by (fixed, moving), wi
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,11 +18,11 @@ from regcascade.report.figures.quality import (
     MEASURES,
     UNREGISTERED,
     Tables,
-    after_registration,
     before_and_after,
     has_initial,
     measure_of,
     worst_and_best,
+    worst_first,
 )
 from regcascade.report.figures.style import (
     GREY,
@@ -45,35 +44,50 @@ _MOST_CASES = 20
 
 @in_print_style
 def label_boxes(tables: Tables) -> Figure:
-    """Box plots of Dice: a group per label, and of their mean; in it a box per method and one before registration.
+    """Draw box plots of Dice: a group per label, and of their mean; in it a box per method and one before registration.
 
-    A box reaches from the first to the third quartile with the median as a line; whiskers end at the 5th and 95th
+    A box reaches from the first to the third quartile with the median as a line. Whiskers end at the 5th and 95th
     percentile, and pairs beyond them are dots; of fewer than 20 pairs whiskers reach to the lowest and the highest.
-
-    Args:
-        tables: the methods.
     """
     measure = measure_of(tables)
-    columns = [measure]
+    columns = {measure: "mean" if measure == "dice_mean" else MEASURES[measure]}
     if measure == "dice_mean":
-        columns += dict.fromkeys(column for table in tables.values() for column in label_columns(table))
+        labels = dict.fromkeys(column for table in tables.values() for column in label_columns(table))
+        columns |= {column: column.removeprefix("dice_").replace("_", " ") for column in labels}
     first = next(iter(tables.values()))
-    series = [(UNREGISTERED, first, BEFORE, "white")] if _has_before(first, measure) else []
-    series += [(name, table, "", series_style(number)[0]) for number, (name, table) in enumerate(tables.items())]
+    series = [(name, table, "", series_style(number)[0]) for number, (name, table) in enumerate(tables.items())]
+    if len(_known(first, measure + BEFORE)):
+        series.insert(0, (UNREGISTERED, first, BEFORE, "white"))
+    group = len(series) + 1
     pitch = 0.14 if len(series) * len(columns) <= 60 else 0.08
-    figure = empty_figure(max(1.0 + pitch * len(columns) * (len(series) + 1), 1.6), layout="constrained")
+    figure = empty_figure(max(1.0 + pitch * len(columns) * group, 1.6))
     axes = figure.subplots()
     ends = (5, 95) if len(first) >= PAIRS_FOR_PERCENTILES else (0, 100)
     for place, (_, table, suffix, colour) in enumerate(series):
-        values = [_known(table, column + suffix) for column in columns]
-        positions = [group * (len(series) + 1) + place for group in range(len(columns))]
-        _draw_boxes(axes, values, positions, colour, ends)
-    middles = [group * (len(series) + 1) + (len(series) - 1) / 2 for group in range(len(columns))]
-    axes.set_yticks(middles, [shortened(_label_name(column), _LONGEST_NAME) for column in columns])
+        values = {group * k + place: _known(table, column + suffix) for k, column in enumerate(columns)}
+        values = {position: known for position, known in values.items() if len(known)}
+        dots = GREY if colour == "white" else colour
+        axes.boxplot(
+            list(values.values()),
+            positions=list(values),
+            orientation="horizontal",
+            widths=0.8,
+            whis=ends,
+            patch_artist=True,
+            manage_ticks=False,
+            boxprops={"facecolor": to_rgba(colour, FILLED), "linewidth": 0.6},
+            medianprops={"color": "black", "linewidth": 1.4},
+            whiskerprops={"linewidth": 0.6},
+            capprops={"linewidth": 0.6},
+            flierprops={"marker": ".", "markersize": 2.5, "markerfacecolor": dots, "markeredgecolor": dots},
+        )
+    middles = [group * k + (len(series) - 1) / 2 for k in range(len(columns))]
+    axes.set_yticks(middles, [shortened(name, _LONGEST_NAME) for name in columns.values()])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
+    pairs = f"{len(first)} pair{'' if len(first) == 1 else 's'}"
     whiskers = "5 to 95 %" if ends == (5, 95) else "all pairs"
-    axes.set_xlabel(f"{MEASURES[measure]} of {_count(tables)}; box: quartiles, whiskers: {whiskers}")
+    axes.set_xlabel(f"{MEASURES[measure]} of {pairs}; box: quartiles, whiskers: {whiskers}")
     handles = [
         Patch(facecolor=to_rgba(colour, FILLED), edgecolor=GREY, label=shortened(n, 40)) for n, _, _, colour in series
     ]
@@ -83,13 +97,10 @@ def label_boxes(tables: Tables) -> Figure:
 
 @in_print_style
 def against_initial(tables: Tables) -> Figure:
-    """Dice after registration against Dice before: a dot per pair and method, those above the diagonal improved.
+    """Draw Dice after registration against Dice before: a mark per pair and method, above the diagonal if it improved.
 
     Pairs with a low initial Dice need a large deformation. Lines join the means of up to eight groups of equally
     many pairs, ordered by their initial Dice, of at least six pairs each.
-
-    Args:
-        tables: the methods.
 
     Raises:
         ValueError: if no method has the measure before registration.
@@ -97,7 +108,7 @@ def against_initial(tables: Tables) -> Figure:
     measure = measure_of(tables)
     if not has_initial(tables):
         raise ValueError(f"No pair has both {measure} and {measure}{BEFORE}, which this figure is drawn against.")
-    figure = empty_figure(4.2, layout="constrained")
+    figure = empty_figure(4.2)
     axes, ends, lines = figure.subplots(), [], False
     for number, table in enumerate(tables.values()):
         both = before_and_after(table, measure).sort_values(measure + BEFORE)
@@ -105,9 +116,8 @@ def against_initial(tables: Tables) -> Figure:
             continue
         initial, after = (both[column].to_numpy() for column in both)
         colour, marker = series_style(number)
-        axes.scatter(
-            initial, after, s=12 if len(both) < 500 else 4, color=colour, marker=marker, alpha=0.45, linewidths=0
-        )
+        size = 12 if len(both) < 500 else 4
+        axes.scatter(initial, after, s=size, color=colour, marker=marker, alpha=0.45, linewidths=0)
         bins = min(BINS, len(both) // PAIRS_A_BIN)
         if bins > 1:
             means = [[part.mean() for part in np.array_split(values, bins)] for values in (initial, after)]
@@ -122,13 +132,13 @@ def against_initial(tables: Tables) -> Figure:
     meaning = "; lines: means of groups of pairs of similar initial " + name if lines else ""
     axes.set(xlabel=f"{name} before registration{meaning}", ylabel=f"{name} after registration")
     no_change = Line2D([], [], color=GREY, linestyle="--", label="no change")
-    legend_above(figure, [*_handles(tables, joined=lines), no_change])
+    legend_above(figure, [*(series_handle(k, name, lines) for k, name in enumerate(tables)), no_change])
     return figure
 
 
 @in_print_style
 def against_cascades(settings: pd.DataFrame) -> Figure:
-    """Mean Dice against the number of cascades (RCN, Figure 5), and against how often each is applied.
+    """Draw mean Dice against the number of cascades (RCN, Figure 5), and against how often each is applied.
 
     Left: against n, a line for each model and r. Right, where r varies: against r, a line for each model and n. The
     axes are logarithmic, as in the paper. A mark is a run; a line joins the means of those with equal settings.
@@ -142,7 +152,7 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
     panels = [(x, by) for x, by in (("n", "r"), ("r", "n")) if settings[x].nunique() > 1]
     if not panels:
         raise ValueError("Dice against n and r needs runs that differ in n or r.")
-    figure = empty_figure(3.2, layout="constrained")
+    figure = empty_figure(3.2)
     for axes, (x, by) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels, strict=True):
         handles = []
         for number, ((model, other), part) in enumerate(settings.groupby(["model", by], sort=True)):
@@ -153,11 +163,8 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
             axes.plot(part[x], part["mean"], color=colour, marker=marker, markersize=6, linestyle="none")
             handles.append(series_handle(number, name, joined=len(line) > 1))
         axes.set_xscale("log")
-        axes.xaxis.set(
-            major_locator=FixedLocator(sorted(settings[x].unique())),
-            minor_locator=NullLocator(),
-            major_formatter=ScalarFormatter(),
-        )
+        ticks = FixedLocator(sorted(settings[x].unique()))
+        axes.xaxis.set(major_locator=ticks, minor_locator=NullLocator(), major_formatter=ScalarFormatter())
         axes.set_xlabel("n, cascaded networks" if x == "n" else "r, times each network is applied")
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     figure.axes[0].set_ylabel("Mean Dice")
@@ -166,86 +173,43 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
 
 @in_print_style
 def extreme_cases(tables: Tables, count: int = 5) -> Figure:
-    """The worst and the best pairs, by the mean over methods of their Dice: a line per pair.
+    """Draw the worst and the best pairs, by the mean over methods of their Dice: a line per pair.
 
-    The ring is before registration, the marks are the methods.
+    The ring is before registration, the marks are the methods. Pairs that a method lacks are left out.
 
     Args:
-        tables: the methods; of the pairs that all of them have.
+        tables: the methods.
         count: how many of the worst, and how many of the best; each pair is shown once.
     """
-    measure, after = measure_of(tables), after_registration(tables)
-    order = after.mean(axis=1).sort_values(kind="stable").index
+    measure, order = measure_of(tables), worst_first(tables)
     worst, best = worst_and_best(order, min(count, _MOST_CASES))
-    figure = empty_figure(1.0 + 0.19 * (len(worst) + len(best) + 1), layout="constrained")
+    figure = empty_figure(1.0 + 0.19 * (len(worst) + len(best) + 1))
     axes = figure.subplots()
     rows = {pair: row for row, pair in enumerate(worst)}
     rows |= {pair: row for row, pair in enumerate(best, start=len(worst) + bool(len(worst)))}
     first = next(iter(tables.values()))
+    handles = [series_handle(number, name, joined=False) for number, name in enumerate(tables)]
+    if ring := len(_known(first, measure + BEFORE)) > 0:
+        mark = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label=UNREGISTERED)
+        handles.insert(0, mark)
     for pair, row in rows.items():
-        results = list(after.loc[[pair]].iloc[0])
-        values = list(results)
-        if _has_before(first, measure):
-            initial = float(first.loc[[pair], measure + BEFORE].iloc[0])
-            values.append(initial)
-            axes.plot(initial, row, "o", color=GREY, markerfacecolor="white", markersize=7.5, zorder=3)
-        axes.plot([min(values), max(values)], [row, row], color="0.8", linewidth=1.5, zorder=1)
-        for number, value in enumerate(results):
+        results = {k: t.loc[pair, :][measure] for k, t in enumerate(tables.values()) if measure in t}
+        values = list(results.values())
+        if ring:
+            values.append(first.loc[pair, :][measure + BEFORE])
+            axes.plot(values[-1], row, "o", color=GREY, markerfacecolor="white", markersize=7.5, zorder=3)
+        axes.plot([np.nanmin(values), np.nanmax(values)], [row, row], color="0.8", linewidth=1.5, zorder=1)
+        for number, value in results.items():
             colour, marker = series_style(number)
             axes.plot(value, row, marker, color=colour, markersize=5.5, alpha=0.85, zorder=4)
     names = [f"{shortened(moving, _LONGEST_NAME)} → {shortened(fixed, _LONGEST_NAME)}" for fixed, moving in rows]
     axes.set_yticks(list(rows.values()), names)
     axes.set_ylim(max(rows.values(), default=0) + 0.6, -0.6)  # the worst on top
-    shown = (
-        f"above: the {len(worst)} worst of {len(order)} pairs, below: the best"
-        if best
-        else "all pairs, the worst first"
-    )
-    axes.set_xlabel(f"{MEASURES[measure]}; {shown}")
-    ring = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label=UNREGISTERED)
-    legend_above(figure, [*([ring] if _has_before(first, measure) else []), *_handles(tables, joined=False)])
+    some = f"above: the {len(worst)} worst of {len(order)} pairs, below: the best"
+    axes.set_xlabel(f"{MEASURES[measure]}; {some if best else 'all pairs, the worst first'}")
+    legend_above(figure, handles)
     return figure
-
-
-def _draw_boxes(axes: Axes, values: list[np.ndarray], positions: list[int], colour: str, ends: tuple[int, int]) -> None:
-    drawn = [(column, position) for column, position in zip(values, positions, strict=True) if len(column)]
-    if not drawn:
-        return
-    dots = GREY if colour == "white" else colour
-    axes.boxplot(
-        [column for column, _ in drawn],
-        positions=[position for _, position in drawn],
-        orientation="horizontal",
-        widths=0.8,
-        whis=ends,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": to_rgba(colour, FILLED), "linewidth": 0.6},
-        medianprops={"color": "black", "linewidth": 1.4},
-        whiskerprops={"linewidth": 0.6},
-        capprops={"linewidth": 0.6},
-        flierprops={"marker": ".", "markersize": 2.5, "markerfacecolor": dots, "markeredgecolor": dots},
-    )
-
-
-def _handles(tables: Tables, joined: bool) -> list[Line2D]:
-    return [series_handle(number, name, joined) for number, name in enumerate(tables)]
-
-
-def _label_name(column: str) -> str:
-    if column in MEASURES:
-        return "mean" if column == "dice_mean" else MEASURES[column]
-    return column.removeprefix("dice_").replace("_", " ")
 
 
 def _known(table: pd.DataFrame, column: str) -> np.ndarray:
     return table[column].dropna().to_numpy() if column in table else np.empty(0)
-
-
-def _has_before(table: pd.DataFrame, measure: str) -> bool:
-    return measure + BEFORE in table and bool(table[measure + BEFORE].notna().any())
-
-
-def _count(tables: Tables) -> str:
-    counts = sorted({len(table) for table in tables.values()})
-    return f"{' to '.join(map(str, counts[:: max(len(counts) - 1, 1)]))} pair{'' if counts == [1] else 's'}"

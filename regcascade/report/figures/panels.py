@@ -1,60 +1,84 @@
-"""Draw one cell of a page: a slice of an image, a flow, the outlines of labels, a deformed grid or a determinant."""
+"""Slices of a volume, and what is drawn in one cell of a page: an image, labels, a deformed grid, a determinant."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from regcascade.geometry.warp import jacobian_det
-from regcascade.report.figures.planes import Plane
 from regcascade.report.figures.style import DIVERGING, ORANGE, SKY_BLUE, YELLOW
 
+AXES = "xyz"
 GRID_LINES = 20  # across the longer side of the slice
 OF_FIXED, OF_MOVING = SKY_BLUE, ORANGE
 THICK, THIN = 1.5, 0.7  # points
-LINE = SKY_BLUE
-FOLDED = YELLOW  # the one colour that stands out from the dark brown of small determinants
+FOLDED = YELLOW  # stands out from the dark brown of small determinants
 SMALLEST_SHOWN, LARGEST_SHOWN = -2.0, 2.0  # of the determinant, as powers of two
 
 
-class View(NamedTuple):
-    """A plane of a scan, and what its pixels measure.
+@dataclass(frozen=True)
+class Plane:
+    """A slice: all voxels whose index along the axis `normal` is `index`.
 
     Attributes:
-        plane: the slice.
+        normal: array axis across the slice.
+        index: in voxels along that axis.
         spacing: mm per voxel along each array axis.
     """
 
-    plane: Plane
-    spacing: tuple[float, ...]
+    normal: int
+    index: int
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The array axes that run to the right and up the page."""
+        across, up = (axis for axis in range(3) if axis != self.normal)
+        return across, up
+
+    def cut(self, volume: Shaped[Tensor, "1 c x y z"]) -> Shaped[np.ndarray, "rows columns c"]:
+        """Cut the slice out of a volume; the first row is the lowest on the page."""
+        return volume[0].select(1 + self.normal, self.index).permute(2, 1, 0).numpy()
 
     def show(
         self, axes: Axes, image: np.ndarray, colours: str = "gray", limits: tuple[float, float] = (0.0, 1.0)
     ) -> None:
-        """Draw a slice, `(rows, columns)` or with colours, in the scan's proportions."""
+        """Draw a slice, `(rows, columns)` or with colours, in the proportions of its voxels in mm."""
+        across, up = self.axes
         axes.imshow(
             image,
             cmap=colours,
             vmin=limits[0],
             vmax=limits[1],
             origin="lower",
-            aspect=self.plane.aspect(self.spacing),
+            aspect=self.spacing[up] / self.spacing[across],
             interpolation="nearest",
         )
 
 
-def determinant_of(flow: Float[Tensor, "1 3 x y z"]) -> Float[Tensor, "1 1 x y z"]:
-    """Jacobian determinant on the whole grid: the last plane of each axis repeats its neighbour."""
-    return F.pad(jacobian_det(flow)[:, None], (0, 1) * 3, mode="replicate")
+def planes_of(
+    image: Float[Tensor, "1 1 x y z"],
+    labels: Shaped[Tensor, "1 1 x y z"] | None,
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0),
+) -> list[Plane]:
+    """Choose the planes through the median labelled voxel, or the middle of the volume, the fullest first.
+
+    The fullest has most labelled voxels or, where nothing is labelled, the largest spread of intensities.
+    """
+    inside = None if labels is None else (labels[0, 0] > 0).nonzero()
+    if inside is None or len(inside) == 0:
+        planes = [Plane(axis, side // 2, spacing) for axis, side in enumerate(image.shape[2:])]
+        return sorted(planes, key=lambda plane: -float(plane.cut(image).std()))
+    middle = inside.median(dim=0).values.tolist()
+    planes = [Plane(axis, int(index), spacing) for axis, index in enumerate(middle)]
+    return sorted(planes, key=lambda plane: -int((inside[:, plane.normal] == plane.index).sum()))
 
 
 def flow_colours(flow: Float[Tensor, "1 3 x y z"], plane: Plane, full: float) -> Float[np.ndarray, "rows columns 3"]:
-    """A slice of a flow in the colours of RCN (Figure 2): zero is white, full colour is `full` voxels.
+    """Colour a slice of a flow as RCN does (Figure 2): zero is white, full colour is `full` voxels.
 
     The absolute displacements along x, y and z take away red, green and blue: a shift along x alone is cyan, along y
     magenta, along z yellow, and along all three black.
@@ -63,7 +87,7 @@ def flow_colours(flow: Float[Tensor, "1 3 x y z"], plane: Plane, full: float) ->
 
 
 def outlines(labels: Integer[np.ndarray, "rows columns"]) -> Float[np.ndarray, "lines 2 2"]:
-    """The edges of pixels on whose two sides the labels differ, as lines from one corner (x, y) to another.
+    """Find the edges of pixels on whose two sides the labels differ, as lines from one corner (x, y) to another.
 
     Pixel (row, column) reaches from column - 1/2 to column + 1/2 and from row - 1/2 to row + 1/2, as in `imshow`.
     """
@@ -74,47 +98,36 @@ def outlines(labels: Integer[np.ndarray, "rows columns"]) -> Float[np.ndarray, "
     return np.concatenate([upright, level])
 
 
-def draw_flow(axes: Axes, view: View, flow: Tensor, full: float) -> None:
-    """A flow in colours; `full` voxels are full colour."""
-    view.show(axes, flow_colours(flow, view.plane, full))
-
-
-def draw_difference(axes: Axes, view: View, image: Tensor, fixed: Tensor) -> None:
-    """Image less fixed image: purple where it is brighter, brown where it is darker."""
-    view.show(axes, view.plane.cut(image - fixed)[..., 0], DIVERGING, (-1.0, 1.0))
-
-
-def draw_outlines(axes: Axes, view: View, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor) -> None:
-    """The outlines of two label maps over a dimmed image; where they agree the thin one lies in the thick one."""
-    view.show(axes, 0.6 * view.plane.cut(image)[..., 0])
+def draw_outlines(axes: Axes, plane: Plane, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor) -> None:
+    """Draw the outlines of two label maps over a dimmed image; where they agree the thin one lies in the thick one."""
+    plane.show(axes, 0.6 * plane.cut(image)[..., 0])
     for labels, colour, width in ((fixed_labels, OF_FIXED, THICK), (moved_labels, OF_MOVING, THIN)):
-        lines = outlines(view.plane.cut(labels)[..., 0])
+        lines = outlines(plane.cut(labels)[..., 0])
         axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=width), autolim=False)
 
 
-def draw_grid(axes: Axes, view: View, moved: Tensor, total: Tensor, determinant: Tensor) -> None:
-    """The lines of the moving grid where the registration carries them: level sets of p + flow(p)."""
-    plane = view.plane
-    view.show(axes, 0.6 * plane.cut(moved)[..., 0])
+def draw_grid(axes: Axes, plane: Plane, moved: Tensor, total: Tensor, determinant: Tensor) -> None:
+    """Draw the lines of the moving grid where the registration carries them: level sets of p + flow(p)."""
+    plane.show(axes, 0.6 * plane.cut(moved)[..., 0])
     flow = plane.cut(total)
     rows, columns = np.indices(flow.shape[:2])
     step = max(max(flow.shape[:2]) / GRID_LINES, 2.0)
     across, up = plane.axes
     for position in (columns + flow[..., across], rows + flow[..., up]):
         levels = np.arange(np.floor(position.min() / step) * step, position.max() + step, step)
-        axes.contour(position, levels=levels, colors=LINE, linewidths=0.5)
-    _mark_folded(axes, view, determinant)
+        axes.contour(position, levels=levels, colors=SKY_BLUE, linewidths=0.5)
+    _mark_folded(axes, plane, determinant)
 
 
-def draw_determinant(axes: Axes, view: View, determinant: Tensor) -> None:
-    """The Jacobian determinant on a logarithmic scale, 1 (no change of volume) in the middle; folded voxels marked."""
+def draw_determinant(axes: Axes, plane: Plane, determinant: Tensor) -> None:
+    """Draw the Jacobian determinant on a logarithmic scale with 1 (no change of volume) in the middle."""
     exponent = determinant.clamp(min=1e-3).log2()
-    view.show(axes, view.plane.cut(exponent)[..., 0], DIVERGING, (SMALLEST_SHOWN, LARGEST_SHOWN))
-    _mark_folded(axes, view, determinant)
+    plane.show(axes, plane.cut(exponent)[..., 0], DIVERGING, (SMALLEST_SHOWN, LARGEST_SHOWN))
+    _mark_folded(axes, plane, determinant)
 
 
-def _mark_folded(axes: Axes, view: View, determinant: Tensor) -> None:
-    folded = view.plane.cut(determinant <= 0)[..., 0]
+def _mark_folded(axes: Axes, plane: Plane, determinant: Tensor) -> None:
+    folded = plane.cut(determinant <= 0)[..., 0]
     layer = np.zeros((*folded.shape, 4))
     layer[folded] = (*to_rgb(FOLDED), 1.0)
-    view.show(axes, layer)
+    plane.show(axes, layer)

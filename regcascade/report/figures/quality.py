@@ -1,4 +1,4 @@
-"""How well pairs are registered: the measure that tells, and the pairs ordered by it."""
+"""How well pairs are registered: the measure that tells, and the order of pairs by it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ UNREGISTERED = "before registration"
 
 
 def measure_of(tables: Tables) -> str:
-    """The column that tells how well pairs are registered: `dice_mean` where any pair has it, else `cc`.
+    """Choose the column that tells how well pairs are registered: `dice_mean` where any pair has it, else `cc`.
 
     Raises:
         ValueError: if no pair has either.
@@ -34,15 +34,11 @@ def has_initial(tables: Tables) -> bool:
     return any(not before_and_after(table, measure).empty for table in tables.values())
 
 
-def after_registration(tables: Tables) -> pd.DataFrame:
-    """The measure of the pairs that all methods have: a column per method that has it."""
+def worst_first(tables: Tables) -> pd.Index:
+    """Order the pairs that all methods have by the mean over methods of Dice (or CC), the worst first."""
     measure = measure_of(tables)
-    return pd.DataFrame({name: table[measure] for name, table in tables.items() if measure in table}).dropna()
-
-
-def by_quality(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The pairs that have a measure, the worst first; of equal ones the first in the table."""
-    return table[table[column].notna()].sort_values(column, kind="stable")
+    after = pd.DataFrame({name: table[measure] for name, table in tables.items() if measure in table}).dropna()
+    return after.mean(axis=1).sort_values(kind="stable").index
 
 
 def worst_and_best(order: Sequence | pd.Index, count: int) -> tuple[list, list]:

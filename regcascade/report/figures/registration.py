@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -12,25 +13,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from regcascade.geometry.warp import warp_labels
+from regcascade.geometry.warp import jacobian_det, warp_labels
 from regcascade.metrics.correlation import correlation_coefficient
 from regcascade.metrics.jacobian import folding_percent
 from regcascade.metrics.overlap import mean_dice
 from regcascade.registration import Registration
 from regcascade.report.figures import panels
-from regcascade.report.figures.panels import View
-from regcascade.report.figures.planes import AXES, planes_of
 from regcascade.report.figures.sheet import SIDE, Sheet
-from regcascade.report.figures.style import POINTS, WIDTH, in_print_style, shortened
+from regcascade.report.figures.style import DIVERGING, POINTS, WIDTH, in_print_style, shortened
 from regcascade.types import Batch, size_of
 
 MOST_STAGES = 6
 _FULL_COLOUR = 99.5  # percentile of the displacements in the planes: a few outliers would leave the rest pale
 
 
-class _Shown(NamedTuple):
-    """A stage on the sheet."""
-
+class _Stage(NamedTuple):
     title: str
     moved: Tensor
     flow: Tensor
@@ -44,9 +41,7 @@ class _Pair(NamedTuple):
     moving: Tensor
     labels: tuple[Tensor, Tensor] | None  # fixed and moving
     spacing: tuple[float, ...]
-    names: tuple[str, str]  # fixed and moving
-    stages: list[_Shown]
-    stage_count: int
+    stages: list[_Stage]  # those that are shown
 
 
 @in_print_style
@@ -60,9 +55,8 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     volume) is white. Folded voxels are yellow, in the grid too.
 
     Right: the outlines of the labels over the fixed image before and after (without labels, the difference of the
-    images); the own flow of each stage; the total flow. The colours are RCN's: no displacement is white, and absolute
-    displacements along x, y and z take away red, green and blue. The title says how many voxels (the 99.5th percentile
-    in the planes) take away all of it.
+    images); the flow that each stage adds; the total flow. The colours are RCN's, see `flow_colours`. The title says
+    how many voxels (the 99.5th percentile in the planes) take away all of a colour.
 
     Slices have the proportions of the fixed scan in mm. Their first axis runs to the right and their second up, in the
     array's order.
@@ -78,37 +72,34 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     Raises:
         ValueError: if the batch has no such pair.
     """
+    if not 0 <= index < len(batch["fixed"]):
+        raise ValueError(f"registration_figure: there is no pair {index}; this batch has {len(batch['fixed'])}.")
     pair = _pair(batch, registration, index)
-    views = [View(plane, pair.spacing) for plane in planes_of(pair.fixed, pair.labels[0] if pair.labels else None)]
-    sheet = Sheet(views, size_of(pair.fixed), 4 + len(pair.stages))
-    _write_head(sheet, pair)
-    _draw_images(sheet, pair)
-    _draw_before_and_after(sheet, pair)
-    _draw_stages(sheet, pair)
-    _draw_total(sheet, pair)
+    planes = panels.planes_of(pair.fixed, pair.labels[0] if pair.labels else None, pair.spacing)
+    sheet = Sheet(planes, size_of(pair.fixed), 4 + len(pair.stages))
+    fixed, moving = (shortened(names[index], 40) for names in (batch["fixed_name"], batch["moving_name"]))
+    count = len(registration.stages)
+    hidden = f"   ({len(pair.stages)} of {count} stages)" if len(pair.stages) < count else ""
+    _write_head(sheet, pair, f"{moving} onto {fixed}{hidden}")
+    _draw_left(sheet, pair)
+    _draw_right(sheet, pair)
     _draw_legend(sheet, pair)
     return sheet.figure
 
 
 def as_image(figure: Figure) -> UInt8[np.ndarray, "height width 3"]:
-    """A figure as an array of colours."""
+    """Draw a figure into an array of colours."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def chosen_stages(count: int, most: int = MOST_STAGES) -> list[int]:
-    """Which of `count` stages to show: all if few, else evenly spaced with the first and the last."""
-    if count <= most:
-        return list(range(count))
-    return np.linspace(0, count - 1, most).round().astype(int).tolist()
+    """Choose which of `count` stages to show: all if few, else evenly spaced with the first and the last."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
 def _pair(batch: Batch, registration: Registration, index: int) -> _Pair:
-    count = len(batch["fixed"])
-    if not 0 <= index < count:
-        raise ValueError(f"registration_figure: there is no pair {index}; this batch has {count}.")
-
     def one(volume: Tensor) -> Tensor:
         volume = volume[index : index + 1].detach().cpu()
         return volume.float() if volume.is_floating_point() else volume
@@ -116,84 +107,65 @@ def _pair(batch: Batch, registration: Registration, index: int) -> _Pair:
     stages, first = [], 0 if registration.affine is not None else 1
     for k in chosen_stages(len(registration.stages)):
         stage = registration.stages[k]
-        name = "affine stage" if stage.affine is not None else f"stage {k + first}"
-        stages.append(_Shown(name, one(stage.moved), one(stage.flow), one(stage.total)))
+        title = "affine stage" if stage.affine is not None else f"stage {k + first}"
+        stages.append(_Stage(title, one(stage.moved), one(stage.flow), one(stage.total)))
     labels = None
     if "fixed_labels" in batch and "moving_labels" in batch:
         labels = one(batch["fixed_labels"]), one(batch["moving_labels"])
-    return _Pair(
-        fixed=one(batch["fixed"]),
-        moving=one(batch["moving"]),
-        labels=labels,
-        spacing=tuple(batch["fixed_spacing"][index].tolist()),
-        names=(batch["fixed_name"][index], batch["moving_name"][index]),
-        stages=stages,
-        stage_count=len(registration.stages),
-    )
+    spacing = tuple(batch["fixed_spacing"][index].tolist())
+    return _Pair(one(batch["fixed"]), one(batch["moving"]), labels, spacing, stages)
 
 
-def _write_head(sheet: Sheet, pair: _Pair) -> None:
-    fixed, moving = (shortened(name, 40) for name in pair.names)
-    hidden = ""
-    if len(pair.stages) < pair.stage_count:
-        hidden = f"   ({len(pair.stages)} of {pair.stage_count} stages)"
+def _write_head(sheet: Sheet, pair: _Pair, heading: str) -> None:
     sides = " x ".join(str(side) for side in size_of(pair.fixed))
     spacing = " x ".join(f"{step:.3g}" for step in pair.spacing)
-    sheet.write(SIDE, sheet.height - 0.2, f"{moving} onto {fixed}{hidden}", size=POINTS + 3)
     planes = []
-    for view in sheet.views:
-        across, up = (AXES[axis] for axis in view.plane.axes)
-        planes.append(f"{AXES[view.plane.normal]} = {view.plane.index} ({across} →, {up} ↑)")
+    for plane in sheet.planes:
+        across, up = (panels.AXES[axis] for axis in plane.axes)
+        planes.append(f"{panels.AXES[plane.normal]} = {plane.index} ({across} →, {up} ↑)")
+    sheet.write(SIDE, sheet.height - 0.2, heading, size=POINTS + 3)
     sheet.write(SIDE, sheet.height - 0.37, f"{sides} voxels of {spacing} mm.")
     sheet.write(SIDE, sheet.height - 0.52, f"Planes: {', '.join(planes)}, in voxels along the axes of the array.")
 
 
-def _draw_images(sheet: Sheet, pair: _Pair) -> None:
-    """The left half but for its last two rows."""
+def _draw_left(sheet: Sheet, pair: _Pair) -> None:
     low = min(float(image.min()) for image in (pair.fixed, pair.moving))
     high = max(float(image.max()) for image in (pair.fixed, pair.moving))
     shown = [("fixed", pair.fixed), ("moving", pair.moving)]
     shown += [(f"after {stage.title}", stage.moved) for stage in pair.stages]
     for row, (name, volume) in enumerate(shown):
         cc = correlation_coefficient(volume, pair.fixed).item()
-        for axes, view in sheet.cells(row, False, name if row == 0 else f"{name}, CC {cc:.3f}"):
-            view.show(axes, view.plane.cut(volume)[..., 0], limits=(low, max(high, low + 1e-6)))
+        for axes, plane in sheet.cells(row, False, name if row == 0 else f"{name}, CC {cc:.3f}"):
+            plane.show(axes, plane.cut(volume)[..., 0], limits=(low, max(high, low + 1e-6)))
+    last = pair.stages[-1]
+    determinant = F.pad(jacobian_det(last.total)[:, None], (0, 1) * 3, mode="replicate")  # on the whole grid
+    for axes, plane in sheet.cells(
+        len(shown), False, f"moving grid, {folding_percent(last.total).item():.3f} % folded"
+    ):
+        panels.draw_grid(axes, plane, last.moved, last.total, determinant)
+    for axes, plane in sheet.cells(len(shown) + 1, False, "Jacobian determinant"):
+        panels.draw_determinant(axes, plane, determinant)
 
 
-def _draw_before_and_after(sheet: Sheet, pair: _Pair) -> None:
-    """The right half of the first two rows."""
+def _draw_right(sheet: Sheet, pair: _Pair) -> None:
     last = pair.stages[-1]
     if pair.labels is None:
         for row, (when, image) in enumerate((("before", pair.moving), ("after", last.moved))):
-            for axes, view in sheet.cells(row, True, f"difference {when}"):
-                panels.draw_difference(axes, view, image, pair.fixed)
-        return
-    fixed, moving = pair.labels
-    for row, (when, labels) in enumerate((("before", moving), ("after", warp_labels(moving, last.total)))):
-        for axes, view in sheet.cells(row, True, f"labels {when}, {_dice(fixed, labels)}"):
-            panels.draw_outlines(axes, view, pair.fixed, fixed, labels)
-
-
-def _draw_stages(sheet: Sheet, pair: _Pair) -> None:
-    for row, stage in enumerate(pair.stages, start=2):
-        _draw_flow(sheet, row, f"flow of {stage.title}", stage.flow)
-
-
-def _draw_total(sheet: Sheet, pair: _Pair) -> None:
-    last, row = pair.stages[-1], 2 + len(pair.stages)
-    determinant = panels.determinant_of(last.total)
-    _draw_flow(sheet, row, "total flow", last.total)
-    for axes, view in sheet.cells(row, False, f"moving grid, {folding_percent(last.total).item():.3f} % folded"):
-        panels.draw_grid(axes, view, last.moved, last.total, determinant)
-    for axes, view in sheet.cells(row + 1, False, "Jacobian determinant"):
-        panels.draw_determinant(axes, view, determinant)
-
-
-def _draw_flow(sheet: Sheet, row: int, what: str, flow: Tensor) -> None:
-    seen = np.concatenate([view.plane.cut(flow.abs()).ravel() for view in sheet.views])
-    full = float(np.percentile(seen, _FULL_COLOUR))
-    for axes, view in sheet.cells(row, True, f"{what}, full colour: {full:.2f} voxels"):
-        panels.draw_flow(axes, view, flow, full)
+            for axes, plane in sheet.cells(row, True, f"difference {when}"):
+                plane.show(axes, plane.cut(image - pair.fixed)[..., 0], DIVERGING, (-1.0, 1.0))  # purple is brighter
+    else:
+        fixed, moving = pair.labels
+        for row, (when, labels) in enumerate((("before", moving), ("after", warp_labels(moving, last.total)))):
+            present = sorted({*fixed.unique().tolist(), *labels.unique().tolist()} - {0})
+            dice = f"Dice {mean_dice(labels, fixed, present).item():.3f}" if present else "none there"
+            for axes, plane in sheet.cells(row, True, f"labels {when}, {dice}"):
+                panels.draw_outlines(axes, plane, pair.fixed, fixed, labels)
+    flows = [*((f"flow of {stage.title}", stage.flow) for stage in pair.stages), ("total flow", last.total)]
+    for row, (name, flow) in enumerate(flows, start=2):
+        seen = np.concatenate([plane.cut(flow.abs()).ravel() for plane in sheet.planes])
+        full = float(np.percentile(seen, _FULL_COLOUR))
+        for axes, plane in sheet.cells(row, True, f"{name}, full colour: {full:.2f} voxels"):
+            plane.show(axes, panels.flow_colours(flow, plane, full))
 
 
 def _draw_legend(sheet: Sheet, pair: _Pair) -> None:
@@ -201,7 +173,7 @@ def _draw_legend(sheet: Sheet, pair: _Pair) -> None:
     top = bottom + sheet.row_height
     bar = sheet.add_axes(left + 0.05, top - 0.1, 0.6 * sheet.half, 0.1)
     bar.set_label("colour bar")
-    colours = ScalarMappable(Normalize(panels.SMALLEST_SHOWN, panels.LARGEST_SHOWN), panels.DIVERGING)
+    colours = ScalarMappable(Normalize(panels.SMALLEST_SHOWN, panels.LARGEST_SHOWN), DIVERGING)
     sheet.figure.colorbar(colours, cax=bar, orientation="horizontal", ticks=[-2, -1, 0, 1, 2], extend="both")
     bar.set_xticklabels(["¼", "½", "1", "2", "4"], fontsize=POINTS)
     bar.tick_params(length=2, pad=1)
@@ -222,9 +194,3 @@ def _draw_legend(sheet: Sheet, pair: _Pair) -> None:
     )
     flows = "flows: white is none; x takes away red (cyan),\ny green (magenta), z blue (yellow)"
     sheet.write(left, top - 0.48, flows, anchor="top")
-
-
-def _dice(fixed: Tensor, moved: Tensor) -> str:
-    """The mean Dice of the labels that are in either map."""
-    present = sorted({*fixed.unique().tolist(), *moved.unique().tolist()} - {0})
-    return f"Dice {mean_dice(moved, fixed, present).item():.3f}" if present else "none there"

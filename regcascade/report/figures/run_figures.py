@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 
 from regcascade.cascades import Cascade
 from regcascade.cascades.checkpoint import read
-from regcascade.data import RegistrationData
 from regcascade.data.pairs import ListedPairs, NamePair, collate
 from regcascade.evaluation.baselines import RegistrationFailed
 from regcascade.report.figures.charts import against_cascades, against_initial, extreme_cases, label_boxes
-from regcascade.report.figures.quality import Tables, by_quality, has_initial, measure_of, worst_and_best
+from regcascade.report.figures.quality import Tables, has_initial, measure_of, worst_and_best, worst_first
 from regcascade.report.figures.registration import registration_figure
 from regcascade.report.figures.stage_charts import against_stages
 from regcascade.report.runs.reload import Again, again, find_checkpoint, setting_of
@@ -25,7 +24,7 @@ from regcascade.utils.registry import did_you_mean
 def set_figures(
     tables: Tables, settings: pd.DataFrame | None = None, stages: Mapping[str, pd.DataFrame] | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """The charts that there are numbers for, each with a name for its file.
+    """Draw the charts that there are numbers for, each with a name for its file.
 
     Args:
         tables: the methods, see `charts`.
@@ -46,7 +45,7 @@ def set_figures(
 
 
 def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = None) -> pd.DataFrame | None:
-    """The rows of `against_cascades`; runs that are no cascade's (the baselines') have none.
+    """Collect the rows of `against_cascades`; runs that are no cascade's (the baselines') have none.
 
     Args:
         folders: of the runs.
@@ -62,9 +61,11 @@ def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = No
     for folder, table in zip(folders, tables.values(), strict=True):
         try:
             setting = setting_of(folder)
-            model = _model_name(find_checkpoint(folder, given))
+            description = read(find_checkpoint(folder, given)).description
         except ValueError:
             continue
+        specs = (description["model"], description["cascade"])
+        model = " ".join(spec if isinstance(spec, str) else str(spec["name"]) for spec in specs)
         rows.append({"model": model, "n": setting.n, "r": setting.r, "mean": table["dice_mean"].mean()})
     return pd.DataFrame(rows) if rows else None
 
@@ -72,7 +73,7 @@ def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = No
 def run_pages(
     folder: Path, table: pd.DataFrame, named: Sequence[NamePair], count: int, given: Path | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """Pages of single pairs of a run, registered again by what it evaluated.
+    """Draw pages of single pairs of a run, registered again by what it evaluated.
 
     What is wrong with the run is found before the first page is drawn.
 
@@ -90,14 +91,18 @@ def run_pages(
         ValueError: if its checkpoint, method or data set is missing or has changed, or has no such scan.
     """
     run = again(folder, given)
-    _check_names(run.data, named, folder)
-    chosen = [("pair", pair) for pair in named] or extreme_pairs(table, measure_of({str(folder): table}), count)
+    scans = run.data.cases.names
+    for name in dict.fromkeys(name for pair in named for name in pair):
+        if name not in scans:
+            hint = did_you_mean(name, scans)
+            raise ValueError(f"There is no scan {name!r} in the data set of {folder}.{hint}")
+    chosen = [("pair", pair) for pair in named] or extreme_pairs({str(folder): table}, count)
     return pair_figures(run, chosen, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def extreme_pairs(table: pd.DataFrame, column: str, count: int) -> list[tuple[str, NamePair]]:
-    """The `count` worst and best pairs by a measure, each with a name: `worst_1` is the worst, `best_1` the best."""
-    worst, best = worst_and_best(by_quality(table, column).index, count)
+def extreme_pairs(tables: Tables, count: int) -> list[tuple[str, NamePair]]:
+    """Choose the `count` worst and best pairs, each with a name: `worst_1` is the worst, `best_1` the best."""
+    worst, best = worst_and_best(worst_first(tables), count)
     named = [(f"worst_{number}", pair) for number, pair in enumerate(worst, start=1)]
     return named + [(f"best_{number}", pair) for number, pair in enumerate(reversed(best), start=1)]
 
@@ -135,22 +140,9 @@ def pair_figures(
 
 
 def file_name(*words: str) -> str:
-    """Words as the name of a file that needs no quotes in a shell.
+    """Join words to the name of a file that needs no quotes in a shell.
 
     >>> file_name("worst_1", "a b/c")
     'worst_1_a-b-c'
     """
     return "_".join(re.sub(r"[^\w.+-]+", "-", word).strip("-.") for word in words)[:200]
-
-
-def _check_names(data: RegistrationData, pairs: Sequence[NamePair], folder: Path) -> None:
-    for name in dict.fromkeys(name for pair in pairs for name in pair):
-        if name not in data.cases.names:
-            hint = did_you_mean(name, data.cases.names)
-            raise ValueError(f"There is no scan {name!r} in the data set of {folder}.{hint}")
-
-
-def _model_name(path: Path) -> str:
-    description = read(path).description
-    specs = (description["model"], description["cascade"])
-    return " ".join(spec if isinstance(spec, str) else str(spec["name"]) for spec in specs)

@@ -1,8 +1,8 @@
-"""The layout of a page of slices: rows of six cells, all slices at one scale."""
+"""Layout of a page of slices: rows of six cells, all slices at one scale."""
 
 from matplotlib.axes import Axes
 
-from regcascade.report.figures.panels import View
+from regcascade.report.figures.panels import Plane
 from regcascade.report.figures.style import POINTS, WIDTH, empty_figure
 
 # In inches.
@@ -14,40 +14,40 @@ _LOWEST_ROW, _HIGHEST_ROW = 0.5, 2.2
 class Sheet:
     """Rows of six cells: three planes of one thing in the left half, and of another in the right half.
 
-    All slices are drawn to one scale, as large as fits. Positions are in inches from the lower left corner.
+    The slices are as large as fits. Positions are in inches from the lower left corner; the first row is 0.
 
     Args:
-        views: the three planes.
+        planes: the three.
         size: sides of the volume in voxels.
         rows: how many.
     """
 
-    def __init__(self, views: list[View], size: tuple[int, ...], rows: int) -> None:
-        self.views = views
-        sides = [side * step for side, step in zip(size, views[0].spacing, strict=True)]
-        across, up = zip(*(tuple(sides[axis] for axis in view.plane.axes) for view in views), strict=True)
+    def __init__(self, planes: list[Plane], size: tuple[int, ...], rows: int) -> None:
+        self.planes = planes
+        sides = [side * step for side, step in zip(size, planes[0].spacing, strict=True)]
+        across, up = zip(*(tuple(sides[axis] for axis in plane.axes) for plane in planes), strict=True)
         self.half = (WIDTH - 2 * SIDE - _BETWEEN_HALVES) / 2
         scale = min((self.half - 2 * _BETWEEN_PLANES) / sum(across), _HIGHEST_ROW / max(up))
         self.widths = [scale * width for width in across]
         self.row_height = max(scale * max(up), _LOWEST_ROW)
         self.height = _HEAD + rows * (_TITLE + self.row_height) + _FOOT
-        self.figure = empty_figure(self.height)
+        self.figure = empty_figure(self.height, layout=None)
 
     def corner(self, row: int, right: bool) -> tuple[float, float]:
-        """The left and the bottom of half a row; the first row is 0."""
+        """The left and the bottom of half a row."""
         left = SIDE + (self.half + _BETWEEN_HALVES if right else 0)
         return left, self.height - _HEAD - (row + 1) * (_TITLE + self.row_height)
 
-    def cells(self, row: int, right: bool, text: str) -> list[tuple[Axes, View]]:
-        """The three cells of half a row, under a title."""
+    def cells(self, row: int, right: bool, text: str) -> list[tuple[Axes, Plane]]:
+        """Add the three cells of half a row, under a title."""
         left, bottom = self.corner(row, right)
         self.write(left, bottom + self.row_height + 0.04, text)
         cells = []
-        for view, width in zip(self.views, self.widths, strict=True):
+        for plane, width in zip(self.planes, self.widths, strict=True):
             axes = self.add_axes(left, bottom, width, self.row_height)
             axes.set(xticks=[], yticks=[], label=text)
             axes.spines[:].set(visible=True, color="0.8", linewidth=0.5)
-            cells.append((axes, view))
+            cells.append((axes, plane))
             left += width + _BETWEEN_PLANES
         return cells
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,12 +13,12 @@ from regcascade.evaluation.tables import read_stages
 from regcascade.report.figures.style import empty_figure, in_print_style, legend_above, series_handle, series_style
 
 PANELS = {"dice_mean": "Dice", "cc": "CC", "folding_percent": "Folding [%]", "seconds": "Seconds"}
-BAND = (25, 75)  # percentiles
+BAND = [0.25, 0.75]  # quantiles
 _MOST_NAMED = 12  # steps whose names fit below a panel
 
 
 def stages_of(folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The tables of stages, by the names of runs; of runs that have one.
+    """Read the tables of stages of the runs that have one, by their names.
 
     Raises:
         ValueError: naming the file, if one is damaged.
@@ -41,7 +40,7 @@ def stages_of(folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.Dat
 
 @in_print_style
 def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
-    """Dice, CC, folding and time after each step of a registration: means, and a band of the middle half of pairs.
+    """Draw Dice, CC, folding and time after each step of a registration: means, and a band of the middle half of pairs.
 
     A step is a stage or its repeat, 0 is before registration. What no pair has (Dice, without labels) has no panel;
     pairs that lack a measure at a step are left out there.
@@ -56,13 +55,18 @@ def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
     if not shown:
         raise ValueError("No run has measures after each stage: evaluate with stages=true.")
     rows = (len(shown) + 1) // 2
-    figure = empty_figure(0.4 + 1.9 * rows, layout="constrained")
+    figure = empty_figure(0.4 + 1.9 * rows)
     panels = np.atleast_1d(figure.subplots(rows, min(len(shown), 2), sharex=True)).ravel()
     ticks = _named_steps(list(stages.values()))
     for axes, column in zip(panels, shown, strict=False):
         for number, table in enumerate(stages.values()):
-            if column in table:
-                _draw(axes, table, column, number)
+            if column not in table:
+                continue
+            colour, marker = series_style(number)
+            by_step = table.dropna(subset=[column]).groupby("step")[column]
+            mean, (low, high) = by_step.mean(), (by_step.quantile(end) for end in BAND)
+            axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(mean.index, mean, color=colour, marker=marker, markersize=5, linewidth=1.5)
         axes.set_ylabel(PANELS[column])
         axes.tick_params(labelbottom=True)
         if ticks:
@@ -77,14 +81,6 @@ def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
     if len(stages) > 1:
         legend_above(figure, [series_handle(number, name) for number, name in enumerate(stages)])
     return figure
-
-
-def _draw(axes: Axes, table: pd.DataFrame, column: str, number: int) -> None:
-    colour, marker = series_style(number)
-    by_step = table.dropna(subset=[column]).groupby("step")[column]
-    mean, low, high = by_step.mean(), by_step.quantile(BAND[0] / 100), by_step.quantile(BAND[1] / 100)
-    axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(mean.index, mean, color=colour, marker=marker, markersize=5, linewidth=1.5)
 
 
 def _named_steps(tables: Sequence[pd.DataFrame]) -> dict[int, str]:

@@ -1,11 +1,10 @@
-"""The print style of figures: one width, one letter size, colours that everybody can tell apart, one legend."""
+"""Print style of figures: one width, one letter size, colours that everybody can tell apart, one legend."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -41,11 +40,9 @@ in_print_style = matplotlib.rc_context(
 )
 
 
-def empty_figure(height: float, layout: Literal["constrained"] | None = None) -> Figure:
-    """An empty figure as wide as a page and so many inches high. It belongs to no window."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
+def empty_figure(height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Make an empty figure as wide as a page and so many inches high. It belongs to no window."""
+    return Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
 
 
 def series_style(number: int) -> tuple[str, str]:
@@ -54,7 +51,7 @@ def series_style(number: int) -> tuple[str, str]:
 
 
 def shortened(text: str, letters: int) -> str:
-    """A name of at most so many letters; the middle of a longer one is left out, as its ends tell names apart.
+    """Shorten a name to so many letters: leave out its middle, as the ends tell names apart.
 
     >>> shortened("a_long_name_of_case_17", 9)
     'a_lo…e_17'
@@ -66,21 +63,21 @@ def shortened(text: str, letters: int) -> str:
 
 
 def series_handle(number: int, name: str, joined: bool = True) -> Line2D:
-    """The entry of a series in a legend: its marker, on a line where the marks are joined."""
+    """Make the entry of a series in a legend: its marker, on a line where the marks are joined."""
     colour, marker = series_style(number)
     line: Literal["-", "none"] = "-" if joined else "none"
     return Line2D([], [], color=colour, marker=marker, markersize=5, linestyle=line, label=shortened(name, 40))
 
 
 def legend_above(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
-    """One legend above the axes, in rows that fit the page."""
+    """Add one legend above the axes, in rows that fit the page."""
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), 100 // (longest + 6)))
     figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, handlelength=1.4, columnspacing=1.2)
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG, whole or not at all, into a folder that is made if need be."""
+    """Write a PNG, whole or not at all; make its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png")

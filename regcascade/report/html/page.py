@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from regcascade.data.pairs import NamePair
 from regcascade.evaluation.layout import BEFORE
-from regcascade.report.figures.quality import UNREGISTERED, after_registration, by_quality, measure_of
+from regcascade.report.figures.quality import UNREGISTERED, Tables, measure_of, worst_first
 from regcascade.report.figures.run_figures import run_pages, set_figures, settings_of
 from regcascade.report.figures.stage_charts import stages_of
 from regcascade.report.runs.provenance import facts_table, provenance, software
@@ -47,12 +48,7 @@ _CAPTIONS = {
 
 
 class Picture(NamedTuple):
-    """An image in the page itself.
-
-    Attributes:
-        source: a data URI.
-        caption: what it shows.
-    """
+    """An image as a data URI, and its caption."""
 
     source: str
     caption: str
@@ -63,7 +59,7 @@ class Case(NamedTuple):
 
     Attributes:
         fixed, moving: its scans.
-        measured: what its measure is, before registration and after each method.
+        measured: its measure before registration and after each method, as text.
         pictures: a page of each run that could be drawn.
     """
 
@@ -94,33 +90,37 @@ def write_report(
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; name the file to write, such as {path / 'report.html'}.")
     tables = {run.name: run.pairs for run in runs}
-    measure = measure_of(tables)
+    names = list(tables)
+    measure = KNOWN[measure_of(tables)].heading
     missing = list(left_out)
     sources = [provenance(folder) for folder in folders]
     comparison = _comparison(runs)
+    arrows = {known.heading: known.heading + _ARROWS[known.better] for known in MEASURES}
+    charts = set_figures(tables, settings_of(folders, tables), stages_of(folders, names))
     content = {
-        "title": ", ".join(tables), "names": list(tables), "facts": facts_table(list(tables), sources),
-        "table": _with_arrows(shown_table(comparison)), "tests": _tests(comparison), "notes": notes(comparison),
-        "labels": _by_label(comparison.runs), "charts": _charts(folders, tables),
-        "measure": KNOWN[measure].heading, "cases": _cases(folders, tables, worst, missing),
-        "texts": dict(zip(tables, (source.texts for source in sources), strict=True)),
-        "software": software(), "missing": missing, "pairs": len(runs[0].pairs),
+        "title": ", ".join(names), "names": names, "facts": facts_table(names, sources), "pairs": len(runs[0].pairs),
+        "table": shown_table(comparison).rename(columns=arrows), "tests": _tests(comparison.tests),
+        "notes": notes(comparison), "labels": _by_label(comparison.runs), "measure": measure,
+        "charts": [Picture(data_uri(figure), _CAPTIONS[name].format(measure=measure)) for name, figure in charts],
+        "cases": _cases(folders, tables, worst, missing), "missing": missing, "software": software(),
+        "texts": {name: source.texts for name, source in zip(names, sources, strict=True)},
     }  # fmt: skip
-    page = _environment().get_template("report.html.j2").render(content)
+    environment = Environment(
+        loader=PackageLoader("regcascade.report.html", "templates"),
+        autoescape=True,  # names and texts come from files that anybody may have written
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary:
         temporary.write_bytes(page.encode("utf-8", "backslashreplace"))  # a path need not be valid text
     return missing
 
 
-def worst_pairs(tables: Mapping[str, pd.DataFrame], count: int) -> list[NamePair]:
-    """The worst pairs that all methods have, by the mean over methods of Dice (or CC)."""
-    measure, mean = measure_of(tables), after_registration(tables).mean(axis=1)
-    return list(by_quality(mean.to_frame(measure), measure).index[:count])
-
-
 def data_uri(figure: Figure) -> str:
-    """A figure as a URI: lossless WebP, which every browser shows and has half the bytes of PNG."""
+    """Encode a figure as a URI of lossless WebP, which every browser shows and has half the bytes of PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", pil_kwargs={"lossless": True})
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -139,66 +139,37 @@ def _comparison(runs: Sequence[Run]) -> Comparison:
     return Comparison([*initial, *runs], [*measures, *costs], tests)
 
 
-def _with_arrows(table: pd.DataFrame) -> pd.DataFrame:
-    """The headings of measures with an arrow to where they are better."""
-    return table.rename(columns={measure.heading: measure.heading + _ARROWS[measure.better] for measure in MEASURES})
-
-
-def _tests(comparison: Comparison) -> dict[str, pd.DataFrame]:
+def _tests(tests: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tests of each measure, under its heading."""
-    if comparison.tests.empty:
-        return {}
-    groups = comparison.tests.groupby("measure", sort=False)
+    groups = tests.groupby("measure", sort=False) if len(tests) else ()
     return {heading(str(measure))[0]: shown_tests(part).drop(columns="Measure") for measure, part in groups}
 
 
 def _by_label(runs: Sequence[Run]) -> pd.DataFrame:
     """A row for each measure of a single label, a column for each run."""
-    _, single, _ = columns_of(runs)
     rows = []
-    for column in single:
+    for column in columns_of(runs)[1]:
         name, decimals = heading(column)
         rows.append([name, *(spread(values_of(run, column), decimals) for run in runs)])
     return pd.DataFrame(rows, columns=["", *(run.name for run in runs)])
 
 
-def _charts(folders: Sequence[Path], tables: Mapping[str, pd.DataFrame]) -> list[Picture]:
-    measure = KNOWN[measure_of(tables)].heading
-    drawn = set_figures(tables, settings_of(folders, tables), stages_of(folders, list(tables)))
-    return [Picture(data_uri(figure), _CAPTIONS[name].format(measure=measure)) for name, figure in drawn]
-
-
-def _cases(folders: Sequence[Path], tables: Mapping[str, pd.DataFrame], count: int, missing: list[str]) -> list[Case]:
+def _cases(folders: Sequence[Path], tables: Tables, count: int, missing: list[str]) -> list[Case]:
     """The worst pairs with their pictures; why there are none of a run is added to `missing`."""
-    pairs = worst_pairs(tables, count)
+    pairs: list[NamePair] = list(worst_first(tables)[:count])
     measure = measure_of(tables)
     first = next(iter(tables.values()))
     cases = []
     for pair in pairs:
-        values = {UNREGISTERED: float(first.loc[[pair], measure + BEFORE].iloc[0])} if measure + BEFORE in first else {}
-        values |= {name: float(table.loc[[pair], measure].iloc[0]) for name, table in tables.items()}
+        values = {UNREGISTERED: first.loc[pair, :][measure + BEFORE]} if measure + BEFORE in first else {}
+        values |= {name: table.loc[pair, :].get(measure, math.nan) for name, table in tables.items()}
         shown = {name: rounded(value, KNOWN[measure].decimals) for name, value in values.items()}
         cases.append(Case(*pair, shown, []))
-    for folder, (name, table) in zip(folders, tables.items(), strict=True):
+    for folder, (name, table) in zip(folders, tables.items(), strict=True) if cases else ():
         try:
-            for case, picture in zip(cases, _pages(folder, name, table, pairs), strict=False):
-                case.pictures.append(picture)
+            for case, (_, figure) in zip(cases, run_pages(folder, table, pairs, 0), strict=True):
+                caption = f"{case.moving} registered onto {case.fixed} by {name}."
+                case.pictures.append(Picture(data_uri(figure), caption))
         except (ValueError, OSError) as error:  # its checkpoint, package or scans may be elsewhere
             missing.append(f"Pictures of {name}: {error}")
     return cases
-
-
-def _pages(folder: Path, name: str, table: pd.DataFrame, pairs: Sequence[NamePair]) -> Iterator[Picture]:
-    drawn: Iterable[tuple[str, Figure]] = run_pages(folder, table, pairs, 0) if pairs else []
-    for (fixed, moving), (_, figure) in zip(pairs, drawn, strict=True):
-        yield Picture(data_uri(figure), f"{moving} registered onto {fixed} by {name}.")
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("regcascade.report.html", "templates"),
-        autoescape=True,  # names and texts come from files that anybody may have written
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -72,11 +72,11 @@ def _figures(
 ) -> Iterator[tuple[str, Figure]]:
     tables = {folder.resolve().name: pairs}
     try:
-        measure = measure_of(tables)
+        measure_of(tables)
     except ValueError:  # a model that diverged has no measures, and that must not end the training with an error
         return
     yield from set_figures(tables)
     if checkpoint is not None:
-        cascade, chosen = read(checkpoint).build(), extreme_pairs(pairs, measure, 1)
+        cascade, chosen = read(checkpoint).build(), extreme_pairs(tables, 1)
         drawn = pair_figures(Again(cascade, data, Setting(cascade.n, options.r, options.repeat)), chosen)
         yield from ((word, figure) for (word, _), (_, figure) in zip(chosen, drawn, strict=True))
