@@ -1,4 +1,4 @@
-"""Find the folders of evaluated runs that a user names, and name their rows in a table."""
+"""Find the folders of evaluated runs that a user gives, and name their rows in a table."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _REPEATED = re.compile(r"r(\d+)")  # the folder of each r, where evaluate.py was
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The run folders that paths name: each itself, or all those within it (a multirun folder), in order.
+    """Find run folders: each path itself, or all those within it (a multirun folder), in order.
 
     A path with `*`, `?` or `[` that is no folder stands for the folders that match it.
 
@@ -31,26 +31,29 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             raise ValueError(f"{wrong}. Give folders of runs, or one that holds them: multirun/<date>/<time>.")
         within = _folders_within(path)
         if path in within or not within:
-            _check_started(path)
+            if path in sweeps_within(path) and not read_sweep(path).jobs:
+                raise ValueError(f"{path} is a sweep of which no job has started. Look at what its command printed.")
             check_finished(path)
             runs.append(path)
             continue
         finished = [folder for folder in within if not _missing(folder)]
         if not finished:
+            jobs = [read_job(folder) for folder in within]
+            reasons = [f"{job.folder.name}: {job.reason.rstrip('.')}" for job in jobs if job.reason and job.overrides]
+            why = f" {first_few(reasons)}." if reasons else ""
             raise ValueError(
-                f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}.{_why(within)} {EVALUATE}"
+                f"None of the {len(within)} runs in {path} has both {PAIRS} and {SUMMARY}.{why} {EVALUATE}"
             )
         runs += finished
         unfinished += [folder for folder in within if folder not in finished]
     places = [run.resolve() for run in runs]
-    twice = [str(run) for number, run in enumerate(runs) if places[number] in places[:number]]
-    if twice:
+    if twice := [str(run) for number, run in enumerate(runs) if places[number] in places[:number]]:
         raise ValueError(f"{first_few(twice)} is named twice. Name every run once.")
     return runs, unfinished
 
 
 def row_names(folders: Sequence[Path]) -> list[str]:
-    """The names of runs unless told: their folders, with as many of those above as tell them apart.
+    """Name runs by their folders, with as many of those above as tell them apart.
 
     The folders `r1`, `r2`, ... of an evaluation with several r are called `r=1`, `r=2`, ...
 
@@ -78,7 +81,7 @@ def check_finished(folder: Path) -> None:
 
 
 def first_few(names: Sequence[str]) -> str:
-    """Names as a message lists them: the first few, and how many more there are.
+    """List the first few names, and say how many more there are.
 
     >>> first_few(["a", "b", "c", "d"])
     'a, b, c and 1 more'
@@ -88,7 +91,7 @@ def first_few(names: Sequence[str]) -> str:
 
 
 def _matches(path: Path) -> list[Path]:
-    """A path itself, or the folders that match it where it is a pattern that no shell has expanded."""
+    """The path itself, or the folders that match a pattern that no shell has expanded."""
     if path.exists() or not any(character in str(path) for character in "*?["):
         return [path]
     found = sorted(match for match in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if match.is_dir())
@@ -98,22 +101,10 @@ def _matches(path: Path) -> list[Path]:
 
 
 def _folders_within(path: Path) -> list[Path]:
-    """The folder and those below that an evaluation, a training run or a job of a sweep wrote to."""
+    """The folders, among this one and those below, of evaluations, trainings and jobs of sweeps."""
     found = {file.parent for name in (PAIRS, SUMMARY, CONFIG) for file in path.rglob(name)}
     found |= {job.folder for sweep in sweeps_within(path) for job in read_sweep(sweep).jobs}
     return sorted(folder for folder in found if folder.name != ".hydra")
-
-
-def _check_started(path: Path) -> None:
-    if path in sweeps_within(path) and not read_sweep(path).jobs:
-        raise ValueError(f"{path} is a sweep of which no job has started. Look at what its command printed.")
-
-
-def _why(folders: Sequence[Path]) -> str:
-    """Why the first few jobs of sweeps have no results."""
-    jobs = [read_job(folder) for folder in folders]
-    reasons = [f"{job.folder.name}: {job.reason.rstrip('.')}" for job in jobs if job.reason and job.overrides]
-    return f" {first_few(reasons)}." if reasons else ""
 
 
 def _missing(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ import platform
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -23,8 +23,8 @@ class Provenance(NamedTuple):
     """Where the numbers of a run come from.
 
     Attributes:
-        facts: a name and a value of each thing that its files say.
-        texts: a title and the text of each longer one: its configuration, and its checkpoint's description.
+        facts: values by their names.
+        texts: longer ones by their titles: the configuration, and the description in the checkpoint.
     """
 
     facts: dict[str, str]
@@ -32,11 +32,15 @@ class Provenance(NamedTuple):
 
 
 def provenance(folder: Path) -> Provenance:
-    """What the files of an evaluated run say, except its measures. Missing or damaged files are said to be so."""
+    """Collect what the files of an evaluated run say, except its measures. A lost checkpoint is said to be so."""
     summary = read_summary(folder)
     facts = {"folder": str(folder)}
     facts |= {name.replace("_", " "): _in_words(value) for name, value in summary.items() if name not in _IN_TABLES}
-    facts |= {f"code: {name}": _in_words(value) for name, value in _git(folder).items() if name != "commit"}
+    try:
+        code = read_json(folder / GIT, "")
+    except ValueError:  # missing or damaged
+        code = {}
+    facts |= {f"code: {name}": _in_words(value) for name, value in code.items() if name != "commit"}
     for name in (PAIRS, DIFFERENCE):
         if (folder / name).is_file():
             facts[f"SHA-256 of {name}"] = file_hash(folder / name)
@@ -52,14 +56,14 @@ def provenance(folder: Path) -> Provenance:
 
 
 def facts_table(names: list[str], sources: list[Provenance]) -> pd.DataFrame:
-    """The facts of several runs beside each other, a row for each; `-` where a run does not say."""
+    """Put the facts of several runs beside each other, a row for each; `-` where a run does not say."""
     keys = dict.fromkeys(key for source in sources for key in source.facts)
     columns = {name: [source.facts.get(key, "-") for key in keys] for name, source in zip(names, sources, strict=True)}
     return pd.DataFrame({"": list(keys), **columns})
 
 
 def software() -> dict[str, str]:
-    """The time and the versions of what writes this."""
+    """Collect the time, and the versions of this package and of those it uses."""
     state = git_state()
     changed = " with uncommitted changes" if state["dirty"] else ""
     found = {
@@ -92,21 +96,11 @@ def _checkpoint(named: Path, folder: Path, digest: object) -> tuple[str, str]:
     return "the same file" if isinstance(digest, str) else "there, but no hash was noted", said
 
 
-def _git(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / GIT, "")
-    except ValueError:  # as in runs before it was written
-        return {}
-
-
 def _in_words(value: object) -> str:
-    """A value of a JSON file in words."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

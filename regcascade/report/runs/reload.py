@@ -30,7 +30,7 @@ class Again(NamedTuple):
 
 
 def again(folder: Path, given: Path | None = None) -> Again:
-    """What a run evaluated: the cascade of its checkpoint or, with its options then, another method.
+    """Rebuild what a run evaluated: the cascade of its checkpoint, or another method with the same options.
 
     Args:
         folder: of the run.
@@ -48,7 +48,7 @@ def again(folder: Path, given: Path | None = None) -> Again:
 
 
 def setting_of(folder: Path) -> Setting:
-    """How a run registered, from its `summary.json`.
+    """Read how a run registered from its `summary.json`.
 
     Raises:
         ValueError: if the file is missing, damaged, or of no cascade.
@@ -64,9 +64,7 @@ def setting_of(folder: Path) -> Setting:
 
 
 def find_checkpoint(folder: Path, given: Path | None = None) -> Path:
-    """The checkpoint that a run evaluated: the one given, that of its `summary.json`, or the best in its own folder.
-
-    A run folder that was moved may hold the file of its summary.
+    """Find the checkpoint that a run evaluated: the one given, that of its `summary.json`, or one in its own folder.
 
     Raises:
         ValueError: if there is none, or if the file has changed since.
@@ -77,7 +75,7 @@ def find_checkpoint(folder: Path, given: Path | None = None) -> Path:
         return given
     summary = read_summary(folder)
     named, digest = summary.get("checkpoint"), summary.get("checkpoint_sha256")
-    own = [folder / CHECKPOINTS / name for name in (BEST, LAST)]
+    own = [folder / CHECKPOINTS / name for name in (BEST, LAST)]  # where a run folder was moved
     found = [path for path in [*([Path(named)] if named else []), *own] if path.is_file()]
     if not found:
         missing = f"its checkpoint {named} is not there" if named else f"{SUMMARY} names no checkpoint"
@@ -95,11 +93,11 @@ def find_checkpoint(folder: Path, given: Path | None = None) -> Path:
 
 
 def data_of(folder: Path, checkpoint: Checkpoint | None) -> RegistrationData:
-    """The data set a run was evaluated on: that of its `config.yaml`, or the checkpoint's own.
+    """Build the data set a run was evaluated on: that of its `config.yaml`, or the checkpoint's own.
 
     Args:
         folder: the run.
-        checkpoint: of the run; None for a method without one, whose config may name that whose pairs it was given.
+        checkpoint: of the run; None for a method without one, whose config may name a checkpoint for its pairs.
 
     Raises:
         ValueError: if the set cannot be read any more.

@@ -1,4 +1,4 @@
-"""Evaluated runs: reading what an evaluation wrote to their folders, and whether they may be compared."""
+"""Read evaluated runs from their folders, and check that they may be compared."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ INITIAL = "Before registration"
 
 
 class NotComparableError(ValueError):
-    """Runs of different pairs, labels or scans."""
+    """Runs are of different pairs, labels or scans."""
 
 
 class Run(NamedTuple):
@@ -25,11 +25,11 @@ class Run(NamedTuple):
     Attributes:
         name: of the row in a table.
         pairs: a row per pair, indexed by (fixed, moving), a column of floats per measure; NaN where a pair lacks it.
-        parameters: of the model, NaN where there is none.
+        parameters: number of them in the model, NaN where there is none.
         paper_size_mib: 12 bytes a parameter, as DR-Net counts, in MiB.
         label_interpolation: how labels were warped, `nearest` or `linear`.
-        failures: how many of the pairs have failed.
-        about: what a table says of the run beside its name, texts by their headings.
+        failures: number of pairs that failed.
+        about: more cells of the row in a table, by their headings.
     """
 
     name: str
@@ -83,16 +83,12 @@ def read_run(folder: Path, name: str) -> Run:
             )
     sizes = [summary.get(key) for key in ("parameters", "paper_size_mib")]
     parameters, paper_size = (float(size) if isinstance(size, int | float) else math.nan for size in sizes)
-    failures = int(summary.get("failures", 0))
-    return Run(name, pairs, parameters, paper_size, str(summary.get("label_interpolation", "nearest")), failures)
+    labels, failures = str(summary.get("label_interpolation", "nearest")), int(summary.get("failures", 0))
+    return Run(name, pairs, parameters, paper_size, labels, failures)
 
 
 def before_registration(run: Run) -> Run:
-    """A row of the measures before registration, from the columns with the suffix `_before`.
-
-    Raises:
-        ValueError: if the run has none.
-    """
+    """Make a row of the measures before registration; a run without columns `..._before` is a ValueError."""
     columns = {column: column.removesuffix(BEFORE) for column in run.pairs if column.endswith(BEFORE)}
     if not columns:
         raise ValueError(f"--initial needs columns such as dice_mean{BEFORE}, which {PAIRS} of {run.name} lacks.")
@@ -101,12 +97,12 @@ def before_registration(run: Run) -> Run:
 
 
 def label_columns(pairs: pd.DataFrame) -> list[str]:
-    """The columns of the Dice of single labels."""
+    """List the columns of the Dice of single labels."""
     return [c for c in pairs if c.startswith("dice_") and c != "dice_mean" and not c.endswith(BEFORE)]
 
 
 def aligned(runs: Sequence[Run]) -> list[Run]:
-    """Runs with their pairs in the order of the first one's.
+    """Put the pairs of runs in the order of the first one's.
 
     Raises:
         NotComparableError: if they are of different pairs, labels or scans.
@@ -118,7 +114,7 @@ def aligned(runs: Sequence[Run]) -> list[Run]:
 
 def _check_comparable(first: Run, other: Run) -> None:
     both = f"{first.name} and {other.name} were evaluated on different"
-    if differ := _differing(first, other, *(_listed(run.pairs.index) for run in (first, other))):
+    if differ := _differing(first, other, _listed(first.pairs.index), _listed(other.pairs.index)):
         raise NotComparableError(
             f"{both} pairs: {differ}, {len(first.pairs.index.intersection(other.pairs.index))} in both. Evaluate both "
             f"on one list, such as that of either: python evaluate.py checkpoint=FILE data.pairs=RUN/{PAIRS}."
@@ -134,9 +130,8 @@ def _check_comparable(first: Run, other: Run) -> None:
             f"{first.name} was evaluated with labels={first.label_interpolation}, {other.name} with "
             f"labels={other.label_interpolation}, which changes Dice by itself. Evaluate both with the same."
         )
-    for column in first.pairs.columns.intersection(other.pairs.columns):
-        if not column.endswith(BEFORE):  # which are of the scans alone, not of the model
-            continue
+    shared = first.pairs.columns.intersection(other.pairs.columns)
+    for column in shared[shared.str.endswith(BEFORE)]:  # which are of the scans alone, not of the model
         ours, theirs = first.pairs[column], other.pairs[column].loc[first.pairs.index]
         differs = ~np.isclose(ours, theirs, rtol=1e-3, atol=1e-4) & (ours.notna() & theirs.notna())
         if differs.any():
@@ -187,7 +182,7 @@ def _numbers(cells: pd.Series, path: Path) -> pd.Series | None:
     numbers = pd.to_numeric(cells, errors="coerce").astype(float)
     empty = cells.str.strip().str.lower().isin(["", "nan"])
     bad = ~empty & ~np.isfinite(numbers)
-    if bad.any() and bad.sum() == (~empty).sum():
+    if bad.any() and bad.equals(~empty):
         return None
     if bad.any():
         row = int(np.flatnonzero(bad)[0])

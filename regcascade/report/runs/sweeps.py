@@ -1,4 +1,4 @@
-"""Sweeps as their folders tell it: what each job was given, and whether it finished, failed or did not end."""
+"""Read sweeps from their folders: what each job was given, and whether it finished, failed or did not end."""
 
 import datetime
 import math
@@ -24,11 +24,11 @@ class Job(NamedTuple):
 
     Attributes:
         folder: where it writes.
-        number: of the job in its sweep; -1 if unknown.
-        overrides: what it was given on the command line, texts by their keys.
+        number: in its sweep; -1 if unknown.
+        overrides: from the command line, values by their keys.
         state: `finished`, `failed` or `open` (killed, or still running).
         reason: why it is not finished, in one line.
-        log: the file with all it said.
+        log: file.
         objective: what the sweep optimises, None where there is none.
     """
 
@@ -47,8 +47,8 @@ class Sweep(NamedTuple):
     Attributes:
         folder: with a folder for each of its jobs.
         jobs: those that have started, in order.
-        planned: how many jobs there are to be; None where unknown.
-        command: the command that resumes it; empty where unknown.
+        planned: number of jobs; None where unknown.
+        command: resumes it; empty where unknown.
     """
 
     folder: Path
@@ -67,16 +67,12 @@ class Sweep(NamedTuple):
 
 
 def sweeps_within(path: Path) -> list[Path]:
-    """The folders of sweeps among a folder and those below it."""
+    """Find the folders of sweeps among a folder and those below it."""
     return sorted({file.parent for name in (SWEEP, _GRID) for file in path.rglob(name)})
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep from its folder.
-
-    Raises:
-        ValueError: if a file of it is damaged.
-    """
+    """Read a sweep from its folder; a damaged file is a ValueError."""
     record = _record(folder / SWEEP)
     jobs = [read_job(file.parents[1]) for file in folder.glob(f"*/{OVERRIDES}")]
     jobs.sort(key=lambda job: (job.number, job.folder))
@@ -89,18 +85,16 @@ def is_job(folder: Path) -> bool:
 
 
 def read_job(folder: Path) -> Job:
-    """Read a job from its folder.
-
-    Raises:
-        ValueError: if a file of it is damaged.
-    """
+    """Read a job from its folder; a damaged file is a ValueError."""
     record = _record(folder / JOB)
     evaluated = all((folder / name).is_file() for name in (PAIRS, SUMMARY))
     state, reason = record.get("state"), str(record.get("error") or "")
     if state != FAILED:
         state = FINISHED if evaluated or state == FINISHED else OPEN
     if state == OPEN:
-        reason = f"it has not ended (killed, or still running); {_last_written(folder)}"
+        times = [path.stat().st_mtime for name in _OF_A_RUN if (path := folder / name).is_file()]
+        last = f"last written {datetime.datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M:%S}" if times else ""
+        reason = f"it has not ended (killed, or still running); {last or 'it has written nothing'}"
     number = re.match(r"\d+", folder.name)
     objective = record.get("objective")
     return Job(
@@ -115,7 +109,7 @@ def read_job(folder: Path) -> Job:
 
 
 def overrides_of(folder: Path) -> dict[str, str]:
-    """What a run was given on the command line, texts by their keys; none where Hydra left no record.
+    """Read what a run was given on the command line, values by their keys; none where Hydra left no record.
 
     Raises:
         ValueError: if the record is damaged.
@@ -139,18 +133,18 @@ def write_job(folder: Path, state: str, objective: float | None, error: str = ""
 
 
 def write_sweep(folder: Path, swept: Sequence[str], planned: int | None, command: str) -> None:
-    """Write at the start of a sweep the keys it varies, how many jobs it has, and the command that resumes it."""
+    """Write the record of a sweep: the keys it varies, how many jobs it has, and the command that resumes it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SWEEP, {"swept": list(swept), "planned": planned, "command": command})
 
 
 def swept_by(folder: Path) -> list[str]:
-    """The keys that a sweep varies, as it was started."""
+    """Read which keys a sweep varies."""
     return [str(key) for key in _record(folder / SWEEP).get("swept") or []]
 
 
 def varied(jobs: Iterable[Mapping[str, str]]) -> list[str]:
-    """The keys of overrides that are not the same in all jobs, in the order in which they appear.
+    """Find the keys of overrides that are not the same in all jobs, in the order in which they appear.
 
     >>> varied([{"n": "2", "seed": "1"}, {"n": "2", "seed": "2"}])
     ['seed']
@@ -161,14 +155,14 @@ def varied(jobs: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """What keys are called in a table: their last part, where that tells enough (lambda1 for loss.lambda1)."""
+    """Shorten keys to their last part, where that tells enough (lambda1 for loss.lambda1)."""
     last = {key: key.rsplit(".", 1)[-1] for key in keys}
     several = {name for name in last.values() if name == "name" or list(last.values()).count(name) > 1}
     return {key: key if name in several else name for key, name in last.items()}
 
 
 def shown_value(text: str) -> str:
-    """A value of an override as it is shown: long decimals, which only a search draws, rounded."""
+    """Round a value with many decimals, as a search draws it."""
     try:
         return f"{float(text):.4g}" if len(text) > 8 else text
     except ValueError:
@@ -176,20 +170,13 @@ def shown_value(text: str) -> str:
 
 
 def described(overrides: Mapping[str, str], keys: Sequence[str]) -> str:
-    """Overrides in a few words; empty where there are none of these keys.
+    """Write overrides in a few words; empty where there are none of these keys.
 
     >>> described({"loss.lambda1": "0.5", "n": "2"}, ["loss.lambda1", "n"])
     'lambda1=0.5 n=2'
     """
     names = short_names([key for key in keys if key in overrides])
     return " ".join(f"{name}={shown_value(overrides[key])}" for key, name in names.items())
-
-
-def _last_written(folder: Path) -> str:
-    times = [path.stat().st_mtime for name in _OF_A_RUN if (path := folder / name).is_file()]
-    if not times:
-        return "it has written nothing"
-    return f"last written {datetime.datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M:%S}"
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Compare runs: the papers' table, and paired tests between any two rows."""
+"""Compare runs: a table as in the papers, and paired tests between any two rows."""
 
 import itertools
 import math
@@ -54,17 +54,17 @@ def compare(runs: Sequence[Run], per_label: bool = False, best: int | None = Non
     twos = list(itertools.combinations(range(len(runs)), 2))
     if best is not None and len(runs) > MOST_TESTED:
         twos = [two for two in twos if best in two]
-    return table._replace(tests=paired_tests(runs, tested, twos))
+    return table._replace(tests=_paired_tests(runs, tested, twos) if tested and twos else pd.DataFrame())
 
 
 def untested(runs: Sequence[Run], per_label: bool = False) -> Comparison:
-    """The table without tests, as of runs on different pairs."""
+    """Make the table without tests, as of runs on different pairs."""
     measures, single, costs = columns_of(runs)
     return Comparison(list(runs), [*measures, *(single if per_label else []), *costs], pd.DataFrame())
 
 
 def columns_of(runs: Sequence[Run]) -> tuple[list[str], list[str], list[str]]:
-    """The measures that any pair has, in three groups: of all labels together or none, of single labels, and costs."""
+    """List the measures that any pair has: those of all labels together or of none, of single labels, and costs."""
     suffixes = tuple(column.removeprefix("dice") for run in runs for column in label_columns(run.pairs))  # _liver
     known = dict.fromkeys(column for run in runs for column in run.pairs.dropna(axis=1, how="all"))
     columns = [column for column in known if not column.endswith(BEFORE)]
@@ -73,54 +73,8 @@ def columns_of(runs: Sequence[Run]) -> tuple[list[str], list[str], list[str]]:
     return [column for column in columns if column not in (*costs, *single)], single, costs
 
 
-def paired_tests(
-    runs: Sequence[Run],
-    measures: Sequence[str],
-    twos: Sequence[tuple[int, int]] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Every two runs, or those of `twos`, in every measure, over the pairs that have it in both.
-
-    The t-test (as in the papers) and Wilcoxon's signed-rank test take pairs as independent, which pairs with a scan
-    in common are not: their p-values are then too small. The bootstrap interval draws scans instead, see
-    `bootstrap_intervals`. Holm's correction is over all comparisons of a measure, for each test by itself.
-
-    Returns:
-        The rows of `Comparison.tests`.
-    """
-    compared = list(itertools.combinations(range(len(runs)), 2) if twos is None else twos)
-    keys = [(measure, *two) for measure in measures for two in compared]
-    if not keys:
-        return pd.DataFrame()
-    differences = np.stack([values_of(runs[a], m) - values_of(runs[b], m) for m, a, b in keys], axis=1)
-    known = [column[np.isfinite(column)] for column in differences.T]
-    low, high = bootstrap_intervals(differences, *_scans(runs[0]), resamples, seed).T
-    tests = pd.DataFrame(
-        {
-            "measure": [measure for measure, _, _ in keys],
-            "first": [runs[a].name for _, a, _ in keys],
-            "second": [runs[b].name for _, _, b in keys],
-            "pairs": [len(values) for values in known],
-            "difference": [values.mean() if len(values) else math.nan for values in known],
-            "low": low,
-            "high": high,
-            "t_test": [t_test(values) for values in known],
-            "wilcoxon": [wilcoxon_test(values) for values in known],
-        }
-    )
-    tests = tests[tests["pairs"] > 0].reset_index(drop=True)
-    for test in ("t_test", "wilcoxon"):
-        corrected = tests.groupby("measure", sort=False)[test].transform(lambda p: holm(p.to_numpy()))
-        tests.insert(tests.columns.get_loc(test) + 1, f"{test}_holm", corrected)
-    return tests
-
-
 def numbers(comparison: Comparison) -> pd.DataFrame:
-    """The table of means in full precision: a row per run, and `_mean`, `_std`, `_pairs` of every measure.
-
-    The standard deviation is a sample one over pairs, as in `summary.json`.
-    """
+    """Tabulate in full precision: a row per run; `_mean`, `_std` (sample, over pairs), `_pairs` of every measure."""
     rows = []
     for run in comparison.runs:
         row: dict[str, object] = {"name": run.name, **_about(run, comparison)}
@@ -134,9 +88,9 @@ def numbers(comparison: Comparison) -> pd.DataFrame:
 
 
 def shown_table(comparison: Comparison) -> pd.DataFrame:
-    """The table in the papers' form, as text: mean (standard deviation), and how many pairs where not all have it.
+    """Tabulate as text, as in the papers: mean (standard deviation), and how many pairs where not all have it.
 
-    Where pairs have failed, it says how many.
+    Where pairs have failed, a column says how many.
     """
     rows, failed = [], any(run.failures for run in comparison.runs)
     for run in comparison.runs:
@@ -151,7 +105,7 @@ def shown_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def shown_tests(tests: pd.DataFrame) -> pd.DataFrame:
-    """The tests as text."""
+    """Write the tests as text."""
     rows = []
     for test in tests.itertuples(index=False):
         title, decimals = heading(test.measure)
@@ -173,7 +127,7 @@ def shown_tests(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know of the numbers, a sentence or two each."""
+    """Say what a reader must know of the numbers, a sentence or two each."""
     pairs = comparison.runs[0].pairs
     if not all(run.pairs.index.equals(pairs.index) for run in comparison.runs):
         return ["Mean (standard deviation) over the pairs of each run, which are not the same for all."]
@@ -184,14 +138,12 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     if comparison.tests.empty:
         return lines
-    lines.append(
+    lines += [
         "p-values of the paired t-test and Wilcoxon's signed-rank test, which take pairs as independent, each also "
-        "after Holm's correction over all comparisons of the measure."
-    )
-    lines.append(
+        "after Holm's correction over all comparisons of the measure.",
         f"95 % bootstrap intervals of the mean difference, {RESAMPLES} resamples of scans: a pair weighs the product "
-        "of how often its two scans were drawn."
-    )
+        "of how often its two scans were drawn.",
+    ]
     drawn = len(np.union1d(*subjects(fixed, moving)))
     if drawn < FEW_SCANS:
         lines.append(f"Intervals from only {drawn} scans or subjects are too narrow.")
@@ -220,7 +172,7 @@ def write_comparison(comparison: Comparison, folder: Path, said: Sequence[str] =
     Args:
         comparison: the rows.
         folder: where to write.
-        said: paragraphs to write below the table of Markdown, such as the jobs left out.
+        said: paragraphs below the table of Markdown, such as the jobs left out.
 
     Raises:
         ValueError: if the folder is a file.
@@ -244,18 +196,38 @@ def write_comparison(comparison: Comparison, folder: Path, said: Sequence[str] =
 
 
 def values_of(run: Run, measure: str) -> pd.Series:
-    """A measure of all pairs of a run; NaN where a pair, or the run, has it not."""
+    """Get a measure of all pairs of a run; NaN where a pair, or the run, lacks it."""
     return run.pairs.reindex(columns=[measure])[measure].astype(float)
+
+
+def _paired_tests(runs: Sequence[Run], measures: Sequence[str], twos: Sequence[tuple[int, int]]) -> pd.DataFrame:
+    """The rows of `Comparison.tests`: every two runs in every measure, over the pairs that have it in both.
+
+    The t-test (as in the papers) and Wilcoxon's signed-rank test take pairs as independent, which pairs with a scan
+    in common are not: their p-values are then too small. The bootstrap interval draws scans instead. Holm's correction
+    is over all comparisons of a measure, for each test by itself.
+    """
+    keys = [(measure, *two) for measure in measures for two in twos]
+    differences = np.stack([values_of(runs[a], m) - values_of(runs[b], m) for m, a, b in keys], axis=1)
+    known = [column[np.isfinite(column)] for column in differences.T]
+    names = [(measure, runs[a].name, runs[b].name) for measure, a, b in keys]
+    tests = pd.DataFrame(names, columns=["measure", "first", "second"])
+    tests["pairs"] = [len(values) for values in known]
+    tests["difference"] = [values.mean() if len(values) else math.nan for values in known]
+    tests[["low", "high"]] = bootstrap_intervals(differences, *_scans(runs[0]))
+    for name, test in (("t_test", t_test), ("wilcoxon", wilcoxon_test)):
+        tests[name] = [test(values) for values in known]
+        corrected = tests.groupby("measure", sort=False)[name].transform(lambda p: holm(p.to_numpy()))
+        tests[f"{name}_holm"] = corrected
+    return tests[tests["pairs"] > 0].reset_index(drop=True)
 
 
 def _scans(run: Run) -> tuple[list[str], list[str]]:
     """The names of the fixed and of the moving scan of each pair."""
-    fixed, moving = (list(run.pairs.index.get_level_values(level)) for level in (0, 1))
-    return fixed, moving
+    return list(run.pairs.index.get_level_values(0)), list(run.pairs.index.get_level_values(1))
 
 
 def _about(run: Run, comparison: Comparison) -> dict[str, str]:
-    """What is said of a run beside its name, with the headings of all runs."""
     headings = dict.fromkeys(heading for other in comparison.runs for heading in other.about)
     return {heading: run.about.get(heading, "") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""A table of texts as Markdown, as LaTeX, and for the terminal."""
+"""Write a table of texts as Markdown, as LaTeX, and for the terminal."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _LONGEST_NAME = 32
 
 
 def markdown(table: pd.DataFrame) -> str:
-    r"""A pipe table, the first column to the left and the others to the right, ending with a newline.
+    r"""Write a pipe table, the first column to the left and the others to the right, ending with a newline.
 
     >>> markdown(pd.DataFrame({"Method": ["a|b"], "Dice": ["0.9"]}))
     '| Method | Dice |\n| --- | ---: |\n| a\\|b | 0.9 |\n'
@@ -35,14 +35,14 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame) -> str:
-    r"""A `tabular` for the package booktabs, ending with a newline; put it into a `table` with a caption."""
+    r"""Write a `tabular` for the package booktabs, ending with a newline; put it into a `table` with a caption."""
     head, *rows = (" & ".join(map(_latex, row)) + r" \\" for row in [list(table), *_rows(table)])
     begin = f"\\begin{{tabular}}{{{'l' + 'r' * (table.shape[1] - 1)}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write texts by the names of their files into a folder, each whole; returns the files.
+    """Write texts by the names of their files into a folder, each whole, and return the files.
 
     Raises:
         ValueError: if the folder is a file.
@@ -56,7 +56,7 @@ def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
 
 
 def rich_table(title: str) -> Table:
-    """An empty table for the terminal, in the one style of all tables."""
+    """Make an empty table for the terminal, in the one style of all tables."""
     return Table(
         title=escape(title) or None,
         title_justify="left",
@@ -68,9 +68,9 @@ def rich_table(title: str) -> Table:
 
 
 def terminal_tables(table: pd.DataFrame, title: str, width: int) -> list[Table]:
-    """As many tables of rich, one below the other, as it takes for no column to be cut off at `width` characters.
+    """Split a table into as many, one below the other, as it takes for no column to be cut off at `width` characters.
 
-    Each begins with the first column, of which long names are folded.
+    Each begins with the first column, whose long names are folded.
     """
     widths = [max(map(cell_len, [name, *table[name]])) for name in table]
     first = min(widths[0], _LONGEST_NAME)
@@ -82,25 +82,23 @@ def terminal_tables(table: pd.DataFrame, title: str, width: int) -> list[Table]:
             used = first
         parts[-1].append(column)
         used += _GAP + widths[column]
-    return [_terminal(table.iloc[:, [0, *part]], title if part is parts[0] else "") for part in parts]
+    tables = []
+    for part in parts:
+        shown = rich_table(title if part is parts[0] else "")
+        shown.add_column(escape(str(table.columns[0])), overflow="fold", max_width=_LONGEST_NAME)
+        for column in part:
+            shown.add_column(escape(str(table.columns[column])), justify="right", no_wrap=True)
+        for row in _rows(table.iloc[:, [0, *part]]):
+            shown.add_row(*map(escape, row))
+        tables.append(shown)
+    return tables
 
 
 def print_tables(table: pd.DataFrame, title: str, console: Console) -> None:
-    """Print a table as `terminal_tables`, a blank line after each."""
+    """Print `terminal_tables`, a blank line after each."""
     for part in terminal_tables(table, title, console.width):
         console.print(part)
         console.print()
-
-
-def _terminal(table: pd.DataFrame, title: str) -> Table:
-    shown = rich_table(title)
-    first, *others = table
-    shown.add_column(escape(first), overflow="fold", max_width=_LONGEST_NAME)
-    for name in others:
-        shown.add_column(escape(name), justify="right", no_wrap=True)
-    for row in _rows(table):
-        shown.add_row(*map(escape, row))
-    return shown
 
 
 def _rows(table: pd.DataFrame) -> list[list[str]]:

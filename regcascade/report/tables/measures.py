@@ -9,13 +9,13 @@ NONE = "-"
 
 
 class Measure(NamedTuple):
-    """A measure that we know.
+    """A known measure.
 
     Attributes:
         column: of the pairs' table.
         name: in full.
         heading: short, for the head of a column.
-        decimals: that are shown.
+        decimals: number of them shown.
         better: +1 if more is better, -1 if less is, 0 if neither.
     """
 
@@ -55,7 +55,7 @@ _OF_LABELS = {"dice_": ("Dice", 3), "jaccard_": ("Jaccard", 3), "asd_mm_": ("ASD
 
 
 def heading(column: str) -> tuple[str, int]:
-    """The heading and the decimals of a column; one that we do not know keeps its own name.
+    """Get the heading and the decimals of a column; an unknown one keeps its own name.
 
     >>> heading("asd_mm_left_kidney")
     ('ASD [mm] left kidney', 2)
@@ -69,12 +69,12 @@ def heading(column: str) -> tuple[str, int]:
 
 
 def rounded(value: float, decimals: int, sign: str = "") -> str:
-    """A number as text, with `sign` `+` where it is to have one always; `-` for NaN."""
+    """Write a number as text, always signed if `sign` is `+`; `-` for NaN."""
     return NONE if math.isnan(value) else f"{value:{sign}.{decimals}f}"
 
 
 def mean_and_std(mean: float, std: float, decimals: int) -> str:
-    """Mean (standard deviation) as text, either of which may be NaN.
+    """Write mean (standard deviation), either of which may be NaN.
 
     >>> mean_and_std(0.9531, 0.0142, 3)
     '0.953 (0.014)'
@@ -84,7 +84,7 @@ def mean_and_std(mean: float, std: float, decimals: int) -> str:
 
 
 def spread(values: pd.Series, decimals: int) -> str:
-    """Mean (sample standard deviation) of values as text, and of how many where some are NaN.
+    """Write mean (sample standard deviation) of values, and of how many where some are NaN.
 
     >>> spread(pd.Series([0.5, 0.7, math.nan]), 2)
     '0.60 (0.14) n=2'

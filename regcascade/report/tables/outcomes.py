@@ -10,14 +10,13 @@ from regcascade.report.tables.markup import rich_table
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """How many scans became what, and each that is left out with the reason."""
+    """Tabulate how many scans became what, with the reason for each that failed."""
     table = rich_table(f"{len(outcomes)} scans")
     table.add_column("outcome")
     table.add_column("scans", justify="right")
     table.add_column("which and why", overflow="fold")
     for outcome in (DONE, KEPT, EXCLUDED, FAILED):
-        those = [one for one in outcomes if one.outcome == outcome]
-        reasons = "\n".join(f"{one.name}: {one.reason}" for one in those if outcome == FAILED)
-        if those:
-            table.add_row(outcome, str(len(those)), escape(reasons))
+        if those := [one for one in outcomes if one.outcome == outcome]:
+            reasons = [f"{one.name}: {one.reason}" for one in those if outcome == FAILED]
+            table.add_row(outcome, str(len(those)), escape("\n".join(reasons)))
     return table

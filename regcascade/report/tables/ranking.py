@@ -21,7 +21,7 @@ class Ranking(NamedTuple):
 
     Attributes:
         runs: best first; those without the measure come last.
-        by: the measure they are ordered by.
+        by: the measure that orders them.
         apart: why paired tests cannot be made; empty where they can.
     """
 
@@ -37,17 +37,20 @@ def rank(
 
     Args:
         folders: of evaluated runs.
-        jobs: those of the folders that are jobs of a sweep; rows are then called by their numbers.
+        jobs: those of the folders that are jobs of a sweep; their numbers name the rows.
         by: a column of `pairs.csv`, or `loss`, the validation loss of runs without labels. By default the mean Dice;
             where no run has it, the loss; where that is not known either, the correlation coefficient.
-        names: of the rows, one for each folder; told from the folders by default.
+        names: of the rows, one for each folder.
 
     Raises:
         ValueError: if no run has the measure, or a folder is damaged.
     """
     names = list(names) or _row_names(folders, jobs)
     runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
-    losses = [_loss(jobs.get(folder), run) for folder, run in zip(folders, runs, strict=True)]
+    losses = []
+    for folder, run in zip(folders, runs, strict=True):
+        labelled, objective = values_of(run, DICE).notna().any(), jobs[folder].objective if folder in jobs else None
+        losses.append(math.nan if labelled or objective is None else objective)
     by = _measure(by, runs, losses)
     means = losses if by == LOSS else [float(values_of(run, by).mean()) for run in runs]
     keys = varied(jobs[folder].overrides for folder in folders if folder in jobs)
@@ -57,7 +60,8 @@ def rank(
         given = jobs[folder].overrides if folder in jobs else {}
         about = {titles[key]: shown_value(given.get(key, "")) for key in keys}
         ranked.append(run._replace(about=about | ({"Loss": f"{loss:.5g}"} if by == LOSS else {})))
-    sign = 1.0 if _more_is_better(by) else -1.0
+    better = KNOWN[by].better > 0 if by in KNOWN else by.startswith(_BETTER_MORE)
+    sign = 1.0 if better else -1.0
     order = sorted(range(len(runs)), key=lambda k: math.inf if math.isnan(means[k]) else -sign * means[k])
     in_order = [ranked[k] for k in order]
     try:
@@ -67,12 +71,7 @@ def rank(
 
 
 def left_out(jobs: Sequence[Job], among: Sequence[Job]) -> Iterator[str]:
-    """A line for each job without results: its name, the reason, and its log.
-
-    Args:
-        jobs: without results.
-        among: all jobs of the sweep, which tell what was varied.
-    """
+    """Say for each job without results its name, the reason, and its log; `among` all jobs, which tell what varies."""
     keys = varied(job.overrides for job in among)
     for job in jobs:
         words = [f"#{job.number}" if job.number >= 0 else job.folder.name, described(job.overrides, keys)]
@@ -93,12 +92,6 @@ def _row_names(folders: Sequence[Path], jobs: Mapping[Path, Job]) -> list[str]:
     return [folder.name if name in doubled else name for name, folder in zip(names, folders, strict=True)]
 
 
-def _loss(job: Job | None, run: Run) -> float:
-    """The validation loss of a job without labels; NaN of all others."""
-    labelled = values_of(run, DICE).notna().any()
-    return math.nan if labelled or job is None or job.objective is None else job.objective
-
-
 def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> str:
     measures = [column for group in columns_of(runs) for column in group]
     known = [*measures, *([LOSS] if not all(map(math.isnan, losses)) else [])]
@@ -107,7 +100,3 @@ def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> st
     if by not in known:
         raise ValueError(f"--rank-by {by}: no run has it. Known: {', '.join(known)}.{did_you_mean(by, known)}")
     return by
-
-
-def _more_is_better(measure: str) -> bool:
-    return KNOWN[measure].better > 0 if measure in KNOWN else measure.startswith(_BETTER_MORE)

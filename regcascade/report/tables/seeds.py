@@ -14,14 +14,14 @@ _NOT_TOLD = ("paths.",)  # where a run writes makes it no other run
 
 
 def averaged(runs: Sequence[Run], overrides: Sequence[Mapping[str, str]], over: Sequence[str]) -> list[Run]:
-    """A row for each group of runs whose overrides differ only in some keys, such as `seed`.
+    """Make a row for each group of runs whose overrides differ only in some keys, such as `seed`.
 
-    Each measure of a pair is its mean over the runs of the group. Tests and intervals are of these means: they know the
-    spread over scans, not over runs. Rows are named by what varies between them.
+    Each measure of a pair is its mean over the runs of the group. Tests and intervals of these means know the spread
+    over scans, not over runs. Rows are named by what varies between them.
 
     Args:
         runs: on the same pairs.
-        overrides: what each was given on the command line, texts by their keys.
+        overrides: what each was given on the command line, values by their keys.
         over: the keys over which to average.
 
     Raises:

@@ -7,18 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 _WEIGHTS_AT_ONCE = 2_000_000  # of resamples times pairs: 16 MB
 
 
 def t_test(differences: Float[np.ndarray, " pairs"]) -> float:
-    """The p-value of the two-sided paired t-test, as in the papers. It takes the pairs as independent.
+    """Compute the p-value of the two-sided paired t-test, which takes the pairs as independent.
 
-    Args:
-        differences: one number per pair, `(P,)`, none of them NaN.
-
-    Returns:
-        NaN for fewer than two pairs; 1 where all differences are 0, and 0 where all are the same other number.
+    NaN for fewer than two pairs; 1 where all differences are 0, and 0 where all are the same other number.
 
     >>> round(t_test(np.array([0.1, 0.2, 0.3])), 3)
     0.074
@@ -33,15 +28,10 @@ def t_test(differences: Float[np.ndarray, " pairs"]) -> float:
 
 
 def wilcoxon_test(differences: Float[np.ndarray, " pairs"]) -> float:
-    """The p-value of Wilcoxon's two-sided signed-rank test. It takes the pairs as independent.
+    """Compute the p-value of Wilcoxon's two-sided signed-rank test, which takes the pairs as independent.
 
-    Differences of 0 are left out, as Wilcoxon did; SciPy takes the exact distribution for few pairs without ties.
-
-    Args:
-        differences: one number per pair, `(P,)`, none of them NaN.
-
-    Returns:
-        NaN for fewer than two pairs, 1 where all differences are 0.
+    Differences of 0 are left out; SciPy takes the exact distribution for few pairs without ties. NaN for fewer than two
+    pairs, 1 where all differences are 0.
 
     >>> wilcoxon_test(np.array([0.1, 0.2, 0.3]))
     0.25
@@ -75,14 +65,10 @@ def holm(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.nd
 def subjects(
     fixed: Sequence[str], moving: Sequence[str]
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-    """The subject, by number, that each pair's fixed and moving scan belong to: what a bootstrap draws.
+    """Number the subjects that each pair's fixed and moving scan belong to, from 0: what a bootstrap draws.
 
     A scan is a subject of its own, except that scans of exactly the same pairs are one: the two scans of a patient that
-    are paired only with each other. Together they are one independent observation. Drawn apart, they would make
-    intervals too wide by about the square root of 3.
-
-    Returns:
-        Two arrays `(P,)` of numbers from 0.
+    are paired only with each other. Drawn apart, they would make intervals too wide by about the square root of 3.
 
     >>> [list(map(int, numbers)) for numbers in subjects(["a", "c"], ["b", "d"])]
     [[0, 1], [0, 1]]
@@ -103,23 +89,22 @@ def bootstrap_intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Float[np.ndarray, "comparisons 2"]:
-    """95 % percentile intervals of mean differences over pairs, where pairs that share a scan are not independent.
+    """Compute 95 % percentile intervals of mean differences over pairs, where pairs may share scans.
 
     Each resample draws as many `subjects` (scans) as there are, with replacement. A pair weighs the product of how
     often its two scans were drawn (or how often its subject was, where both are one). This is Owen's "pigeonhole
-    bootstrap" (Annals of Applied Statistics, 2007) with one set of scans on both sides. Drawing pairs instead would
-    take the many pairs of one unusual scan for that many observations. The intervals are rather wide where scans are in
-    few pairs each, and too narrow, as all percentile bootstraps, for fewer than about ten scans.
+    bootstrap" (Annals of Applied Statistics, 2007) with one set of scans on both sides. The intervals are rather wide
+    where scans are in few pairs each, and too narrow for fewer than about ten scans.
 
     Args:
-        differences: `(P, K)`, a row per pair, a column per comparison; NaN where a pair lacks the measure.
+        differences: a row per pair, a column per comparison; NaN where a pair lacks the measure.
         fixed, moving: the names of each pair's scans.
         resamples: how often to draw. All columns share the draws.
         seed: of the draws.
 
     Returns:
-        `(K, 2)`, the ends of the intervals; NaN where a column has fewer than two pairs, or pairs of one subject only.
-        Resamples that hold none of a column's pairs (not the atlas of all, say) do not count for it.
+        The ends of the intervals; NaN where a column has fewer than two pairs, or pairs of one subject only. Resamples
+        that hold none of a column's pairs do not count for it.
     """
     first, second = subjects(fixed, moving)
     known = np.isfinite(differences)
@@ -133,9 +118,8 @@ def bootstrap_intervals(
         weights = drawn[:, first] * np.where(first == second, 1.0, drawn[:, second])
         totals = weights @ present
         means.append(np.divide(weights @ filled, totals, out=np.full_like(totals, math.nan), where=totals > 0))
-    tail = (1 - CONFIDENCE) / 2
     ends = np.full((differences.shape[1], 2), math.nan)
     for column, (rows, values) in enumerate(zip(known.T, np.concatenate(means).T, strict=True)):
         if rows.sum() > 1 and len(np.union1d(first[rows], second[rows])) > 1:
-            ends[column] = np.nanquantile(values, [tail, 1 - tail])
+            ends[column] = np.nanquantile(values, [0.025, 0.975])
     return ends
