@@ -1,8 +1,10 @@
-"""How a run differs from the experiment it says it is, in words."""
+"""Say how a run differs from the experiment that its config names."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from regcascade.report.paper.experiments import LABELS, Row
 from regcascade.report.paper.runs import PAPER_SCALE, Evaluation, Training
@@ -20,13 +22,14 @@ _NEARLY = 0.99  # of the steps; the last of them may not be logged
 
 
 def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
-    """How the config of a training differs from its experiment's, and whether it was stopped early."""
+    """Say how the config of a training differs from its experiment's, and whether it was stopped early."""
     config = training.config
-    if training.scale != PAPER_SCALE:
+    scale = str(config["reproduces"].get("scale") or PAPER_SCALE)
+    if scale != PAPER_SCALE:
         size = config["data"].get("size")
         volume = f" {'x'.join(map(str, size))}" if size else ""
-        yield f"scale={training.scale} ({config['data'].get('name')}{volume})"
-    meant = compose("train", [f"experiment={training.experiment}", f"scale={training.scale}"])
+        yield f"scale={scale} ({config['data'].get('name')}{volume})"
+    meant = compose("train", [f"experiment={training.experiment}", f"scale={scale}"])
     for group in _GROUPS:
         yield from changed_options(group, config.get(group), meant.get(group), leave_out=_OF_AFFINE)
     yield from changed_options("data", config["data"], meant["data"], leave_out=_LOADING)
@@ -34,17 +37,27 @@ def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
     yield from changed_options("trainer", ours, theirs)
     if init := config.get("init"):
         yield f"init={Path(str(init)).name}"
-    yield from _callbacks(config.get("callbacks") or {}, meant.get("callbacks") or {})
+    theirs = meant.get("callbacks") or {}
+    for name, options in (config.get("callbacks") or {}).items():  # those that were left out are not told
+        if name in theirs:
+            yield from changed_options(f"callbacks.{name}", options, theirs[name])
+        elif isinstance(options, Mapping):
+            added = [f"callbacks.{name}.{key}={value}" for key, value in options.items() if key != "_target_"]
+            yield from added or [f"callbacks.{name}"]
     trained, wanted_sets = (_sets(of["data"].get("root")) for of in (config, meant))
     if wanted_sets and trained != wanted_sets:
         yield f"trained on {', '.join(trained) or config['data'].get('root')}"
-    wanted, done = config["trainer"].get("max_steps"), training.steps
-    if done is not None and isinstance(wanted, int) and done < _NEARLY * wanted:
+    wanted = config["trainer"].get("max_steps")
+    try:
+        done = int(pd.read_csv(training.folder / "metrics.csv", usecols=["step"])["step"].max()) + 1
+    except (OSError, ValueError):  # no steps are known
+        return
+    if isinstance(wanted, int) and done < _NEARLY * wanted:
         yield f"{done:,} of {wanted:,} steps"
 
 
 def evaluated_otherwise(evaluation: Evaluation, row: Row) -> Iterator[str]:
-    """How an evaluation differs from the paper's."""
+    """Say how an evaluation differs from the paper's."""
     labels = evaluation.summary.get("label_interpolation", "nearest")
     if labels != LABELS[row.paper]:
         yield f"labels={labels}"
@@ -55,21 +68,10 @@ def evaluated_otherwise(evaluation: Evaluation, row: Row) -> Iterator[str]:
 
 
 def changed_options(name: str, ours: Any, theirs: Any, leave_out: Sequence[str] = ()) -> Iterator[str]:
-    """`name.key=value` of every option that is not the same."""
+    """Write `name.key=value` of every option that differs."""
     for key, _, value in changes(theirs, ours, name, leave_out):
         yield f"{key}={in_yaml(value)}"
 
 
-def _callbacks(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """The callbacks that were added, with their options, and those whose options differ; none that was left out."""
-    for name, options in ours.items():
-        if name in theirs:
-            yield from changed_options(f"callbacks.{name}", options, theirs[name])
-        elif isinstance(options, Mapping):
-            given = [f"callbacks.{name}.{key}={value}" for key, value in options.items() if key != "_target_"]
-            yield from given or [f"callbacks.{name}"]
-
-
 def _sets(root: Any) -> list[str]:
-    """The names of the sets that train."""
     return sorted(name for name, folder in root.items() if folder) if isinstance(root, Mapping) else []

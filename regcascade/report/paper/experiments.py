@@ -1,14 +1,13 @@
 """The rows of the papers' tables, from `conf/experiment`: what runs a row, and what the paper prints.
 
 An experiment is a YAML file. Its block `reproduces` names the rows that its training, or its evaluation of another
-method, is for. This block is the one source of the printed numbers.
+method, reproduces. This block is the one source of the printed numbers.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -44,14 +43,14 @@ class Row:
 
     Attributes:
         table: such as `rcn/2`.
-        row: its place in the table, counted from 1.
-        name: what heads it.
-        experiment: the experiment's.
+        row: its place in the table, from 1.
+        name: its heading.
+        experiment: name of the experiment.
         data: the data set it is tested on, as in `data=`.
-        method: what `evaluate.py` runs where nothing is trained; else None.
         printed: by set (or `cost`) and measure, as in the paper.
+        method: what `evaluate.py` runs where nothing is trained.
         r: how often each network is applied.
-        sets: what a set is called in this table, where not by its own name.
+        sets: other names of sets in this table.
     """
 
     table: str
@@ -66,19 +65,19 @@ class Row:
 
     @property
     def paper(self) -> str:
-        """Whose table it is: `rcn` or `drnet`."""
+        """The paper: `rcn` or `drnet`."""
         return self.table.split("/")[0]
 
     @property
     def command(self) -> str:
-        """What runs it: the training, and an evaluation where r is not 1; or the evaluation of a method."""
+        """The command that runs it: a training, with an evaluation where r is not 1; or an evaluation of a method."""
         if self.method is not None:
             return f"evaluate.py method={self.method} data={self.data}"
         return f"train.py experiment={self.experiment}" + (f", evaluate.py r={self.r}" if self.r != 1 else "")
 
 
 def read_rows(conf: Path = CONF) -> list[Row]:
-    """The rows of all experiments.
+    """Read the rows of all experiments.
 
     Raises:
         ValueError: if there are no experiments, or naming the file whose `reproduces` is not as it should be.
@@ -89,13 +88,25 @@ def read_rows(conf: Path = CONF) -> list[Row]:
     rows = []
     for path in sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path)):  # rcn/ before rcn/brain/
         block = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("reproduces")
-        if block is not None:
-            rows += _rows(block, path, path.relative_to(folder).with_suffix("").as_posix())
+        if block is None:
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        try:
+            if block["experiment"] != name:
+                raise ValueError(f"its experiment is {block['experiment']}")
+            shared = {"experiment": name, "data": block["data"], "method": block.get("method")}
+            own = [Row(**shared, **row) for row in block["rows"]]
+            for text in (text for row in own for measures in row.printed.values() for text in measures.values()):
+                printed_number(text)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            message = f"{path}: reproduces is not as it should be ({error}). Compare another experiment's."
+            raise ValueError(message) from error
+        rows += own
     return rows
 
 
 def rows_of(table: str, rows: list[Row]) -> list[list[Row]]:
-    """The rows of one table in its order, each with an entry for every experiment that gives a part of it.
+    """Get the rows of one table in its order, each with an entry for every experiment that gives a part of it.
 
     Raises:
         ValueError: if there is no such table.
@@ -108,7 +119,7 @@ def rows_of(table: str, rows: list[Row]) -> list[list[Row]]:
 
 
 def title(table: str) -> str:
-    """The title of a table.
+    """Write the title of a table.
 
     >>> title("rcn/2")
     'RCN, Table 2: the number of cascades'
@@ -118,13 +129,13 @@ def title(table: str) -> str:
 
 
 def columns_of(rows: Sequence[Sequence[Row]]) -> list[tuple[str, str]]:
-    """The sets and measures that a table prints: set by set, costs at the end."""
+    """List the sets and measures that a table prints: set by set, costs at the end."""
     found = {(name, measure) for parts in rows for part in parts for name, of in part.printed.items() for measure in of}
     return sorted(found, key=lambda column: (_SET_ORDER.index(column[0]), _MEASURE_ORDER.index(column[1])))
 
 
 def printed_number(text: str) -> tuple[float, float | None]:
-    """Mean and standard deviation as printed, the latter None where there is none.
+    """Read mean and standard deviation as printed, the latter None where there is none.
 
     Raises:
         ValueError: if the text is not of that form.
@@ -136,19 +147,3 @@ def printed_number(text: str) -> tuple[float, float | None]:
     if found is None:
         raise ValueError(f"{text!r} is not printed as 0.953 (0.014) or 0.953.")
     return float(found[1]), None if found[2] is None else float(found[2])
-
-
-def _rows(block: Mapping[str, Any], path: Path, name: str) -> list[Row]:
-    try:
-        if block["experiment"] != name:
-            raise ValueError(f"its experiment is {block['experiment']}")
-        shared = {"experiment": name, "data": block["data"], "method": block.get("method")}
-        rows = [Row(**shared, **row) for row in block["rows"]]
-        for row in rows:
-            for text in (text for measures in row.printed.values() for text in measures.values()):
-                printed_number(text)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: reproduces is not as it should be ({error}). Compare another experiment's."
-        ) from error
-    return rows

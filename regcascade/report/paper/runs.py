@@ -3,13 +3,11 @@
 An evaluation belongs to the training whose checkpoint it is of, by the checkpoint's hash.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import pandas as pd
 
 from regcascade.evaluation.layout import (
     CHECKPOINTS,
@@ -57,23 +55,19 @@ class Evaluation:
         """Whether each network was applied r times in place."""
         return self.summary.get("r") == r and (r == 1 or self.summary.get("repeat") == "stage")
 
-    @property
-    def atlas(self) -> tuple[bool, str | None]:
-        """Whether pairs are with an atlas, and which; None for the first scan."""
-        return self.data.get("pairing") == "atlas", self.data.get("atlas")
-
     def cells(self, row: Row) -> Cells:
-        """Mean, standard deviation and number of pairs by set and measure, sets called as the row's table does."""
-        whole = {str(self.data.get("name")): {"pairs": self.summary.get("pairs"), "measures": self.summary["measures"]}}
+        """Collect what was measured by set and measure, sets called as in the row's table."""
+        pairs, measured = int(self.summary["pairs"]), self.summary["measures"]
+        whole = {str(self.data.get("name")): {"pairs": pairs, "measures": measured}}
         cells: Cells = {}
         for name, part in (self.summary.get("sets") or whole).items():
             for measure, values in part["measures"].items():
                 if values.get("mean") is not None:
                     called = (row.sets or {}).get(name, name)
                     cells[called, measure] = Cell(values["mean"], values.get("std"), int(part["pairs"]))
-        pairs, device = int(self.summary["pairs"]), self.summary.get("device", "cpu")
-        if seconds := (self.summary["measures"].get("seconds") or {}).get("mean"):
-            cells[COST, "seconds_cpu" if device == "cpu" else "seconds_gpu"] = Cell(seconds, None, pairs)
+        if seconds := (measured.get("seconds") or {}).get("mean"):
+            on_cpu = self.summary.get("device", "cpu") == "cpu"
+            cells[COST, "seconds_cpu" if on_cpu else "seconds_gpu"] = Cell(seconds, None, pairs)
         if size := self.summary.get("paper_size_mib"):
             cells[COST, "paper_size_mib"] = Cell(size, None, pairs)
         return cells
@@ -85,34 +79,20 @@ class Training:
 
     folder: Path
     config: Mapping[str, Any]
-    own: list[Evaluation] = field(default_factory=list)
+    own: list[Evaluation]
 
     @property
     def experiment(self) -> str:
-        """Which one it says it is."""
+        """The experiment that its config names."""
         return str(self.config["reproduces"]["experiment"])
-
-    @property
-    def scale(self) -> str:
-        """`paper`, or what it was made smaller by."""
-        return str(self.config["reproduces"].get("scale") or PAPER_SCALE)
 
     @cached_property
     def hashes(self) -> set[str]:
-        """Of its checkpoints."""
+        """The SHA-256 of each of its checkpoints."""
         return {file_hash(path) for path in sorted(self.folder.glob(f"{CHECKPOINTS}/*.ckpt"))}
 
-    @property
-    def steps(self) -> int | None:
-        """The last training step in `metrics.csv`, None where there is none."""
-        try:
-            return int(pd.read_csv(self.folder / "metrics.csv", usecols=["step"])["step"].max()) + 1
-        except (OSError, ValueError):
-            return None
 
-
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The trainings of experiments, and the evaluations, below some folders."""
 
     trainings: list[Training]
@@ -131,20 +111,16 @@ def find(paths: Sequence[Path]) -> Found:
             raise ValueError(f"--runs {path}: there is no such folder.")
     files = {file.resolve() for path in paths for file in path.rglob(CONFIG)}
     for file in sorted(files):
-        if file.parent.name == ".hydra":
+        folder = file.parent
+        if folder.name == ".hydra":
             continue
-        config = read_yaml(file, _REMEDY)
-        evaluation = list(_evaluation(file.parent, config))
+        config, evaluations = read_yaml(file, _REMEDY), []
+        if (folder / SUMMARY).is_file():
+            identity = read_json(folder / IDENTITY, _REMEDY) if (folder / IDENTITY).is_file() else {}
+            data = identity.get("data") or config.get("data") or {}
+            evaluations.append(Evaluation(folder, read_summary(folder), config, data))
         if "trainer" not in config:
-            found.evaluations.extend(evaluation)
+            found.evaluations.extend(evaluations)
         elif (config.get("reproduces") or {}).get("experiment"):
-            found.trainings.append(Training(file.parent, config, evaluation))
+            found.trainings.append(Training(folder, config, evaluations))
     return found
-
-
-def _evaluation(folder: Path, config: Mapping[str, Any]) -> Iterator[Evaluation]:
-    """The evaluation in a folder, if there is one that has ended."""
-    if not (folder / SUMMARY).is_file():
-        return
-    identity = read_json(folder / IDENTITY, _REMEDY) if (folder / IDENTITY).is_file() else {}
-    yield Evaluation(folder, read_summary(folder), config, identity.get("data") or config.get("data") or {})

@@ -1,16 +1,17 @@
-"""A table of one of the papers: what it prints, and beside it the runs that are found for its rows."""
+"""A table of one of the papers: what it prints, and beside it the runs found for its rows."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from regcascade.report.paper.deviations import Compose, changed_options, evaluated_otherwise, trained_otherwise
 from regcascade.report.paper.experiments import COST, SETS, Row, columns_of, printed_number
-from regcascade.report.paper.runs import Cell, Cells, Evaluation, Found, Training
+from regcascade.report.paper.runs import Cell, Cells, Found
 from regcascade.report.tables.markup import latex, markdown, write_texts
 from regcascade.report.tables.measures import NONE, heading, mean_and_std
 
@@ -18,8 +19,7 @@ AS_PRINTED = "as the paper"
 _COSTS = {"seconds_gpu": ("Seconds, GPU", 2), "seconds_cpu": ("Seconds, CPU", 1), "paper_size_mib": ("Size [MiB]", 1)}
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What one run gives for a row.
 
     Attributes:
@@ -33,61 +33,13 @@ class Result:
     cells: Cells
 
 
-def results(row: Row, found: Found, compose: Compose) -> list[Result]:
-    """What each run found gives for a row; nothing for a training that was not evaluated with the row's r.
-
-    Args:
-        row: of a table.
-        found: the runs.
-        compose: what an entry point would run with given overrides, to tell how a run differs from it.
-    """
-    if row.method is not None:
-        return list(_of_method(row, found, compose))
-    given = []
-    for training in found.trainings:
-        if training.experiment != row.experiment:
-            continue
-        fitting = [evaluation for evaluation in _of(training, found) if evaluation.has_r(row.r)]
-        if not fitting:
-            continue
-        fitting.sort(key=lambda evaluation: (int(evaluation.summary["pairs"]), evaluation.is_of_last))
-        cells: Cells = {}
-        for evaluation in fitting:  # the last, of most pairs, wins where several have a set
-            cells |= evaluation.cells(row)
-        settings = [*trained_otherwise(training, compose), *evaluated_otherwise(fitting[-1], row)]
-        given.append(Result(training.folder, ", ".join(settings), cells))
-    return given
-
-
-def _of_method(row: Row, found: Found, compose: Compose) -> Iterator[Result]:
-    meant = compose("evaluate", [f"method={row.method}", f"data={row.data}"])
-    atlas = (meant["data"].get("pairing") == "atlas", meant["data"].get("atlas"))
-    for evaluation in found.evaluations:
-        method = evaluation.summary.get("method")
-        if not isinstance(method, Mapping) or method.get("name") != row.method or evaluation.atlas != atlas:
-            continue
-        settings = list(changed_options("method", evaluation.config.get("method"), meant["method"]))
-        if evaluation.data.get("name") != meant["data"]["name"]:
-            settings.insert(0, f"data={evaluation.data.get('name')}")
-        settings += evaluated_otherwise(evaluation, row)
-        yield Result(evaluation.folder, ", ".join(settings), evaluation.cells(row))
-
-
-def _of(training: Training, found: Found) -> list[Evaluation]:
-    """The evaluations of a training's checkpoints, its own first."""
-    known = {one.summary.get("checkpoint_sha256") for one in training.own}
-    of_any = [one for one in found.evaluations if one.summary.get("checkpoint_sha256") is not None]
-    others = [one for one in of_any if one.summary["checkpoint_sha256"] in known | training.hashes]
-    return [*training.own, *others]
-
-
 @dataclass(frozen=True)
 class Line:
-    """A line of the table as it is assembled: a row, and one run of each experiment that gives a part of it.
+    """A line of the table: a row, and one run of each experiment that gives a part of it.
 
     Attributes:
         parts: the row, as each of its experiments gives it.
-        results: what one run of each gives; none where no run was found.
+        results: one of each; none where no run was found.
     """
 
     parts: Sequence[Row]
@@ -102,25 +54,66 @@ class Line:
     def cells(self) -> Cells:
         """What was measured; where several results have a cell, by the first."""
         cells: Cells = {}
-        for result in self.results:
-            cells = cells | {column: cell for column, cell in result.cells.items() if column not in cells}
+        for column, cell in (found for result in self.results for found in result.cells.items()):
+            cells.setdefault(column, cell)
         return cells
 
 
+def results(row: Row, found: Found, compose: Compose) -> list[Result]:
+    """Collect what each run gives for a row; nothing for a training that was not evaluated with the row's r.
+
+    Args:
+        row: of a table.
+        found: the runs.
+        compose: the config of an entry point with given overrides, from which a run may differ.
+    """
+    if row.method is not None:
+        return list(_of_method(row, found, compose))
+    given = []
+    for training in found.trainings:
+        if training.experiment != row.experiment:
+            continue
+        digests = {one.summary.get("checkpoint_sha256") for one in training.own} | training.hashes
+        of_it = [one for one in found.evaluations if one.summary.get("checkpoint_sha256") in digests - {None}]
+        fitting = [evaluation for evaluation in [*training.own, *of_it] if evaluation.has_r(row.r)]
+        if not fitting:
+            continue
+        fitting.sort(key=lambda evaluation: (int(evaluation.summary["pairs"]), evaluation.is_of_last))
+        cells: Cells = {}
+        for evaluation in fitting:  # the last, of most pairs, wins where several have a set
+            cells |= evaluation.cells(row)
+        settings = [*trained_otherwise(training, compose), *evaluated_otherwise(fitting[-1], row)]
+        given.append(Result(training.folder, ", ".join(settings), cells))
+    return given
+
+
+def _of_method(row: Row, found: Found, compose: Compose) -> Iterator[Result]:
+    meant = compose("evaluate", [f"method={row.method}", f"data={row.data}"])
+    for evaluation in found.evaluations:
+        method, ours, theirs = evaluation.summary.get("method"), evaluation.data, meant["data"]
+        if not isinstance(method, Mapping) or method.get("name") != row.method:
+            continue
+        paired = [(data.get("pairing") == "atlas", data.get("atlas")) for data in (ours, theirs)]
+        if paired[0] != paired[1]:  # no atlas, or another one
+            continue
+        settings = list(changed_options("method", evaluation.config.get("method"), meant["method"]))
+        if ours.get("name") != theirs["name"]:
+            settings.insert(0, f"data={ours.get('name')}")
+        settings += evaluated_otherwise(evaluation, row)
+        yield Result(evaluation.folder, ", ".join(settings), evaluation.cells(row))
+
+
 def lines_of(rows: Sequence[Sequence[Row]], found: Found, compose: Compose) -> list[Line]:
-    """The lines of a table: of each row as many as one of its experiments has runs, and at least one."""
+    """Make the lines of a table: of each row as many as one of its experiments has runs, and at least one."""
     lines = []
     for parts in rows:
-        given = [results(part, found, compose) for part in parts]
-        for together in zip_longest(*given):
-            lines.append(Line(parts, [result for result in together if result is not None]))
-        if not any(given):
-            lines.append(Line(parts))
+        given = list(zip_longest(*(results(part, found, compose) for part in parts))) or [()]
+        lines += [Line(parts, [result for result in together if result is not None]) for together in given]
     return lines
 
 
 def printed_table(rows: Sequence[Sequence[Row]]) -> pd.DataFrame:
-    """A table as printed, as text, with the commands that run each row."""
+    """Tabulate as text what a paper prints, with the commands that run each row."""
     columns = columns_of(rows)
     shown = []
     for parts in rows:
@@ -131,7 +124,7 @@ def printed_table(rows: Sequence[Sequence[Row]]) -> pd.DataFrame:
 
 
 def shown_table(lines: Sequence[Line]) -> pd.DataFrame:
-    """The table as text: what is printed, which run, how it differs, and its measures of the same name."""
+    """Tabulate as text: what is printed, which run, how it differs, and its measures of the same name."""
     columns, measured = _columns(lines)
     shown = []
     for number, line in enumerate(lines):
@@ -141,14 +134,15 @@ def shown_table(lines: Sequence[Line]) -> pd.DataFrame:
         cells["Run"] = "; ".join("/".join(result.folder.parts[-2:]) for result in line.results) or NONE
         settings = dict.fromkeys(result.settings or AS_PRINTED for result in line.results)
         cells["Settings"] = "; ".join(settings) or NONE
-        cells["Pairs"] = _pairs(line.cells) or NONE
+        pairs = [f"{SETS.get(s, s)} {cell.pairs:,}" for (s, measure), cell in line.cells.items() if measure == "cc"]
+        cells["Pairs"] = ", ".join(pairs) or NONE
         cells |= {f"{_heading(*column)}, run": _text(line.cells.get(column), column[1]) for column in measured}
         shown.append(cells)
     return pd.DataFrame(shown)
 
 
 def numbers(lines: Sequence[Line]) -> pd.DataFrame:
-    """In full precision: `_printed_mean`, `_printed_std`, `_mean`, `_std`, `_pairs` of each set and measure."""
+    """Tabulate in full precision `_printed_mean`, `_printed_std`, `_mean`, `_std`, `_pairs` of each set and measure."""
     columns, measured = _columns(lines)
     rows = []
     for line in lines:
@@ -202,8 +196,3 @@ def _text(cell: Cell | None, measure: str) -> str:
         return NONE
     decimals = _COSTS[measure][1] if measure in _COSTS else heading(measure)[1]
     return mean_and_std(cell.mean, math.nan if cell.std is None else cell.std, decimals)
-
-
-def _pairs(cells: Cells) -> str:
-    """How many pairs of each set."""
-    return ", ".join(f"{SETS.get(s, s)} {cell.pairs:,}" for (s, measure), cell in cells.items() if measure == "cc")
