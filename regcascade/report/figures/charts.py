@@ -19,7 +19,6 @@ from regcascade.report.figures.quality import (
     UNREGISTERED,
     Tables,
     before_and_after,
-    has_initial,
     measure_of,
     worst_and_best,
     worst_first,
@@ -99,15 +98,13 @@ def label_boxes(tables: Tables) -> Figure:
 def against_initial(tables: Tables) -> Figure:
     """Draw Dice after registration against Dice before: a mark per pair and method, above the diagonal if it improved.
 
-    Pairs with a low initial Dice need a large deformation. Lines join the means of up to eight groups of equally
-    many pairs, ordered by their initial Dice, of at least six pairs each.
+    Lines join the means of up to eight groups of equally many pairs, ordered by their initial Dice, of at least six
+    pairs each.
 
     Raises:
         ValueError: if no method has the measure before registration.
     """
     measure = measure_of(tables)
-    if not has_initial(tables):
-        raise ValueError(f"No pair has both {measure} and {measure}{BEFORE}, which this figure is drawn against.")
     figure = empty_figure(4.2)
     axes, ends, lines = figure.subplots(), [], False
     for number, table in enumerate(tables.values()):
@@ -124,6 +121,8 @@ def against_initial(tables: Tables) -> Figure:
             axes.plot(*means, color=colour, marker=marker, markersize=5, markeredgecolor="white", linewidth=1.5)
             lines = True
         ends += [initial.min(), initial.max()]
+    if not ends:
+        raise ValueError(f"No pair has both {measure} and {measure}{BEFORE}, which this figure is drawn against.")
     low, high = min(ends), max(ends)
     axes.axline((low, low), slope=1, color=GREY, linestyle="--", linewidth=1, zorder=0)
     margin = 0.03 * max(high - low, 0.1)
@@ -144,10 +143,7 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
     axes are logarithmic, as in the paper. A mark is a run; a line joins the means of those with equal settings.
 
     Args:
-        settings: a row per run: `model` (its name), `n`, `r`, and `mean` of the pairs' Dice.
-
-    Raises:
-        ValueError: if n and r are the same in all runs.
+        settings: a row per run: `model` (its name), `n`, `r`, and `mean` of the pairs' Dice; n or r must vary.
     """
     panels = [(x, by) for x, by in (("n", "r"), ("r", "n")) if settings[x].nunique() > 1]
     if not panels:
@@ -175,11 +171,8 @@ def against_cascades(settings: pd.DataFrame) -> Figure:
 def extreme_cases(tables: Tables, count: int = 5) -> Figure:
     """Draw the worst and the best pairs, by the mean over methods of their Dice: a line per pair.
 
-    The ring is before registration, the marks are the methods. Pairs that a method lacks are left out.
-
-    Args:
-        tables: the methods.
-        count: how many of the worst, and how many of the best; each pair is shown once.
+    The ring is before registration, the marks are the methods. Pairs that a method lacks are left out. At most `count`
+    are the worst and as many the best; each pair is shown once.
     """
     measure, order = measure_of(tables), worst_first(tables)
     worst, best = worst_and_best(order, min(count, _MOST_CASES))

@@ -21,17 +21,11 @@ SMALLEST_SHOWN, LARGEST_SHOWN = -2.0, 2.0  # of the determinant, as powers of tw
 
 @dataclass(frozen=True)
 class Plane:
-    """A slice: all voxels whose index along the axis `normal` is `index`.
-
-    Attributes:
-        normal: array axis across the slice.
-        index: in voxels along that axis.
-        spacing: mm per voxel along each array axis.
-    """
+    """A slice: all voxels whose index along the array axis `normal` is `index`."""
 
     normal: int
     index: int
-    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)  # mm per voxel along each array axis
 
     @property
     def axes(self) -> tuple[int, int]:

@@ -59,15 +59,12 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     how many voxels (the 99.5th percentile in the planes) take away all of a colour.
 
     Slices have the proportions of the fixed scan in mm. Their first axis runs to the right and their second up, in the
-    array's order.
+    array's order. The axes of the figure are labelled by their titles.
 
     Args:
         batch: the pairs.
         registration: the result of the cascade for that batch.
         index: which pair of the batch.
-
-    Returns:
-        A figure that belongs to no window; `figure.savefig(path)` writes it. The axes are labelled by their titles.
 
     Raises:
         ValueError: if the batch has no such pair.

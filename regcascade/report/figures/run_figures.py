@@ -24,16 +24,7 @@ from regcascade.utils.registry import did_you_mean
 def set_figures(
     tables: Tables, settings: pd.DataFrame | None = None, stages: Mapping[str, pd.DataFrame] | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw the charts that there are numbers for, each with a name for its file.
-
-    Args:
-        tables: the methods, see `charts`.
-        settings: for `against_cascades`, where n or r vary.
-        stages: for `against_stages`.
-
-    Raises:
-        ValueError: if no pair has Dice or CC.
-    """
+    """Draw the charts that there are numbers for, each with a name for its file."""
     yield "labels", label_boxes(tables)
     if has_initial(tables):
         yield "initial", against_initial(tables)
@@ -45,15 +36,12 @@ def set_figures(
 
 
 def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = None) -> pd.DataFrame | None:
-    """Collect the rows of `against_cascades`; runs that are no cascade's (the baselines') have none.
+    """Collect the rows of `against_cascades`, of the runs of cascades; None if no run has Dice, n and r.
 
     Args:
         folders: of the runs.
         tables: of each run, in the same order.
         given: a checkpoint to read instead of the run's own.
-
-    Returns:
-        None if no run has Dice, n and r.
     """
     if measure_of(tables) != "dice_mean":
         return None
@@ -73,9 +61,7 @@ def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = No
 def run_pages(
     folder: Path, table: pd.DataFrame, named: Sequence[NamePair], count: int, given: Path | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw pages of single pairs of a run, registered again by what it evaluated.
-
-    What is wrong with the run is found before the first page is drawn.
+    """Draw pages of single pairs of a run, registered again by what it evaluated, as `pair_figures` does.
 
     Args:
         folder: the run.
@@ -84,11 +70,8 @@ def run_pages(
         count: how many of the worst, and how many of the best.
         given: a checkpoint instead of the run's own.
 
-    Returns:
-        What `pair_figures` yields.
-
     Raises:
-        ValueError: if its checkpoint, method or data set is missing or has changed, or has no such scan.
+        ValueError: at once, if its checkpoint, method or data set is missing or has changed, or has no such scan.
     """
     run = again(folder, given)
     scans = run.data.cases.names
@@ -110,15 +93,7 @@ def extreme_pairs(tables: Tables, count: int) -> list[tuple[str, NamePair]]:
 def pair_figures(
     run: Again, pairs: Sequence[tuple[str, NamePair]], device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, Figure]]:
-    """Register pairs and draw a page of each.
-
-    Args:
-        run: what registers them, the set they are of, r and repeat.
-        pairs: each with a word that begins the name of its file.
-        device: where a network registers.
-
-    Yields:
-        The name of a file, without its ending, and the figure.
+    """Register pairs, each with a word to begin the name of its file, and yield that name and a page of each.
 
     Raises:
         ValueError: if a method gives up on a pair.

@@ -14,12 +14,7 @@ _LOWEST_ROW, _HIGHEST_ROW = 0.5, 2.2
 class Sheet:
     """Rows of six cells: three planes of one thing in the left half, and of another in the right half.
 
-    The slices are as large as fits. Positions are in inches from the lower left corner; the first row is 0.
-
-    Args:
-        planes: the three.
-        size: sides of the volume in voxels.
-        rows: how many.
+    The slices of a volume of `size` voxels are as large as fits. Positions are in inches from the lower left corner.
     """
 
     def __init__(self, planes: list[Plane], size: tuple[int, ...], rows: int) -> None:

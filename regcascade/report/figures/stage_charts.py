@@ -18,11 +18,7 @@ _MOST_NAMED = 12  # steps whose names fit below a panel
 
 
 def stages_of(folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Read the tables of stages of the runs that have one, by their names.
-
-    Raises:
-        ValueError: naming the file, if one is damaged.
-    """
+    """Read the tables of stages of the runs that have one, by their names; a damaged file is a ValueError."""
     found = {}
     for folder, name in zip(folders, names, strict=True):
         if not (folder / STAGES).is_file():
@@ -44,12 +40,6 @@ def against_stages(stages: Mapping[str, pd.DataFrame]) -> Figure:
 
     A step is a stage or its repeat, 0 is before registration. What no pair has (Dice, without labels) has no panel;
     pairs that lack a measure at a step are left out there.
-
-    Args:
-        stages: of each method its rows of `stages.csv`.
-
-    Raises:
-        ValueError: if there are none.
     """
     shown = [c for c in PANELS if any(c in table and table[c].notna().any() for table in stages.values())]
     if not shown:

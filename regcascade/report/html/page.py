@@ -18,15 +18,7 @@ from regcascade.report.figures.run_figures import run_pages, set_figures, settin
 from regcascade.report.figures.stage_charts import stages_of
 from regcascade.report.runs.provenance import facts_table, provenance, software
 from regcascade.report.runs.run import Run, before_registration
-from regcascade.report.tables.compare import (
-    Comparison,
-    columns_of,
-    compare,
-    notes,
-    shown_table,
-    shown_tests,
-    values_of,
-)
+from regcascade.report.tables.compare import Comparison, columns_of, compare, notes, shown_table, shown_tests, values_of
 from regcascade.report.tables.measures import KNOWN, MEASURES, heading, rounded, spread
 from regcascade.utils.files import written_whole
 
@@ -55,18 +47,12 @@ class Picture(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A pair that was registered badly.
-
-    Attributes:
-        fixed, moving: its scans.
-        measured: its measure before registration and after each method, as text.
-        pictures: a page of each run that could be drawn.
-    """
+    """A pair that was registered badly."""
 
     fixed: str
     moving: str
-    measured: dict[str, str]
-    pictures: list[Picture]
+    measured: dict[str, str]  # before registration and after each method, as text
+    pictures: list[Picture]  # a page of each run that could be drawn
 
 
 def write_report(
@@ -82,7 +68,7 @@ def write_report(
         left_out: sentences on what the page lacks.
 
     Returns:
-        All that the page lacks, a sentence each: `left_out`, and why there are no pictures of a run.
+        `left_out`, and why there are no pictures of a run.
 
     Raises:
         ValueError: if no pair has Dice or CC, or if the file is a folder.

@@ -47,7 +47,7 @@ class Row:
         name: its heading.
         experiment: name of the experiment.
         data: the data set it is tested on, as in `data=`.
-        printed: by set (or `cost`) and measure, as in the paper.
+        printed: the paper's numbers, by set (or `cost`) and measure.
         method: what `evaluate.py` runs where nothing is trained.
         r: how often each network is applied.
         sets: other names of sets in this table.
@@ -106,11 +106,7 @@ def read_rows(conf: Path = CONF) -> list[Row]:
 
 
 def rows_of(table: str, rows: list[Row]) -> list[list[Row]]:
-    """Get the rows of one table in its order, each with an entry for every experiment that gives a part of it.
-
-    Raises:
-        ValueError: if there is no such table.
-    """
+    """Get the rows of one table in its order, each with an entry for every experiment that gives a part of it."""
     if table not in TABLES:
         raise ValueError(f"There is no table {table}. Known: {', '.join(TABLES)}.{did_you_mean(table, TABLES)}")
     of_table = [row for row in rows if row.table == table]
@@ -135,10 +131,7 @@ def columns_of(rows: Sequence[Sequence[Row]]) -> list[tuple[str, str]]:
 
 
 def printed_number(text: str) -> tuple[float, float | None]:
-    """Read mean and standard deviation as printed, the latter None where there is none.
-
-    Raises:
-        ValueError: if the text is not of that form.
+    """Read mean and standard deviation (None where there is none) as printed; ValueError for any other text.
 
     >>> printed_number("0.953 (0.014)")
     (0.953, 0.014)

@@ -20,27 +20,16 @@ _COSTS = {"seconds_gpu": ("Seconds, GPU", 2), "seconds_cpu": ("Seconds, CPU", 1)
 
 
 class Result(NamedTuple):
-    """What one run gives for a row.
+    """What one run gives for a row."""
 
-    Attributes:
-        folder: of the training, or of the evaluation of a method without one.
-        settings: how it differs from the paper; empty where it does not.
-        cells: what was measured.
-    """
-
-    folder: Path
-    settings: str
+    folder: Path  # of the training, or of the evaluation of a method without one
+    settings: str  # how it differs from the paper
     cells: Cells
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: a row, and one run of each experiment that gives a part of it.
-
-    Attributes:
-        parts: the row, as each of its experiments gives it.
-        results: one of each; none where no run was found.
-    """
+    """A line of the table: a row as each of its experiments gives it, and a result of each that has a run."""
 
     parts: Sequence[Row]
     results: Sequence[Result] = ()
@@ -62,10 +51,7 @@ class Line:
 def results(row: Row, found: Found, compose: Compose) -> list[Result]:
     """Collect what each run gives for a row; nothing for a training that was not evaluated with the row's r.
 
-    Args:
-        row: of a table.
-        found: the runs.
-        compose: the config of an entry point with given overrides, from which a run may differ.
+    `compose` gives the config of an entry point with overrides, from which a run may differ.
     """
     if row.method is not None:
         return list(_of_method(row, found, compose))
@@ -162,11 +148,7 @@ def numbers(lines: Sequence[Line]) -> pd.DataFrame:
 
 
 def write_table(name: str, title: str, shown: pd.DataFrame, full: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write a table as .md, .tex and .csv, each whole.
-
-    Raises:
-        ValueError: if the folder is a file.
-    """
+    """Write a table as .md, .tex and .csv, each whole."""
     stem = name.replace("/", "-")
     texts = {
         f"{stem}.md": f"{title}\n\n{markdown(shown)}",

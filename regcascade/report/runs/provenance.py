@@ -20,15 +20,10 @@ _IN_TABLES = ("measures", "sets")  # of a summary
 
 
 class Provenance(NamedTuple):
-    """Where the numbers of a run come from.
-
-    Attributes:
-        facts: values by their names.
-        texts: longer ones by their titles: the configuration, and the description in the checkpoint.
-    """
+    """Where the numbers of a run come from: values by their names, and longer texts by their titles."""
 
     facts: dict[str, str]
-    texts: dict[str, str]
+    texts: dict[str, str]  # the configuration, and the description in the checkpoint
 
 
 def provenance(folder: Path) -> Provenance:

@@ -30,11 +30,7 @@ class Again(NamedTuple):
 
 
 def again(folder: Path, given: Path | None = None) -> Again:
-    """Rebuild what a run evaluated: the cascade of its checkpoint, or another method with the same options.
-
-    Args:
-        folder: of the run.
-        given: a checkpoint instead of the run's own.
+    """Rebuild what a run evaluated: the cascade of its checkpoint (or of a given one), or another method.
 
     Raises:
         ValueError: if its checkpoint, method or data set is missing, has changed, or is not told.
@@ -48,11 +44,7 @@ def again(folder: Path, given: Path | None = None) -> Again:
 
 
 def setting_of(folder: Path) -> Setting:
-    """Read how a run registered from its `summary.json`.
-
-    Raises:
-        ValueError: if the file is missing, damaged, or of no cascade.
-    """
+    """Read how a run registered from its `summary.json`; one of no cascade is a ValueError."""
     summary = read_summary(folder)
     n, r, repeat = (summary.get(key) for key in Setting._fields)
     if not (isinstance(n, int) and isinstance(r, int) and isinstance(repeat, str)):
@@ -95,9 +87,7 @@ def find_checkpoint(folder: Path, given: Path | None = None) -> Path:
 def data_of(folder: Path, checkpoint: Checkpoint | None) -> RegistrationData:
     """Build the data set a run was evaluated on: that of its `config.yaml`, or the checkpoint's own.
 
-    Args:
-        folder: the run.
-        checkpoint: of the run; None for a method without one, whose config may name a checkpoint for its pairs.
+    A method has no checkpoint; its config may name one for its pairs.
 
     Raises:
         ValueError: if the set cannot be read any more.

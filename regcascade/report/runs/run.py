@@ -42,11 +42,7 @@ class Run(NamedTuple):
 
 
 def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
-    """Read runs, under given names or `row_names`, and check that they may be compared.
-
-    Raises:
-        ValueError: if a file is damaged, the names do not fit, or the runs are of different pairs, labels or scans.
-    """
+    """Read runs under given names or `row_names`; ValueError if they cannot be read or may not be compared."""
     names = list(names) or row_names(folders)
     check_names(names, folders)
     return aligned([read_run(folder, name) for folder, name in zip(folders, names, strict=True)])
@@ -67,7 +63,7 @@ def read_run(folder: Path, name: str) -> Run:
     """Read `pairs.csv` and `summary.json` of a run folder.
 
     Raises:
-        ValueError: if one is missing or damaged, lists a pair twice, or if they are not of the same evaluation.
+        ValueError: if one is missing or damaged, a pair is there twice, or if they are not of the same evaluation.
     """
     check_finished(folder)
     pairs, summary = _read_pairs(folder / PAIRS), read_summary(folder)
@@ -102,11 +98,7 @@ def label_columns(pairs: pd.DataFrame) -> list[str]:
 
 
 def aligned(runs: Sequence[Run]) -> list[Run]:
-    """Put the pairs of runs in the order of the first one's.
-
-    Raises:
-        NotComparableError: if they are of different pairs, labels or scans.
-    """
+    """Put the pairs of runs in the order of the first one's, or raise NotComparableError."""
     for run in runs[1:]:
         _check_comparable(runs[0], run)
     return [run._replace(pairs=run.pairs.loc[runs[0].pairs.index]) for run in runs]

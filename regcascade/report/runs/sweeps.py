@@ -20,41 +20,24 @@ _OF_A_RUN = ("metrics.csv", f"{CHECKPOINTS}/{LAST}", PAIRS, "train.log")
 
 
 class Job(NamedTuple):
-    """One job of a sweep.
-
-    Attributes:
-        folder: where it writes.
-        number: in its sweep; -1 if unknown.
-        overrides: from the command line, values by their keys.
-        state: `finished`, `failed` or `open` (killed, or still running).
-        reason: why it is not finished, in one line.
-        log: file.
-        objective: what the sweep optimises, None where there is none.
-    """
+    """One job of a sweep."""
 
     folder: Path
-    number: int
-    overrides: dict[str, str]
-    state: str
-    reason: str
+    number: int  # -1 if unknown
+    overrides: dict[str, str]  # from the command line, values by their keys
+    state: str  # `finished`, `failed` or `open` (killed, or still running)
+    reason: str  # why it is not finished, in one line
     log: Path | None
-    objective: float | None
+    objective: float | None  # what the sweep optimises
 
 
 class Sweep(NamedTuple):
-    """A sweep.
+    """A sweep."""
 
-    Attributes:
-        folder: with a folder for each of its jobs.
-        jobs: those that have started, in order.
-        planned: number of jobs; None where unknown.
-        command: resumes it; empty where unknown.
-    """
-
-    folder: Path
-    jobs: list[Job]
-    planned: int | None
-    command: str
+    folder: Path  # with a folder for each of its jobs
+    jobs: list[Job]  # those that have started, in order
+    planned: int | None  # number of jobs, where known
+    command: str  # resumes it; empty where unknown
 
     def of(self, state: str) -> list[Job]:
         """The jobs in a state."""
@@ -109,11 +92,7 @@ def read_job(folder: Path) -> Job:
 
 
 def overrides_of(folder: Path) -> dict[str, str]:
-    """Read what a run was given on the command line, values by their keys; none where Hydra left no record.
-
-    Raises:
-        ValueError: if the record is damaged.
-    """
+    """Read the overrides of a run, values by their keys; none where Hydra left no record."""
     file = folder / OVERRIDES
     try:
         given = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []

@@ -41,8 +41,6 @@ class Comparison(NamedTuple):
 def compare(runs: Sequence[Run], per_label: bool = False, best: int | None = None) -> Comparison:
     """Compare runs that `read_runs` found comparable.
 
-    Measures that no pair has are left out; so are those of single labels unless `per_label`.
-
     Args:
         runs: the rows.
         per_label: show and test the measures of single labels too.
@@ -167,15 +165,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def write_comparison(comparison: Comparison, folder: Path, said: Sequence[str] = ()) -> list[Path]:
     """Write `table` and, of two runs or more, `tests` as .md, .tex and .csv (full precision), each whole.
 
-    Tests that an earlier comparison left in the folder are removed.
-
-    Args:
-        comparison: the rows.
-        folder: where to write.
-        said: paragraphs below the table of Markdown, such as the jobs left out.
-
-    Raises:
-        ValueError: if the folder is a file.
+    Paragraphs in `said` go below the table of Markdown. Tests of an earlier comparison in the folder are removed.
     """
     table, lines = shown_table(comparison), notes(comparison)
     texts = {
@@ -189,9 +179,8 @@ def write_comparison(comparison: Comparison, folder: Path, said: Sequence[str] =
         texts["tests.tex"] = "".join(f"% {line}\n" for line in lines[1:]) + latex(shown)
         texts["tests.csv"] = comparison.tests.to_csv(index=False)
     files = write_texts(texts, folder)
-    for name in ("tests.md", "tests.tex", "tests.csv"):
-        if name not in texts:
-            (folder / name).unlink(missing_ok=True)
+    for path in {folder / f"tests.{ending}" for ending in ("md", "tex", "csv")} - set(files):
+        path.unlink(missing_ok=True)
     return files
 
 

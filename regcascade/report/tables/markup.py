@@ -42,11 +42,7 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write texts by the names of their files into a folder, each whole, and return the files.
-
-    Raises:
-        ValueError: if the folder is a file.
-    """
+    """Write texts by the names of their files into a folder, each whole, and return the files."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)

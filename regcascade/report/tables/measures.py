@@ -9,21 +9,13 @@ NONE = "-"
 
 
 class Measure(NamedTuple):
-    """A known measure.
-
-    Attributes:
-        column: of the pairs' table.
-        name: in full.
-        heading: short, for the head of a column.
-        decimals: number of them shown.
-        better: +1 if more is better, -1 if less is, 0 if neither.
-    """
+    """A known measure: its column in the table of pairs, its names, and how it is shown."""
 
     column: str
     name: str
-    heading: str
+    heading: str  # short, for the head of a column
     decimals: int
-    better: int
+    better: int  # +1 if more is better, -1 if less is, 0 if neither
 
 
 MEASURES = (

@@ -17,17 +17,11 @@ _BETTER_MORE = ("dice_", "jaccard_")
 
 
 class Ranking(NamedTuple):
-    """Runs in order.
+    """Runs in order."""
 
-    Attributes:
-        runs: best first; those without the measure come last.
-        by: the measure that orders them.
-        apart: why paired tests cannot be made; empty where they can.
-    """
-
-    runs: list[Run]
-    by: str
-    apart: str
+    runs: list[Run]  # best first; those without the measure come last
+    by: str  # the measure
+    apart: str  # why paired tests cannot be made; empty where they can
 
 
 def rank(
@@ -38,8 +32,8 @@ def rank(
     Args:
         folders: of evaluated runs.
         jobs: those of the folders that are jobs of a sweep; their numbers name the rows.
-        by: a column of `pairs.csv`, or `loss`, the validation loss of runs without labels. By default the mean Dice;
-            where no run has it, the loss; where that is not known either, the correlation coefficient.
+        by: a column of `pairs.csv`, or `loss`, the validation loss of runs without labels. By default the first of
+            `dice_mean`, `loss` and `cc` that is known.
         names: of the rows, one for each folder.
 
     Raises:

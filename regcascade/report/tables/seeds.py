@@ -21,8 +21,8 @@ def averaged(runs: Sequence[Run], overrides: Sequence[Mapping[str, str]], over: 
 
     Args:
         runs: on the same pairs.
-        overrides: what each was given on the command line, values by their keys.
-        over: the keys over which to average.
+        overrides: those of each run, values by their keys.
+        over: keys to average over.
 
     Raises:
         ValueError: if no run was given a key, two of a group were given the same, or the pairs are not the same.

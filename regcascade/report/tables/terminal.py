@@ -52,14 +52,9 @@ def measure_tables(rows: pd.DataFrame) -> list[Table]:
 
 
 def model_table(rows: Sequence[tuple[str, int]]) -> Table:
-    """Tabulate the parameters of each part of a model, and their sum.
+    """Tabulate the number of parameters of each part of a model, and their sum.
 
-    Args:
-        rows: the name and the number of parameters of each part.
-
-    Returns:
-        A table with the columns part, parameters, MiB (4 bytes a parameter) and paper size MiB (12 bytes, as DR-Net
-        counts: the weight and Adam's two moments).
+    Sizes are in MiB, with 4 bytes a parameter, and with 12 as DR-Net counts (the weight and Adam's two moments).
     """
     table = rich_table("Model")
     table.add_column("part")
