@@ -1,1 +1,1 @@
-"""What a person looks at: pictures of registrations, tables of measures, loggers."""
+"""Read evaluated runs, and show them as figures, tables and one HTML page."""

@@ -24,7 +24,7 @@ def measure_of(tables: Tables) -> str:
 
 
 def before_and_after(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The measure before and after registration, of the pairs that have both."""
+    """Get the measure before and after registration, of the pairs that have both."""
     return table.reindex(columns=[measure + BEFORE, measure]).dropna()
 
 
@@ -42,7 +42,7 @@ def worst_first(tables: Tables) -> pd.Index:
 
 
 def worst_and_best(order: Sequence | pd.Index, count: int) -> tuple[list, list]:
-    """The first and the last `count` of an order from worst to best, both in that order; none is in both.
+    """Take the first and the last `count` of an order from worst to best; none is in both.
 
     >>> worst_and_best(["a", "b", "c"], 2)
     (['a', 'b'], ['c'])

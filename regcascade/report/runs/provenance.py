@@ -3,7 +3,7 @@
 import json
 import platform
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,18 +61,13 @@ def software() -> dict[str, str]:
     """Collect the time, and the versions of this package and of those it uses."""
     state = git_state()
     changed = " with uncommitted changes" if state["dirty"] else ""
-    found = {
+    return {
         "written": datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
         "regcascade": __version__,
         "commit": f"{state['commit'] or '-'}{changed}",
         "Python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
     }
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "-"
-    return found
 
 
 def _checkpoint(named: Path, folder: Path, digest: object) -> tuple[str, str]:

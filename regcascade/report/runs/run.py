@@ -122,8 +122,8 @@ def _check_comparable(first: Run, other: Run) -> None:
             f"{first.name} was evaluated with labels={first.label_interpolation}, {other.name} with "
             f"labels={other.label_interpolation}, which changes Dice by itself. Evaluate both with the same."
         )
-    shared = first.pairs.columns.intersection(other.pairs.columns)
-    for column in shared[shared.str.endswith(BEFORE)]:  # which are of the scans alone, not of the model
+    of_scans = [column for column in first.pairs if column.endswith(BEFORE) and column in other.pairs]
+    for column in of_scans:  # not of the model
         ours, theirs = first.pairs[column], other.pairs[column].loc[first.pairs.index]
         differs = ~np.isclose(ours, theirs, rtol=1e-3, atol=1e-4) & (ours.notna() & theirs.notna())
         if differs.any():
@@ -174,9 +174,9 @@ def _numbers(cells: pd.Series, path: Path) -> pd.Series | None:
     numbers = pd.to_numeric(cells, errors="coerce").astype(float)
     empty = cells.str.strip().str.lower().isin(["", "nan"])
     bad = ~empty & ~np.isfinite(numbers)
-    if bad.any() and bad.equals(~empty):
+    if not bad.any():
+        return numbers
+    if bad.equals(~empty):
         return None
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"{path}: {cells.name} of pair {row + 1} is {cells[row]!r}, no finite number. {EVALUATE}")
-    return numbers
+    row = int(np.flatnonzero(bad)[0])
+    raise ValueError(f"{path}: {cells.name} of pair {row + 1} is {cells[row]!r}, no finite number. {EVALUATE}")

@@ -48,7 +48,6 @@ def wilcoxon_test(differences: Float[np.ndarray, " pairs"]) -> float:
 def holm(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """Correct p-values for their number by Holm's step-down method (Scandinavian Journal of Statistics, 1979).
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none ends below a smaller one's, nor above 1.
     NaN, a test that could not be made, stays NaN and does not count.
 
     >>> holm([0.01, 0.04, 0.03])
