@@ -18,7 +18,7 @@ from regcascade.report.figures.run_figures import run_pages, set_figures, settin
 from regcascade.report.figures.stage_charts import stages_of
 from regcascade.report.runs.provenance import facts_table, provenance, software
 from regcascade.report.runs.run import Run, before_registration
-from regcascade.report.tables.compare import Comparison, columns_of, compare, notes, shown_table, shown_tests, values_of
+from regcascade.report.tables.compare import Comparison, by_measure, columns_of, compare, notes, shown_table, values_of
 from regcascade.report.tables.measures import KNOWN, MEASURES, heading, rounded, spread
 from regcascade.utils.files import written_whole
 
@@ -85,7 +85,7 @@ def write_report(
     charts = set_figures(tables, settings_of(folders, tables), stages_of(folders, names))
     content = {
         "title": ", ".join(names), "names": names, "facts": facts_table(names, sources), "pairs": len(runs[0].pairs),
-        "table": shown_table(comparison).rename(columns=arrows), "tests": _tests(comparison.tests),
+        "table": shown_table(comparison).rename(columns=arrows), "tests": by_measure(comparison.tests),
         "notes": notes(comparison), "labels": _by_label(comparison.runs), "measure": measure,
         "charts": [Picture(data_uri(figure), _CAPTIONS[name].format(measure=measure)) for name, figure in charts],
         "cases": _cases(folders, tables, worst, missing), "missing": missing, "software": software(),
@@ -123,12 +123,6 @@ def _comparison(runs: Sequence[Run]) -> Comparison:
     order = [measure.column for measure in MEASURES]
     measures.sort(key=lambda column: order.index(column) if column in order else len(order))
     return Comparison([*initial, *runs], [*measures, *costs], tests)
-
-
-def _tests(tests: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The tests of each measure, under its heading."""
-    groups = tests.groupby("measure", sort=False) if len(tests) else ()
-    return {heading(str(measure))[0]: shown_tests(part).drop(columns="Measure") for measure, part in groups}
 
 
 def _by_label(runs: Sequence[Run]) -> pd.DataFrame:

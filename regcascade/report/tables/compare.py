@@ -124,6 +124,12 @@ def shown_tests(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_measure(tests: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Write the tests of each measure as text, under its heading."""
+    groups = tests.groupby("measure", sort=False) if len(tests) else ()
+    return {heading(str(measure))[0]: shown_tests(part).drop(columns="Measure") for measure, part in groups}
+
+
 def notes(comparison: Comparison) -> list[str]:
     """Say what a reader must know of the numbers, a sentence or two each."""
     pairs = comparison.runs[0].pairs
@@ -154,8 +160,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     tests = comparison.tests
     if len(tests) > _MOST_TESTS_PRINTED:
         tests = tests[tests["measure"] == comparison.measures[0]]
-    for measure, part in tests.groupby("measure", sort=False) if len(tests) else ():
-        print_tables(shown_tests(part).drop(columns="Measure"), f"{heading(str(measure))[0]}: differences", console)
+    for name, part in by_measure(tests).items():
+        print_tables(part, f"{name}: differences", console)
     for note in notes(comparison):
         console.print(note, style="dim", markup=False, highlight=False)
     if len(tests) < len(comparison.tests):
