@@ -1,4 +1,4 @@
-"""What commands say on the terminal, and how their arguments are read."""
+"""Output of the commands, and parsing of KEY=VALUE arguments."""
 
 from collections.abc import Iterable
 
@@ -8,13 +8,13 @@ from rich.table import Table
 
 
 def say(*lines: str) -> None:
-    """Print lines as they are: no markup, no colours, no wrapping."""
+    """Print lines without markup, colours or wrapping."""
     for line in lines:
         Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def label_names(texts: Iterable[str]) -> dict[int, str]:
-    """Read --label-names; raises ValueError for a text that is no VALUE=NAME."""
+    """Parse --label-names; raise ValueError for a text that is no VALUE=NAME."""
     names = {}
     for value, name in map(key_and_value, texts):
         if not value.isdecimal():
@@ -24,7 +24,7 @@ def label_names(texts: Iterable[str]) -> dict[int, str]:
 
 
 def key_and_value(text: str) -> tuple[str, str]:
-    """Split KEY=VALUE; raises ValueError if it is none."""
+    """Split KEY=VALUE; raise ValueError for any other text."""
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise ValueError(f"{text!r} is no KEY=VALUE.")
@@ -32,7 +32,7 @@ def key_and_value(text: str) -> tuple[str, str]:
 
 
 def table(title: str, *columns: str) -> Table:
-    """Make a table without frames: names in the first column, numbers in the others."""
+    """Make a table without a frame: names in the first column, numbers in the others."""
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     made.show_edge = False
     for number, column in enumerate(columns):

@@ -1,4 +1,4 @@
-"""Plain words for what ends a run from outside: a killed process, a full disk, SIGTERM; and how to resume it."""
+"""Messages for what ends a run from outside: a killed process, a full disk, SIGTERM; and how to resume it."""
 
 import contextlib
 import errno
@@ -20,23 +20,19 @@ _LOST = re.compile(
     r"failed to recv|Connection was likely closed",
     re.IGNORECASE,
 )
-_LOST_WORDS = (
-    "Another process of this command ended, or its machine cannot be reached. Its own message, above or in its log, "
-    "says why. A killed process leaves none; a likely cause is memory."
-)
 
 
 @contextlib.contextmanager
 def explained(workers: int, how_to_resume: Callable[[], str]) -> Iterator[None]:
-    """Turn the error of such an end into one that says what to do.
+    """Raise such an end as an error that says what to do.
 
     Args:
         workers: `data.num_workers`.
-        how_to_resume: gives a sentence that says what is kept and how to resume.
+        how_to_resume: returns a sentence on what is kept and how to resume.
 
     Raises:
         ValueError: for a killed data worker or rank, or a full disk.
-        Terminated: where SIGTERM ended a training.
+        Terminated: if SIGTERM ended a training.
     """
     try:
         yield
@@ -49,9 +45,17 @@ def explained(workers: int, how_to_resume: Callable[[], str]) -> Iterator[None]:
         raise ValueError(f"{file} could not be written ({error.strerror}). Make room. {how_to_resume()}") from error
     except RuntimeError as error:
         if killed := _WORKER.search(str(error)):
-            raise ValueError(f"{_killed_worker(killed['signal'], workers)} {how_to_resume()}") from error
+            signal = f" ({killed['signal'].strip()})" if killed["signal"] else ""
+            raise ValueError(
+                f"One of the processes that read scans (data.num_workers={workers}) was killed{signal}. A likely cause "
+                "is memory: set data.num_workers=0 or fewer, or data.cache=none, or enlarge /dev/shm if that is full. "
+                f"{how_to_resume()}"
+            ) from error
         if _LOST.search(str(error)):
-            raise LostProcessError(f"{_LOST_WORDS} {how_to_resume()}") from error
+            raise LostProcessError(
+                "Another process of this command ended, or its machine cannot be reached. Its own message, above or "
+                "in its log, says why. A killed process leaves none; a likely cause is memory. " + how_to_resume()
+            ) from error
         raise
     except SIGTERMException as end:
         raise Terminated(f"Ended by SIGTERM. {how_to_resume()}") from end
@@ -65,25 +69,6 @@ def resuming_training(checkpoints: Path) -> str:
         return "Nothing was saved yet, so there is no checkpoint to resume."
     try:
         step = torch.load(last, map_location="cpu", mmap=True, weights_only=True)["global_step"]
-    except (RuntimeError, OSError, ValueError, KeyError):  # the error to tell is another
+    except (RuntimeError, OSError, ValueError, KeyError):  # the first error is the one to report
         return f"{way} resumes {last}."
     return f"{way} resumes at step {step}, where {last} is."
-
-
-def resuming_evaluation(folder: Path) -> str:
-    """Say how to resume the evaluation that writes to a folder."""
-    return f"The pairs measured so far are kept: the same command with paths.run={folder} measures the others."
-
-
-def evaluating_again(folder: Path, checkpoint: Path | None) -> str:
-    """Say how to repeat the evaluation at the end of a training."""
-    again = "" if checkpoint is None else f": python evaluate.py checkpoint={checkpoint} measures it"
-    return f"The training itself has ended and is kept in {folder}{again}."
-
-
-def _killed_worker(signal: str | None, workers: int) -> str:
-    how = f" ({signal.strip()})" if signal else ""
-    return (
-        f"One of the processes that read scans (data.num_workers={workers}) was killed{how}. A likely cause is memory: "
-        "set data.num_workers=0 or fewer, or data.cache=none, or enlarge /dev/shm if that is full."
-    )

@@ -1,4 +1,4 @@
-"""What the commands share: one clear line per error, configs as plain values, the record of a run."""
+"""Shared parts of the commands: error messages of one line, configs as plain values, the record of a run."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from regcascade.report.paper.experiments import CONF
 from regcascade.utils.files import git_state, written_whole
 from regcascade.utils.registry import did_you_mean
 
-# Deprecations among our dependencies, which no user can act on, and hints at other products.
+# Deprecations inside our dependencies, which no user can act on.
 for message in ("monai.metrics.utils get_mask_edges", "`isinstance.treespec, LeafSpec.` is deprecated"):
     warnings.filterwarnings("ignore", message=f".*{message}", category=FutureWarning)
 logging.getLogger("alembic").setLevel(logging.WARNING)  # which Optuna brings, and which lists its own plugins
@@ -30,19 +30,19 @@ for connector in ("checkpoint_connector", "logger_connector.logger_connector", "
 
 
 class _ToStderr(logging.StreamHandler[Any]):
-    """Prints Lightning's messages as they are, less its hints at other products."""
+    """Print Lightning's messages to the present stderr, without its hints at other products."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a message to what is stderr now."""
+        """Print a message."""
         if "Tip:" not in record.getMessage():
             self.stream = sys.stderr
             super().emit(record)
 
 
 # Hydra gives the root logger a handler before Lightning is imported, so that every message would come twice.
-for package in ("lightning", "lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(package).propagate = False
+logging.getLogger("lightning").propagate = False
 for package in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(package).propagate = False
     logging.getLogger(package).addHandler(_ToStderr())
 
 _PLUGINS = {
@@ -60,10 +60,10 @@ class LostProcessError(ValueError):
 
 
 class Terminated(SystemExit):
-    """SIGTERM ended a training. Exits with 143, as shells do.
+    """SIGTERM ended a training; exits with 143, as shells do.
 
     Args:
-        text: what to tell.
+        text: message to print.
     """
 
     def __init__(self, text: str) -> None:
@@ -71,7 +71,7 @@ class Terminated(SystemExit):
         self.text = text
 
 
-at_end: list[Callable[[], bool]] = []  # what `command` does last, however it ends: report on a sweep
+at_end: list[Callable[[], bool]] = []  # called at the end of `command`, also after an error: the report on a sweep
 
 register_resolvers()
 
@@ -90,7 +90,7 @@ def command(main: Callable[[], Any]) -> None:
         with contextlib.nullcontext() if show else clear_errors():
             main()
     except Terminated as end:
-        if _is_first_rank():  # the signal goes to all
+        if _is_first_rank():  # every rank gets the signal
             _print_error(end.text)
         raise
     finally:
@@ -106,7 +106,7 @@ def command(main: Callable[[], Any]) -> None:
 
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn a user's error into one line on stderr and exit status 1."""
+    """Print a user's error as one line on stderr, and exit with status 1."""
     try:
         yield
     except Exception as error:
@@ -119,13 +119,18 @@ def clear_errors() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str | None:
-    """Give a user's error in one line; None for any other, which is a defect."""
+    """Describe a user's error in one line; None for any other error, which is a defect."""
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: give it as {error.full_key}=VALUE."
     if isinstance(error, ConfigCompositionException):
         return _config_error(error)
-    if text := _bare(error):
-        return text
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    if isinstance(error, OSError) and last and last[0].name == "mkdir":
+        return f"The folder {error.filename} cannot be made ({error.strerror}). Give another (paths.runs, paths.run)."
+    if "Config group override must be" in str(error):
+        pairs = [word.lstrip("+").partition("=") for word in sys.argv[1:]]
+        given = [f"{key}={value}" for key, _, value in pairs if value == "null" and (CONF / key.split("@")[0]).is_dir()]
+        return f"{', '.join(given) or error}: a group takes the name of a file of it, a list of them, or [] for none."
     if isinstance(error, InstantiationException):
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     return str(error) if isinstance(error, (ValueError, FileNotFoundError, *_of_training())) else None
@@ -149,20 +154,8 @@ def record_run(folder: Path, config: DictConfig) -> None:
         (folder / "git.diff").write_text(difference)
 
 
-def _bare(error: Exception) -> str | None:
-    """Name the option behind an error that does not: a folder that cannot be made, a group that is null."""
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    if isinstance(error, OSError) and last and last[0].name == "mkdir":
-        return f"The folder {error.filename} cannot be made ({error.strerror}). Give another (paths.runs, paths.run)."
-    if "Config group override must be" in str(error):
-        pairs = [word.lstrip("+").partition("=") for word in sys.argv[1:]]
-        given = [f"{key}={value}" for key, _, value in pairs if value == "null" and (CONF / key.split("@")[0]).is_dir()]
-        return f"{', '.join(given) or error}: a group takes the name of a file of it, a list of them, or [] for none."
-    return None
-
-
 def _config_error(error: ConfigCompositionException) -> str:
-    """Give Hydra's message; for a key that does not exist, name those that do."""
+    """Return Hydra's message; for an unknown option or a missing plugin our own."""
     for plugin, package in _PLUGINS.items():
         if f"Could not find 'hydra/{plugin}'" in str(error):
             return f"hydra/{plugin.replace('/', '=')} needs a plugin: pip install {package}."
@@ -175,7 +168,7 @@ def _config_error(error: ConfigCompositionException) -> str:
 
 
 def _of_training() -> tuple[type[Exception], ...]:
-    """Give the user's errors that all ranks of a training raise; none before Lightning is imported."""
+    """Return the classes of users' errors that all ranks raise; none before Lightning is imported."""
     if "lightning" not in sys.modules:
         return ()
     from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -186,7 +179,7 @@ def _of_training() -> tuple[type[Exception], ...]:
 
 
 def _is_first_rank() -> bool:
-    from regcascade.utils.distributed import is_first
+    from regcascade.utils.distributed import is_first  # which imports torch
 
     return is_first()
 

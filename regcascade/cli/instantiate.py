@@ -1,4 +1,4 @@
-"""The loggers and callbacks of a config: only harmless classes are made."""
+"""Loggers and callbacks of a config; no other class can be instantiated."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ INSTANTIABLE = (
     "regcascade.training.callbacks.",
     "regcascade.training.loggers.",
 )
-_TARGETS_OF_0_1 = {  # new names of what the config.yaml of a run of version 0.1 names
+_TARGETS_OF_0_1 = {  # today's names of the targets in config.yaml files of version 0.1
     "regcascade.averaging.AveragedWeights": "regcascade.training.callbacks.ema.AveragedWeights",
     "regcascade.callbacks.PictureCallback": "regcascade.training.callbacks.pictures.PictureCallback",
     "regcascade.callbacks.StopReason": "regcascade.training.callbacks.stop_reason.StopReason",
@@ -31,10 +31,10 @@ _TARGETS_OF_0_1 = {  # new names of what the config.yaml of a run of version 0.1
 
 
 def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> list[Any]:
-    """Make the loggers or callbacks of a config group, except those that are null.
+    """Build the loggers or callbacks of a config group, without those that are null.
 
-    Allowed are Lightning's loggers and callbacks, ours, and those of the modules that the user imports. So a config of
-    somebody else, such as that of a run to resume, cannot run any other code.
+    Allowed are Lightning's, ours, and those of the modules that the user imports, so that another user's config, such
+    as that of a resumed run, cannot run other code.
 
     Raises:
         ValueError: for any other `_target_`.
@@ -44,7 +44,7 @@ def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> lis
     given = {name: _found(config, files) for name, config in (configs or {}).items() if config is not None}
     for name, config in given.items():
         target, *nested = list(_targets(config)) or [None]
-        if nested or not str(target).startswith(allowed) or not _is_harmless(str(target)):
+        if nested or not str(target).startswith(allowed) or not _is_allowed(str(target)):
             raise ValueError(
                 f"{name}: its _target_ is {', '.join(map(str, [target, *nested]))}, and it must be one logger or "
                 f"callback of {', '.join(allowed)}."
@@ -52,16 +52,16 @@ def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> lis
     return [instantiate(config) for config in given.values()]
 
 
-def _is_harmless(name: str) -> bool:
+def _is_allowed(name: str) -> bool:
     try:
         target = get_object(name)
-    except ImportError:  # there is no such thing
+    except ImportError:
         return False
     return target is wandb_logger or (isinstance(target, type) and issubclass(target, Callback | Logger))
 
 
 def _found(config: Any, files: Mapping[str, str]) -> Any:
-    """Replace a `_target_` that has another name today: in a Python file of `imports`, or moved by a later version."""
+    """Replace a `_target_` by its present name: that in a Python file of `imports`, or after a move since 0.1."""
     if not isinstance(config, Mapping):
         return config
     target = str(config.get("_target_", ""))

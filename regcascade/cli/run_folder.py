@@ -1,4 +1,4 @@
-"""Run folders: where a run writes, which one is resumed, and the config it goes on with."""
+"""Run folders: their names, which one is resumed, and the config of a resumed run."""
 
 import datetime
 import re
@@ -21,37 +21,33 @@ LONGEST_FOLDER_NAME = 150
 
 
 def register_resolvers() -> None:
-    """Make `run_folder`, `job_folder` and `first_rank` known to OmegaConf, for the hydra section of the configs."""
+    """Register `run_folder`, `job_folder` and `first_rank` with OmegaConf, for the hydra section of the configs."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
-    OmegaConf.register_new_resolver("first_rank", _for_first_rank, replace=True)
+    OmegaConf.register_new_resolver("first_rank", lambda own, other: own if is_first_starter() else other, replace=True)
 
 
 def run_folder(runs: str, ckpt_path: str | None) -> str:
-    """Name the folder of a run by date and time, or find that of the run to resume; all ranks get the same."""
-    return from_first_rank("run_folder", lambda: _run_folder(runs, ckpt_path))
+    """Name a new run folder by date and time, or find that of the run to resume; the same on all ranks."""
 
-
-def _for_first_rank(own: str, other: str | None) -> str | None:
-    return own if is_first_starter() else other
-
-
-def _run_folder(runs: str, ckpt_path: str | None) -> str:
-    resumed = resumed_checkpoint(runs, ckpt_path) if ckpt_path else None
-    if resumed is not None and (folder := owner(resumed)) is not None:
+    def find() -> str:
+        resumed = resumed_checkpoint(runs, ckpt_path) if ckpt_path else None
+        if resumed is not None and (folder := owner(resumed)) is not None:
+            return str(folder)
+        now = datetime.datetime.now()
+        folder = Path(runs) / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
+        number = 2
+        while folder.exists():
+            folder = folder.with_name(f"{now:%H-%M-%S}-{number}")
+            number += 1
         return str(folder)
-    now = datetime.datetime.now()
-    folder = Path(runs) / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
-    taken = 2
-    while folder.exists():
-        folder = folder.with_name(f"{now:%H-%M-%S}-{taken}")
-        taken += 1
-    return str(folder)
+
+    return from_first_rank("run_folder", find)
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make a run folder and lock it against other trainings; rank 0 does so for all.
+    """Make a run folder and lock it against other trainings, on rank 0.
 
     Raises:
         ValueError: if another training has the lock.
@@ -70,10 +66,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def job_folder(number: int, overrides: str, sweep: str = "") -> str:
-    """Name the folder of a job by its number and overrides, in characters that no shell wants quoted.
-
-    Where the folder of the sweep tells what it varies, only those overrides count.
-    """
+    """Name the folder of a job by its number and the overrides that its sweep varies, without characters to quote."""
     if sweep and HydraConfig.initialized() and (keys := swept_by(Path(sweep))):
         given = [one.lstrip("+").partition("=") for one in HydraConfig.get().overrides.task]
         overrides = "_".join(f"{key}={shown_value(value)}" for key, _, value in given if key in keys)
@@ -82,15 +75,15 @@ def job_folder(number: int, overrides: str, sweep: str = "") -> str:
 
 
 def resumed_checkpoint(runs: str | Path, ckpt_path: str) -> Path | None:
-    """Find the checkpoint file to resume, for `last` that of the newest run; None where there is none."""
+    """Find the checkpoint to resume, for `last` that of the newest run; None if there is none."""
     if ckpt_path != "last":
         return Path(ckpt_path) if Path(ckpt_path).is_file() else None
-    found = sorted(Path(runs).glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
+    found = Path(runs).glob("**/checkpoints/last.ckpt")
+    return max(found, key=lambda path: (path.stat().st_mtime, path), default=None)
 
 
 def owner(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in, if it does."""
+    """Find the run folder of a checkpoint; None if it lies in none."""
     folder = checkpoint.parent.parent
     return folder if (folder / "config.yaml").is_file() else None
 
@@ -109,9 +102,9 @@ def in_sweep() -> bool:
 
 
 def check_devices(devices: int, option: str = "trainer.devices") -> None:
-    """Refuse several devices in a sweep whose launcher does not start a process for each.
+    """Raise ValueError for several devices in a sweep whose launcher does not start a process for each.
 
-    Lightning starts other ranks by running the command again, which would be the whole sweep.
+    Lightning would start the other ranks by the command of the whole sweep.
     """
     if devices == 1 or not in_sweep():
         return
@@ -128,13 +121,10 @@ def check_devices(devices: int, option: str = "trainer.devices") -> None:
 
 
 def to_resume(config: DictConfig) -> Path | None:
-    """Find the checkpoint that a config asks to resume; a job of a resumed sweep has its own.
-
-    Returns:
-        The file; None where a new run starts.
+    """Find the checkpoint that a config resumes; None for a new run. A job of a resumed sweep resumes its own.
 
     Raises:
-        ValueError: if there is no such file.
+        ValueError: if the checkpoint does not exist.
     """
     own = Path(config.paths.run) / "checkpoints" / "last.ckpt"
     if config.ckpt_path is None:
@@ -152,49 +142,41 @@ def to_resume(config: DictConfig) -> Path | None:
 
 
 def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, list[str]]:
-    """Take the config that a run was started with, and set the single values of this command line.
+    """Load the config of a resumed run, and set the single values of this command line in it.
 
-    The `imports` stay those of this command line: to resume somebody else's run imports nothing unasked.
+    `imports` are those of this command line, so that resuming another user's run imports nothing unasked.
 
     Returns:
-        The config, and each change in words.
+        Config, and each change in words.
 
     Raises:
-        ValueError: if the stored config is none, or the command line chooses another group.
+        ValueError: if the stored file is no config of a run, or the command line chooses another group.
     """
     folder = owner(resumed)
-    if folder is None or in_sweep():  # the command of a sweep has told the job its whole config
+    if folder is None or in_sweep():  # the command of a sweep gives the whole config of its jobs
         return config, []
     stored = OmegaConf.load(folder / "config.yaml")
     if isinstance(stored, ListConfig) or "paths" not in stored:
         raise ValueError(f"{folder / 'config.yaml'} is not the config of a run.")
-    stored = _moved(stored, str(stored.paths.run), str(config.paths.run))
+    stored = OmegaConf.create(_moved(OmegaConf.to_container(stored), str(stored.paths.run), str(config.paths.run)))
     started = stored.copy()
     if HydraConfig.initialized():
         groups = set(HydraConfig.get().runtime.choices)
         for override in HydraConfig.get().overrides.task:
-            _override(stored, config, override, groups)
+            key = override.lstrip("+").split("=", 1)[0]
+            of_group = key.split("@")[0] in groups or OmegaConf.is_dict(OmegaConf.select(stored, key))
+            if override.startswith("~") or of_group:
+                what = key.lstrip("~")
+                raise ValueError(f"{override}: a resumed run keeps its {what}; set single values only.")
+            OmegaConf.update(stored, key, OmegaConf.select(config, key), force_add=True)
     stored.paths, stored.imports = config.paths, config.imports
     return stored, list(differences(OmegaConf.to_container(started), OmegaConf.to_container(stored)))
 
 
-def _override(stored: DictConfig, config: DictConfig, override: str, groups: set[str]) -> None:
-    key = override.lstrip("+").split("=", 1)[0]
-    if override.startswith("~") or key.split("@")[0] in groups or OmegaConf.is_dict(OmegaConf.select(stored, key)):
-        raise ValueError(
-            f"{override}: a resumed run keeps the {key.lstrip('~')} it was started with; set single values only."
-        )
-    OmegaConf.update(stored, key, OmegaConf.select(config, key), force_add=True)
-
-
-def _moved(config: DictConfig, old: str, new: str) -> DictConfig:
-    """Replace every path in the old run folder, in case the folder was moved or copied."""
-
-    def replaced(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: replaced(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [replaced(inner) for inner in value]
-        return new + value[len(old) :] if isinstance(value, str) and value.startswith(old) else value
-
-    return OmegaConf.create(replaced(OmegaConf.to_container(config)))
+def _moved(value: Any, old: str, new: str) -> Any:
+    """Replace the old run folder in every path, in case the folder was moved or copied."""
+    if isinstance(value, dict):
+        return {key: _moved(inner, old, new) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_moved(inner, old, new) for inner in value]
+    return new + value[len(old) :] if isinstance(value, str) and value.startswith(old) else value

@@ -1,20 +1,16 @@
-"""The jobs of a sweep (`-m`).
-
-An error ends its job and not the others. The end of the sweep ranks its jobs. A killed sweep can be resumed.
-"""
+"""Jobs of a sweep (`-m`): an error ends its job only, the end ranks the jobs, and a killed sweep can be resumed."""
 
 import logging
 import math
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from lightning.pytorch.utilities import rank_zero_only
@@ -48,27 +44,37 @@ _log = logging.getLogger(__name__)
 
 
 class SweepRecord(Callback):
-    """Hydra's callback at the start of a sweep: records what varies, how many jobs there are, and how to resume."""
+    """Write `sweep.json` at the start of a sweep: what varies, the number of jobs, the command that resumes it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write `sweep.json` into the folder of the sweep."""
+        """Write the file, and print the ranking at the end."""
         folder = Path(config.hydra.sweep.dir)
         hydra_app.at_end.append(partial(finish_sweep, folder))
-        swept = _swept(config)
-        write_sweep(folder, list(swept), _planned(config, swept), _command(config, folder))
+        # Parameters of the sweeper, and overrides of the command line, which win.
+        parameters = config.hydra.sweeper.get("params") or {}
+        texts = [*(f"{key}={value}" for key, value in parameters.items()), *config.hydra.overrides.task]
+        overrides = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(texts)}
+        swept = {key: one for key, one in overrides.items() if one.is_sweep_override()}
+        planned = config.hydra.sweeper.get("n_trials")  # of a search; a grid has a job for each combination
+        try:
+            if planned is None:
+                planned = math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
+        except (HydraException, TypeError):  # such as for glob(*): the number stays unknown
+            pass
+        write_sweep(folder, list(swept), planned, _command(config, folder))
 
 
 def run_job(config: DictConfig, work: Callable[[DictConfig], float | None]) -> float | None:
-    """Do the work of a run. In a sweep an error ends only its job, and the folder of the job records the end.
+    """Train a run. In a sweep, record how the job ended in its folder; an error ends this job only, SIGTERM all.
 
-    A resumed sweep skips jobs that have finished. SIGTERM ends the whole sweep.
+    A resumed sweep skips finished jobs.
 
     Args:
-        config: of the run.
-        work: trains, and gives the objective.
+        config: config of the run.
+        work: trains, and returns the objective.
 
     Returns:
-        The objective; None, which a search takes as a failure, for a job that failed or has no finite objective.
+        Objective; None, which a search counts as a failure, if the job failed or the objective is not finite.
     """
     if not in_sweep():
         return work(config)
@@ -93,7 +99,7 @@ def run_job(config: DictConfig, work: Callable[[DictConfig], float | None]) -> f
 
 
 def check_direction(has_labels: bool) -> None:
-    """Refuse a search in the wrong direction: the objective is the Dice, or without labels the loss."""
+    """Raise ValueError for a search in the wrong direction: the objective is the Dice, or without labels the loss."""
     if not in_sweep() or not (direction := HydraConfig.get().sweeper.get("direction")):
         return
     given, right = getattr(direction, "name", str(direction)), "maximize" if has_labels else "minimize"
@@ -103,10 +109,10 @@ def check_direction(has_labels: bool) -> None:
 
 
 def finish_sweep(folder: Path) -> bool:
-    """Print what became of a sweep: the ranking, the jobs without results, the command that resumes it.
+    """Print the ranking of a sweep, its jobs without results, and the command that resumes it.
 
     Returns:
-        Whether all of its jobs have finished.
+        Whether all jobs have finished.
     """
     sweep = read_sweep(folder)
     finished, failed, unended = (sweep.of(state) for state in (FINISHED, FAILED, OPEN))
@@ -123,10 +129,10 @@ def finish_sweep(folder: Path) -> bool:
 
 
 def _print_ranking(sweep: Sweep, finished: list[Job]) -> None:
-    """Print the jobs with results, best first, and write the table into the folder of the sweep."""
+    """Print the finished jobs, best first, and write the table into the folder of the sweep."""
     try:
         ranking = rank([job.folder for job in finished], {job.folder: job for job in finished})
-    except ValueError as error:  # damaged files of one job must not hide what became of the others
+    except ValueError as error:  # damaged files of one job must not hide the others
         say(f"No ranking: {error}")
         return
     table = untested(ranking.runs)
@@ -137,14 +143,16 @@ def _print_ranking(sweep: Sweep, finished: list[Job]) -> None:
 
 
 def _before(folder: Path, config: DictConfig) -> Job | None:
-    """Read the job as it finished before; None if it is still to do.
-
-    Raises:
-        ValueError: if the folder holds a run with another config.
-    """
+    """Read the job if it finished before; raise ValueError if its folder holds a run with another config."""
     file = folder / "config.yaml"
     if file.is_file():
-        _check_same(OmegaConf.to_container(OmegaConf.load(file)), OmegaConf.to_container(config, resolve=True), folder)
+        now = OmegaConf.to_container(config, resolve=True)
+        changes = list(differences(OmegaConf.to_container(OmegaConf.load(file)), now))
+        if changes := [change for change in changes if not change.startswith("logger.")]:
+            raise ValueError(
+                f"{folder} holds a run with other options ({'; '.join(changes[:_MOST_NAMED])}). Go on with the same "
+                "command, or leave hydra.sweep.dir out for a new sweep."
+            )
     job = read_job(folder)
     done = job.state == FINISHED and (folder / JOB).is_file()
     if not done and ranks.is_first():
@@ -152,40 +160,13 @@ def _before(folder: Path, config: DictConfig) -> Job | None:
     return job if done else None
 
 
-def _check_same(stored: Any, config: Any, folder: Path) -> None:
-    if changes := [change for change in differences(stored, config) if not change.startswith("logger.")]:
-        raise ValueError(
-            f"{folder} holds a run with other options ({'; '.join(changes[:_MOST_NAMED])}). Go on with the same "
-            "command, or leave hydra.sweep.dir out for a new sweep."
-        )
-
-
 @rank_zero_only
 def _record(folder: Path, state: str, objective: float | None, error: str = "") -> None:
     write_job(folder, state, objective, error)
 
 
-def _swept(config: DictConfig) -> dict[str, Override]:
-    """Collect the overrides that vary, of the sweeper's parameters and of the command line, which wins."""
-    parameters = config.hydra.sweeper.get("params") or {}
-    texts = [*(f"{key}={value}" for key, value in parameters.items()), *config.hydra.overrides.task]
-    overrides = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(texts)}
-    return {key: one for key, one in overrides.items() if one.is_sweep_override()}
-
-
-def _planned(config: DictConfig, swept: Mapping[str, Override]) -> int | None:
-    """Count the jobs: the trials of a search, or all of a grid; None where that cannot be known."""
-    trials = config.hydra.sweeper.get("n_trials")
-    if trials is not None:
-        return int(trials)
-    try:
-        return math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
-    except (HydraException, TypeError):  # such as glob(*), for which there is no list without Hydra's own parser
-        return None
-
-
 def _command(config: DictConfig, folder: Path) -> str:
-    """Build the command that resumes a sweep: the one that began it, with its folder."""
+    """Build the command that resumes a sweep: the one that started it, with its folder."""
     hydra = [one for one in config.hydra.overrides.hydra if not one.startswith(("hydra.sweep.dir=", "hydra.mode="))]
     words = [*config.hydra.overrides.task, *hydra, f"hydra.sweep.dir={folder}"]
     installed = Path(sys.argv[0]).parent == Path(__file__).parent  # as `regcascade train` runs it

@@ -1,4 +1,7 @@
-"""From the plain values of a config to what a training needs: the cascade, its Lightning module, the trainer."""
+"""Build what a training needs from the plain values of a config: cascade, Lightning module, trainer.
+
+Every function raises ValueError for an option that does not exist or whose value is invalid.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,27 +33,26 @@ from regcascade.training.optimizer import Optimization
 from regcascade.types import Size
 from regcascade.utils.registry import check_options
 
-SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # of the Trainer
+SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # options of L.Trainer that no config may set
 
 
 def build_cascade(options: Mapping[str, Any], size: Size, n: int | None = None) -> Cascade:
-    """The cascade that the groups `model`, `cascade` and `affine` of a config describe.
+    """Build the cascade of the groups `model`, `cascade` and `affine`.
 
     Args:
-        options: the config, plain values.
+        options: whole config.
         size: sides of the volumes.
-        n: deformable stages; by default those of the config.
+        n: number of deformable stages; that of the config by default.
     """
-    affine = {key: value for key, value in options["affine"].items() if key != "checkpoint"}
-    return build(options["model"], options["cascade"], options["n"] if n is None else n, affine, size)
+    return build(options["model"], options["cascade"], options["n"] if n is None else n, _affine(options), size)
+
+
+def _affine(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options["affine"].items() if key != "checkpoint"}
 
 
 def build_optimization(options: Mapping[str, Any]) -> Optimization:
-    """The optimiser that the group `optimizer` describes.
-
-    Raises:
-        ValueError: for an option that does not exist, or a value that is not valid.
-    """
+    """Build the optimiser and schedule of the group `optimizer`."""
     if options.get("lr") == "auto":
         raise ValueError("optimizer.lr=auto: there is no search for a learning rate. Give one: optimizer.lr=0.001.")
     check_options("optimizer", options, Optimization)
@@ -58,50 +60,38 @@ def build_optimization(options: Mapping[str, Any]) -> Optimization:
 
 
 def build_objective(options: Mapping[str, Any]) -> Objective:
-    """The objective that the group `loss` describes.
-
-    Raises:
-        ValueError: for an option that does not exist, or a value that is not valid.
-    """
+    """Build the objective of the group `loss`."""
     check_options("loss", options, Objective)
     return Objective(**options)
 
 
 def build_module(options: Mapping[str, Any], data: RegistrationData, fresh: bool = True) -> RegistrationModule:
-    """The cascade of a config in its Lightning module.
+    """Build the Lightning module of a config, and check that it fits the data.
 
     Args:
-        options: the config, plain values.
-        data: what it is trained on.
-        fresh: whether to load the weights it starts from (`init`, `affine.checkpoint`); a resumed training has its own.
-
-    Raises:
-        ValueError: for options that are not valid, contradict each other, or do not fit the data.
+        options: whole config.
+        data: training data.
+        fresh: load initial weights (`init`, `affine.checkpoint`); False when a checkpoint is resumed.
     """
     if min(data.size) < SMALLEST_SIDE:
         raise ValueError(f"data.size={list(data.size)}: the networks need {SMALLEST_SIDE} voxels a side or more.")
     cascade = build_cascade(options, data.size)
-    cascade.order(options["r"], options["repeat"])  # raises for wrong values before training
+    cascade.order(options["r"], options["repeat"])  # raises for invalid values before training
     if fresh and (affine := options["affine"].get("checkpoint")):
         load_affine(cascade, affine)
     if fresh and options["init"]:
         read(options["init"]).load_into(cascade)
     objective, optimization = build_objective(options["loss"]), build_optimization(options["optimizer"])
     objective.check_supervision(data.scans_without)
-    affine_options = {key: value for key, value in options["affine"].items() if key != "checkpoint"}
     description = describe(
-        options["model"], options["cascade"], cascade.n, affine_options, data.size,
+        options["model"], options["cascade"], cascade.n, _affine(options), data.size,
         data.label_names, data.preprocessing, options["data"], options["loss"],
     )  # fmt: skip
     return RegistrationModule(cascade, objective, optimization, description, tuple(data.label_names))
 
 
 def place_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the group `trainer` with the devices there are, checked before any work is done on them.
-
-    Raises:
-        ValueError: for an option that does not exist, a value that is not valid, or devices that are not there.
-    """
+    """Check the options of the group `trainer`, and fill in the devices that are available."""
     check_numbers(trainer)
     options = placed(trainer)
     check_options("trainer", split_trainer(options)[1], L.Trainer, reserved=SET_HERE)
@@ -111,16 +101,13 @@ def place_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_execution(cascade: Cascade, trainer: Mapping[str, Any], size: Size, batch: int) -> None:
-    """Let a cascade run as the options of a placed trainer say: precision, recomputation, compilation, layout.
+    """Set how a cascade runs (recomputation, compilation, layout), and check that the device supports it.
 
     Args:
-        cascade: what will train.
-        trainer: the options.
+        cascade: cascade to train.
+        trainer: options of the group `trainer`.
         size: sides of the volumes.
-        batch: pairs at a time.
-
-    Raises:
-        ValueError: if the device cannot.
+        batch: pairs per batch.
     """
     execution, _ = split_trainer(trainer)
     device = likely_device(trainer["accelerator"])
@@ -134,16 +121,14 @@ def set_execution(cascade: Cascade, trainer: Mapping[str, Any], size: Size, batc
 def build_trainer(
     trainer: Mapping[str, Any], folder: Path, loggers: Sequence[Logger], callbacks: Sequence[Callback], labelled: bool
 ) -> L.Trainer:
-    """Lightning's Trainer, with the callbacks that write checkpoints.
+    """Build Lightning's Trainer, with the callbacks that write checkpoints.
 
     Args:
-        trainer: options that `place_trainer` gave.
-        folder: of the run.
-        loggers, callbacks: those of the config.
+        trainer: result of `place_trainer`.
+        folder: run folder.
+        loggers: loggers of the config.
+        callbacks: callbacks of the config.
         labelled: whether scans have labels, so that the best checkpoint is that of the highest Dice.
-
-    Raises:
-        ValueError: for options that Lightning refuses.
     """
     try:
         return L.Trainer(

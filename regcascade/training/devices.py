@@ -1,4 +1,4 @@
-"""The devices of a training, from the options and from what launched its processes."""
+"""Devices of a training: from the options and from the launcher of its processes."""
 
 import os
 from collections.abc import Mapping
@@ -6,27 +6,36 @@ from typing import Any
 
 import torch
 
-from regcascade.utils.launch import Launch, launched
+from regcascade.utils.launch import launched
 
-DDP = "ddp_find_unused_parameters_true"  # stages that are fixed, and heads whose weight is 0, get no gradient
+DDP = "ddp_find_unused_parameters_true"  # fixed stages, and heads whose weight is 0, get no gradient
 
 
 def placed(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a trainer with `devices`, `num_nodes` and `strategy` as they are meant here, all checked.
+    """Resolve `devices`, `num_nodes` and `strategy` of the trainer options, and check them.
 
-    `devices` and `num_nodes` may be `auto`: what the launcher started, or all GPUs of this machine. With several
-    devices, `strategy=auto` is DDP; with one, there is no use for it.
+    `devices` and `num_nodes` may be `auto`: what the launcher started, or all GPUs of this machine. `strategy=auto`
+    becomes DDP with several devices; with one, DDP becomes `auto`.
 
     Raises:
-        ValueError: for more devices than there are, or others than the launcher has processes for.
+        ValueError: if a device does not exist, or the launcher started another number of processes.
     """
     launch = launched()
-    _export_submitit(launch)
+    if launch is not None and launch.launcher == "submitit" and "LOCAL_RANK" not in os.environ:
+        _export_submitit()
     options = dict(trainer)
     devices, nodes = options.get("devices", "auto"), options.get("num_nodes", 1)
     _check_devices(str(options.get("accelerator", "auto")), devices)
     if launch is not None:
-        devices, nodes = _as_launched(launch, devices, nodes)
+        each = launch.ranks // launch.nodes
+        fits = devices in ("auto", -1, each) or (isinstance(devices, list) and len(devices) == each)
+        if not fits or nodes not in ("auto", launch.nodes):
+            raise ValueError(
+                f"trainer.devices={devices} trainer.num_nodes={nodes}, but {launch.launcher} started {launch.ranks} "
+                f"processes on {launch.nodes} machine(s): set trainer.devices={each} "
+                f"trainer.num_nodes={launch.nodes}, or trainer=ddp, which takes what it finds."
+            )
+        devices, nodes = (each if devices in ("auto", -1) else devices), launch.nodes
     nodes = 1 if nodes == "auto" else nodes
     if not isinstance(nodes, int) or nodes < 1:
         raise ValueError(f"trainer.num_nodes={nodes}: it counts machines, 1 or more, or is auto.")
@@ -43,45 +52,31 @@ def placed(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def devices_in_all(options: Mapping[str, Any]) -> int:
-    """How many devices the options of a `placed` trainer name, over all machines."""
+    """Count the devices of `placed` options over all machines."""
     return options["num_nodes"] * _number(options["devices"], str(options.get("accelerator", "auto")))
 
 
-def _as_launched(launch: Launch, devices: Any, nodes: Any) -> tuple[Any, Any]:
-    each = launch.ranks // launch.nodes
-    fits = devices in ("auto", -1, each) or (isinstance(devices, list) and len(devices) == each)
-    if not fits or nodes not in ("auto", launch.nodes):
-        raise ValueError(
-            f"trainer.devices={devices} trainer.num_nodes={nodes}, and {launch.launcher} started {launch.ranks} "
-            f"processes on {launch.nodes} machine(s): set trainer.devices={each} trainer.num_nodes={launch.nodes}, or "
-            "trainer=ddp, which takes what it finds."
-        )
-    return (each if devices in ("auto", -1) else devices), launch.nodes
-
-
 def _check_devices(accelerator: str, devices: Any) -> None:
-    there = torch.cuda.device_count()
-    other = torch.backends.mps.is_available()
-    if accelerator == "cpu" or (accelerator == "auto" and not there and not other):
+    gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if accelerator == "cpu" or (accelerator == "auto" and not gpus and not mps):
         cores = max(os.cpu_count() or 1, 2)
         if _number(devices, "cpu") > cores:
             raise ValueError(
-                f"trainer.devices={devices} on a CPU: a process each, and there are {cores} CPU cores. Set {cores} or "
-                "fewer, or trainer.accelerator=gpu for GPUs."
+                f"trainer.devices={devices} on a CPU: each is a process, and there are {cores} CPU cores. Set {cores} "
+                "or fewer, or trainer.accelerator=gpu for GPUs."
             )
-    if accelerator == "cpu" or other or (accelerator == "auto" and not there):
         return
-    if accelerator not in ("auto", "gpu", "cuda"):
-        return  # Lightning knows it, or says that it does not
-    if not there:
+    if mps or accelerator not in ("auto", "gpu", "cuda"):  # Lightning checks these
+        return
+    if not gpus:
         raise ValueError(
             f"trainer.accelerator={accelerator}: no GPU is visible here. Set trainer.accelerator=cpu, or see why "
             "(nvidia-smi; CUDA_VISIBLE_DEVICES; a CPU build of PyTorch)."
         )
-    wanted = devices if isinstance(devices, list) else []
-    if (isinstance(devices, int) and devices > there) or any(isinstance(k, int) and k >= there for k in wanted):
+    listed = devices if isinstance(devices, list) else []
+    if (isinstance(devices, int) and devices > gpus) or any(isinstance(k, int) and k >= gpus for k in listed):
         raise ValueError(
-            f"trainer.devices={devices}: {there} GPU(s) are visible here. Set trainer.devices={there} or fewer (GPUs "
+            f"trainer.devices={devices}: {gpus} GPU(s) are visible here. Set trainer.devices={gpus} or fewer (GPUs "
             "are numbered from 0), or trainer.devices=auto."
         )
 
@@ -97,10 +92,8 @@ def _number(devices: Any, accelerator: str) -> int:
     return int(text) if text.isdigit() else 1
 
 
-def _export_submitit(launch: Launch | None) -> None:
-    """Tell Lightning of submitit's local tasks as a launcher would."""
-    if launch is None or launch.launcher != "submitit" or "LOCAL_RANK" in os.environ:
-        return
+def _export_submitit() -> None:
+    """Set what Lightning reads of a launcher to the values of submitit's local tasks."""
     port = 20000 + int("".join(filter(str.isdigit, os.environ["SUBMITIT_LOCAL_JOB_ID"])) or 0) % 20000
     os.environ |= {
         "LOCAL_RANK": os.environ["SUBMITIT_LOCAL_LOCALID"],

@@ -1,4 +1,4 @@
-"""Options of a training that change how it runs and not what it learns; checks of what a device can do."""
+"""Options that change how a training runs and not what it learns, and checks of what a device supports."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from textwrap import shorten
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from regcascade.cascades import Cascade
 from regcascade.types import Size
@@ -32,9 +32,10 @@ class Execution:
     """Options of the group `trainer` beside those of Lightning's Trainer.
 
     Attributes:
-        recompute: `stage` keeps only what each stage returns and runs it again for its gradient; `none` keeps all.
-        compile: compile the networks with `torch.compile`, once for each size and mode.
-        channels_last: lay out weights of convolutions, and so feature maps, as PyTorch's `channels_last_3d`.
+        recompute: `none` stores all activations; `stage` stores the result of each stage and runs it again for its
+            gradient.
+        compile: compile the networks with `torch.compile`, once per size and mode.
+        channels_last: store convolution weights, and so feature maps, in PyTorch's `channels_last_3d` layout.
     """
 
     recompute: Literal["none", "stage"] = "none"
@@ -45,7 +46,7 @@ class Execution:
         check_choices("trainer", self)
 
     def apply(self, cascade: Cascade) -> None:
-        """Make a cascade run this way; the names of its weights stay the same."""
+        """Apply these options to a cascade; the names of its weights stay."""
         cascade.recompute = self.recompute
         if self.channels_last:
             for module in cascade.modules():
@@ -57,11 +58,7 @@ class Execution:
 
 
 def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]]:
-    """Split the options of the group `trainer` into `Execution` and those of Lightning's Trainer.
-
-    Raises:
-        ValueError: for an invalid value of `Execution`.
-    """
+    """Split the options of the group `trainer` into `Execution`, which is checked, and those of Lightning's Trainer."""
     names = {field.name for field in fields(Execution)}
     ours = {key: value for key, value in options.items() if key in names}
     check_options("trainer", ours, Execution)
@@ -69,7 +66,7 @@ def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]
 
 
 def check_numbers(trainer: Mapping[str, Any]) -> None:
-    """Raise ValueError for a number that Lightning's Trainer accepts and that trains nothing."""
+    """Raise ValueError for a number with which Lightning's Trainer would train nothing."""
     for key, (fits, wanted) in _NUMBERS.items():
         value = trainer.get(key)
         if isinstance(value, int | float) and not fits(value):
@@ -77,13 +74,13 @@ def check_numbers(trainer: Mapping[str, Any]) -> None:
 
 
 def likely_device(accelerator: Any) -> torch.device:
-    """Guess the kind of device that Lightning will choose for `trainer.accelerator`."""
+    """Predict the device that Lightning chooses for `trainer.accelerator`."""
     on_gpu = str(accelerator) in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")
 
 
 def check_precision(precision: int | str | None, device: torch.device) -> None:
-    """Raise ValueError if a device lacks a precision, or a cascade cannot train in it."""
+    """Raise ValueError if a device does not support a precision, or a cascade cannot train in it."""
     name = str(precision)
     if name in ("16-true", "bf16-true"):
         raise ValueError(
@@ -104,7 +101,7 @@ def check_precision(precision: int | str | None, device: torch.device) -> None:
 
 @contextmanager
 def evaluated(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, and each part back into the mode it was in."""
+    """Put a module into evaluation mode, and restore the mode of each part at the end."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -117,14 +114,16 @@ def evaluated(module: nn.Module) -> Iterator[None]:
 def check_half_precision(
     cascade: Cascade, size: Size, batch: int, precision: int | str | None, device: torch.device
 ) -> None:
-    """Raise ValueError if a CPU convolves wrongly in half precision at the map sizes of a training.
+    """Raise ValueError if this CPU's half-precision convolutions are wrong at the map sizes of a training.
+
+    Full precision and GPUs are not checked.
 
     Args:
-        cascade: model to train.
+        cascade: cascade to train.
         size: sides of the volumes.
-        batch: pairs at a time.
-        precision: as Lightning names it; nothing is checked in full precision.
-        device: where it will train; GPUs are not checked.
+        batch: pairs per batch.
+        precision: Lightning's name of it.
+        device: device of the training.
     """
     dtype = AUTOCAST.get(str(precision))
     if dtype is None or device.type != "cpu":
@@ -132,7 +131,7 @@ def check_half_precision(
 
     def run() -> None:
         moving, fixed = (torch.rand(batch, 1, *size) for _ in range(2))
-        # Not compiled, which tensors without data cannot be, and without a change to batch statistics.
+        # Eager, as tensors without data cannot be compiled; evaluated, as batch statistics must not change.
         with torch.autocast("cpu", dtype=dtype), torch.compiler.set_stance("force_eager"), evaluated(cascade):
             cascade.register_images(moving, fixed)
 
@@ -144,11 +143,11 @@ def check_half_precision(
 
 
 def check_compiles(device: torch.device) -> None:
-    """Compile one line; raise ValueError if PyTorch cannot compile for a device here."""
+    """Raise ValueError if `torch.compile` does not work on a device, by compiling one line."""
     try:
-        # Without its caches, which would answer for a compiler that is gone.
+        # Without caches, which would hide a missing compiler.
         with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]  # added at run time
-            torch.compile(_one_line)(torch.zeros(2, device=device))
+            torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
     except Exception as error:  # a missing compiler, missing headers and a missing Triton each raise their own
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise ValueError(
@@ -156,7 +155,3 @@ def check_compiles(device: torch.device) -> None:
             "a C++ compiler on a CPU (g++, or the one that CXX names) and Triton on a GPU: install it, or set "
             "trainer.compile=false."
         ) from error
-
-
-def _one_line(x: Tensor) -> Tensor:
-    return x.sin() + 1

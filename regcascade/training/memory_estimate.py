@@ -1,4 +1,4 @@
-"""Memory of a training step, counted without running it: tensors have shapes and no data."""
+"""Estimate of the memory of a training step, counted with fake tensors, which have shapes and no data."""
 
 import math
 import weakref
@@ -21,13 +21,13 @@ from regcascade.utils.precision import mixed_precision
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a training step takes, without the workspace of convolutions and what an allocator leaves unused.
+    """Bytes of a training step, without the workspace of convolutions and unused blocks of the allocator.
 
     Attributes:
         weights: parameters and buffers.
-        gradients: of the parameters that learn.
-        moments: of the optimiser.
-        activations: peak of everything else: images, what the backward pass needs, intermediate results.
+        gradients: gradients of trained parameters.
+        moments: state of the optimiser.
+        activations: peak of everything else: images, tensors for the backward pass, intermediate results.
     """
 
     weights: float
@@ -37,15 +37,13 @@ class Footprint:
 
     @property
     def total(self) -> float:
-        """Sum of all parts; the previous step's gradients are still there while the next one goes forward."""
+        """Sum of all parts; gradients stay allocated during the next forward pass."""
         return self.weights + self.gradients + self.moments + self.activations
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Total bytes against the number of stages: a line through what one stage and three take.
-
-    Three, since with recomputation the peak moves from the forward into the backward pass between one and three.
+    """Total bytes as a linear function of the number of stages n.
 
     Attributes:
         first: bytes with one stage.
@@ -56,26 +54,26 @@ class Prediction:
     added: float
 
     def at(self, n: int) -> float:
-        """Predict the bytes with n stages."""
+        """Predict the bytes of n stages."""
         return self.first + (n - 1) * self.added
 
     def largest_n(self, available: float) -> int:
-        """Find how many stages fit into so many bytes; 0 if not even one does."""
+        """Compute the number of stages that fit into `available` bytes; 0 if none does."""
         return 0 if available < self.first else 1 + math.floor((available - self.first) / self.added)
 
 
 @dataclass(frozen=True)
 class Step:
-    """Training step to be estimated.
+    """Training step to estimate, without weak supervision.
 
     Attributes:
         build: builds the cascade of n stages.
-        objective: loss; its weak supervision is left out.
+        objective: loss.
         size: sides of the volumes.
-        batch: pairs at a time.
-        precision: as Lightning names it.
-        recompute: see `Cascade`.
-        moments: numbers that the optimiser keeps for each weight.
+        batch: pairs per batch.
+        precision: Lightning's name of it.
+        recompute: see `Execution`.
+        moments: numbers that the optimiser stores per weight.
     """
 
     build: Callable[[int], Cascade]
@@ -87,7 +85,7 @@ class Step:
     moments: int = 2
 
     def footprint(self, n: int) -> Footprint:
-        """Count what a step with n stages takes; about a second, whatever the size."""
+        """Count the bytes of a step with n stages, in about a second at any size."""
         with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True):
             cascade = self.build(n).train()
             cascade.recompute = self.recompute
@@ -102,12 +100,15 @@ class Step:
         return Footprint(_bytes(weights), gradients, self.moments * gradients, float(live.peak))
 
     def prediction(self) -> Prediction:
-        """Predict the bytes against n from n = 1 and n = 3."""
+        """Fit a line through n = 1 and n = 3.
+
+        Not n = 2: recomputation moves the peak from the forward to the backward pass between n = 1 and n = 3.
+        """
         one, three = (self.footprint(n).total for n in (1, 3))
         return Prediction(one, (three - one) / 2)
 
     def run(self, cascade: Cascade) -> None:
-        """Compute the loss of a cascade on random images, and its gradient, on the device of the weights."""
+        """Run the forward and backward pass on random images, on the device of the weights."""
         device = next(cascade.parameters()).device
         moving, fixed = (torch.rand(self.batch, 1, *self.size, device=device) for _ in range(2))
         with mixed_precision(device, self.precision):
@@ -118,14 +119,14 @@ class Step:
 
 
 class LiveMemory(TorchDispatchMode):
-    """Count the bytes of the tensors that operations make, while they live; views share the bytes of their base.
+    """Count the bytes of all tensors made in this context, while they live; a view shares the bytes of its base.
 
     Args:
         known: earlier tensors, which do not count.
 
     Attributes:
-        now: bytes that live now.
-        peak: the most that lived at once.
+        now: live bytes.
+        peak: maximum of live bytes.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
@@ -135,33 +136,27 @@ class LiveMemory(TorchDispatchMode):
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count what it makes."""
+        """Run an operation and count its results."""
         result = function(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
-            if isinstance(tensor, Tensor):
-                self._note(tensor)
+            if isinstance(tensor, Tensor) and (key := (storage := tensor.untyped_storage())._cdata) not in self._sizes:
+                self._sizes[key] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._gone, key)
         return result
 
     def leave_out_gradient(self, parameter: Tensor) -> None:
-        """Stop counting the gradient of a parameter."""
+        """Do not count the gradient of a parameter."""
         if parameter.grad is not None:
             self._gone(parameter.grad.untyped_storage()._cdata)
-
-    def _note(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self._sizes:
-            self._sizes[key] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, key)
 
     def _gone(self, key: int) -> None:
         self.now -= self._sizes.pop(key, 0)
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes free on a device; on a CPU what the machine, or its container, has left."""
+    """Bytes free on a device; on a CPU those of the machine or its container."""
     return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
 
 

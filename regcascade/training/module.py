@@ -1,7 +1,7 @@
-"""Training a cascade with Lightning: batch -> cascade -> objective, and measures on validation pairs."""
+"""Lightning module that trains a cascade: batch, cascade, objective; and measures on validation pairs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -26,18 +26,18 @@ from regcascade.utils import distributed as ranks
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the message names the term and the pair."""
+    """Raised if the loss is NaN or infinite, with the term and the pair."""
 
 
 class RegistrationModule(L.LightningModule):
-    """A cascade in training.
+    """Train a cascade.
 
     Args:
-        cascade: the model.
-        objective: the loss.
+        cascade: model.
+        objective: loss.
         optimization: optimiser and schedule.
-        description: what a checkpoint says of itself, plain values only (see `checkpoint.describe`).
-        labels: label values that the validation Dice averages over.
+        description: entry of checkpoints that describes the model, plain values (see `checkpoint.describe`).
+        labels: label values over which the validation Dice is averaged.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class RegistrationModule(L.LightningModule):
         self._time_done = 0.0
 
     def setup(self, stage: str) -> None:
-        """Raise ValueError if the model or its objective needs what a scan of the data module lacks."""
+        """Raise ValueError if a scan lacks what the model or the objective needs."""
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, RegistrationData):
             self.objective.check_supervision(data.scans_without)
             without = data.scans_without("alignment") if self.cascade.needs_alignment else []
             if without:
                 raise ValueError(
-                    f"affine=precomputed needs an alignment of every scan to one and the same, and {len(without)} have "
-                    f"none ({without[0]} among them): prepare them with regcascade prepare --align SCAN."
+                    f"affine=precomputed needs every scan aligned to the same scan, and {len(without)} are not "
+                    f"({without[0]} among them): prepare them with regcascade prepare --align SCAN."
                 )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch; every term is logged as `train/<term>`, its mean over the ranks."""
+        """Compute the loss of a batch, and log the mean of each term over the ranks as `train/<term>`."""
         self._time_done = self._share_of_time()
         self.cascade.on_progress(self.done())
         registration = self.cascade.register(batch)
         reverse = self.cascade.register(swapped(batch)) if self.objective.both_ways else None
         terms = self.objective(registration, batch["fixed"], batch, reverse)
-        # One exchange tells every rank the means and that another one's loss is not finite, before any weight moves.
+        # One exchange gives every rank the means, and tells of a loss that is not finite before any weight changes.
         means = dict(zip(terms, ranks.mean(torch.stack(list(terms.values()))), strict=True))
         if not means["loss"].isfinite():
             failures = [failure for failure in ranks.gathered(_not_finite(terms, batch)) if failure]
@@ -90,27 +90,29 @@ class RegistrationModule(L.LightningModule):
         return terms["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Register the pairs of a batch and measure each before and after.
+        """Register the pairs of a batch, and measure each before and after.
 
-        The loss is without weak supervision, so that it can be compared between trainings with and without, and of
-        sets without labels; the Dice and the landmark distance tell what that would. It is without the inverse
-        consistency too, which would take the other way round as well.
+        The loss omits weak supervision, so that it is comparable between trainings with and without it, and inverse
+        consistency, which needs the reverse registration.
         """
         registration = self.cascade.register(batch)
         terms = self.objective(registration, batch["fixed"])
         if failure := _not_finite(terms, batch):
+            if ranks.count() == 1:
+                raise NonFiniteLossError(failure)
             self._validation_failures.append(failure)
-            self._raise_validation_failures(ranks.count() == 1)
         measures = self._measures(batch, registration)
         loss_terms = {name: float(value) for name, value in terms.items()}
         self._validation_rows += [loss_terms | row for row in measures]
         return {"registration": registration, "measures": measures}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the validation pairs as `val/<measure>`; NaN where a pair lacks one is left out."""
-        self._raise_validation_failures()
-        rows, self._validation_rows = _in_order(ranks.gathered(self._validation_rows)), []
-        if ranks.count() > 1:  # whose shares were made even by pairs that come twice
+        """Log the mean of each measure over the validation pairs that have it as `val/<measure>`."""
+        if failures := [failure for share in ranks.gathered(self._validation_failures) for failure in share]:
+            raise NonFiniteLossError(failures[0])
+        shares, self._validation_rows = ranks.gathered(self._validation_rows), []
+        rows = [row for each in zip_longest(*shares) for row in each if row is not None]  # rank r has every w-th pair
+        if ranks.count() > 1:  # some pairs come twice, so that the shares are equally long
             rows = rows[: len(self.trainer.val_dataloaders.dataset)]  # type: ignore[union-attr]  # there is one
         for name in dict.fromkeys(name for row in rows for name in row):
             known = [row[name] for row in rows if name in row and not math.isnan(row[name])]
@@ -119,45 +121,46 @@ class RegistrationModule(L.LightningModule):
                 self.log(f"val/{name}", mean, prog_bar=name == "dice", batch_size=len(known), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over what is not frozen, its learning rate set at every step."""
+        """Build the optimiser of the trained parameters, and its schedule, which is applied at every step."""
         heads = [p for net in self.cascade.nets for p in net.get_submodule("heads").parameters()]
         mixed = self._trainer is not None and isinstance(self.trainer.precision_plugin, MixedPrecision)
         learning = (p for p in self.cascade.parameters() if p.requires_grad)
         optimizer = self.optimization.optimizer(learning, heads, mixed)
+
+        def phase_done() -> float:
+            return self.cascade.phase_done(self.done())
+
         factor = self.optimization.factor
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.phase_done))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, phase_done))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def phase_done(self) -> float:
-        """The fraction of the cascade's present phase of training that is behind."""
-        return self.cascade.phase_done(self.done())
-
     def done(self) -> float:
-        """The fraction of the training that is behind, by steps or by time, whichever will end it."""
+        """Compute the fraction of the training that is done, by steps or by time, whichever is larger."""
         if self._trainer is None or not self.trainer.training:
             return 0.0
         return max(self.global_step / self.trainer.estimated_stepping_batches, self._time_done)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint describe itself, so that it can be loaded years later without its config."""
+        """Add the description, by which the checkpoint is loaded without its config.
+
+        Batches whose accumulated gradients have not changed the weights yet are uncounted: a resumed run draws them
+        again.
+        """
         checkpoint[CHECKPOINT_KEY] = self.description
         data = getattr(self._trainer, "datamodule", None)
         if isinstance(data, RegistrationData) and data.unsettled_batches:
-            _rewind(checkpoint, data.unsettled_batches)
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            for counts in (progress["total"], progress["current"]):
+                settled = counts["ready"] - data.unsettled_batches
+                counts |= {"ready": settled, "started": settled, "processed": settled, "completed": settled}
 
     def _share_of_time(self) -> float:
-        """The share of a time limit that is behind, by the clock of rank 0: the learning rate must be one."""
+        """Compute the elapsed fraction of the time limit by the clock of rank 0, so that all ranks agree."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set undeclared
             if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
                 elapsed = callback.time_elapsed()
                 return ranks.of_first(elapsed / max(elapsed + left, 1e-9))
         return 0.0
-
-    def _raise_validation_failures(self, now: bool = True) -> None:
-        shares = ranks.gathered(self._validation_failures) if now else []
-        failures = [failure for share in shares for failure in share]
-        if failures:
-            raise NonFiniteLossError(failures[0])
 
     def _measures(self, batch: Batch, registration: Registration) -> list[dict[str, float]]:
         flow, nothing = registration.flow, torch.zeros_like(registration.flow)
@@ -179,7 +182,7 @@ class RegistrationModule(L.LightningModule):
 
 
 def _not_finite(terms: Mapping[str, Tensor], batch: Batch) -> str:
-    """What is not finite, and of which pairs; nothing if the loss is."""
+    """Name the terms that are not finite, and the pairs; empty if the loss is finite."""
     if terms["loss"].isfinite():
         return ""
     bad = [name for name, value in terms.items() if name != "loss" and not value.isfinite()] or ["loss"]
@@ -189,16 +192,3 @@ def _not_finite(terms: Mapping[str, Tensor], batch: Batch) -> str:
         f"The loss term {', '.join(bad)} is not finite for the pair ({names}). Look at these scans, "
         "lower optimizer.lr, or set trainer.precision=32. A checkpoint, where there is one, is from before this step."
     )
-
-
-def _in_order(shares: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
-    """The rows of all ranks in the order of the pairs, of which rank r of w has every w-th from r on."""
-    return [row for rows in zip_longest(*shares) for row in rows if row is not None]
-
-
-def _rewind(checkpoint: dict[str, Any], batches: int) -> None:
-    """Take back the batches whose gradients have not moved the weights yet: they are drawn again."""
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        settled = counts["ready"] - batches
-        counts |= {"ready": settled, "started": settled, "processed": settled, "completed": settled}

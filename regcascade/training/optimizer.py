@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule, by name and plain values."""
+"""Optimiser and learning-rate schedule."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ import torch
 from regcascade.utils.registry import check_choices
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers kept for each weight
+MOMENTS = {"adam": 2, "adamw": 2, "sgd": 0}  # numbers stored per weight
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,15 @@ class Optimization:
 
     Attributes:
         name: `adam` (RCN, DR-Net), `adamw` or `sgd`.
-        lr: learning rate at the start.
-        weight_decay: as that optimiser defines it.
-        schedule: `constant`; `halving` at the steps of `halve_at` (RCN, DR-Net); `cosine` from `lr` down to a hundredth
-            of it at the end of the training, which may be set in steps or in time.
-        halve_at: optimiser steps after which the learning rate is halved.
-        warmup_steps: steps over which the learning rate rises linearly to `lr`. Adam's first steps are large, and a
-            deep network can leave the identity for good in them.
-        head_lr: learning rate of the flow heads, as a multiple of `lr`. Heads start near zero, and until they have
-            grown the rest of the network learns next to nothing; a multiple saves a short training that time.
+        lr: initial learning rate.
+        weight_decay: weight decay of the optimiser.
+        schedule: `constant`; `halving` at the steps of `halve_at` (RCN, DR-Net); `cosine` from `lr` to `lr` / 100 at
+            the end of the training, in steps or in time.
+        halve_at: optimiser steps at which the learning rate is halved.
+        warmup_steps: steps over which the learning rate rises linearly to `lr`. In Adam's large first steps a deep
+            network can leave the identity for good.
+        head_lr: learning rate of the flow heads, as a multiple of `lr`. Heads start near zero, and the rest of the
+            network learns little until they have grown.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
@@ -60,9 +60,9 @@ class Optimization:
         """Build the optimiser.
 
         Args:
-            parameters: to be trained.
+            parameters: parameters to train.
             heads: those of `parameters` that learn at `head_lr`.
-            mixed: train in mixed precision, in which Lightning cannot clip gradients of a fused update.
+            mixed: mixed precision, with which Lightning cannot clip gradients of a fused update.
         """
         parameters = list(parameters)
         # The fused update is several times faster on a CPU.
@@ -77,11 +77,9 @@ class Optimization:
 
     def factor(self, step: int, done: Callable[[], float]) -> float:
         """Compute the factor on `lr` at an optimiser step; `done` returns the fraction of the training that is done."""
-        return min((step + 1) / (self.warmup_steps + 1), 1.0) * self._scheduled(step, done)
-
-    def _scheduled(self, step: int, done: Callable[[], float]) -> float:
+        warm = min((step + 1) / (self.warmup_steps + 1), 1.0)
         if self.schedule == "halving":
-            return 0.5 ** sum(step >= milestone for milestone in self.halve_at)
+            return warm * 0.5 ** sum(step >= milestone for milestone in self.halve_at)
         if self.schedule == "cosine":
-            return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done(), 1.0))) / 2
-        return 1.0
+            return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done(), 1.0))) / 2)
+        return warm

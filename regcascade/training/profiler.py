@@ -1,12 +1,12 @@
 """Time of a training step and of its parts, measured on random images."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from regcascade.cascades import Cascade
 from regcascade.losses import Objective
@@ -19,14 +19,14 @@ PARTS = ("networks", "warps", "losses", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds, each the median over repeats.
+    """Median seconds over the repeats.
 
     Attributes:
-        inference: of a registration without gradients.
-        step: of a training step.
-        parts: of a step: `networks` forward, `warps` (and what else a cascade does between networks), `losses`,
-            `backward` (with what it recomputes), `optimizer`.
-        peak: largest number of bytes of tensors on a GPU; None on a CPU.
+        inference: registration without gradients.
+        step: training step.
+        parts: parts of a step: `networks` (forward), `warps` (and the rest of the cascade), `losses`, `backward` (with
+            recomputation), `optimizer`.
+        peak: maximum of allocated bytes on a GPU; None on a CPU.
     """
 
     inference: float
@@ -35,28 +35,19 @@ class Profile:
     peak: int | None
 
 
-@dataclass
 class Stopwatch:
-    """Seconds by name of what they were spent on; it waits for a GPU to finish.
+    """Seconds by name; waits for a GPU to finish."""
 
-    Attributes:
-        device: that runs.
-        seconds: so far, by name.
-    """
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def on(self, name: str) -> Iterator[None]:
         """Time the block."""
         start = read_clock(self.device)
         yield
-        self.add(name, read_clock(self.device) - start)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Add seconds to a name's."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.seconds[name] += read_clock(self.device) - start
 
 
 def profile(
@@ -68,74 +59,64 @@ def profile(
     precision: str = "32-true",
     repeats: int = 3,
 ) -> Profile:
-    """Time registrations and training steps; the first of each does not count. The weights change.
+    """Time registrations and training steps, after one of each that does not count. Changes the weights.
 
     Args:
-        cascade: model, on the device to be measured.
+        cascade: cascade on the device to measure.
         objective: loss; its weak supervision is left out.
-        optimizer: of the cascade's weights.
+        optimizer: optimiser of the cascade.
         size: sides of the images.
-        batch: pairs at a time.
-        precision: as Lightning names it; for fp16 the loss is not scaled, which takes no time.
-        repeats: of each; the median counts.
+        batch: pairs per batch.
+        precision: Lightning's name of it; the loss is not scaled for fp16, which takes no time.
+        repeats: how often each is timed.
     """
     device = next(cascade.parameters()).device
     moving, fixed = torch.rand(2, batch, 1, *size, device=device)
-    forward, steps = [], []
+    inference, steps = [], []
     cascade.eval()
     for _ in range(repeats + 1):
         watch = Stopwatch(device)
         with watch.on("all"), torch.inference_mode(), mixed_precision(device, precision):
             cascade.register_images(moving, fixed)
-        forward.append(watch.seconds["all"])
+        inference.append(watch.seconds["all"])
     cascade.train()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(repeats + 1):
         watch = Stopwatch(device)
         with watch.on("step"):
-            _step(cascade, objective, optimizer, moving, fixed, precision, watch)
+            with mixed_precision(device, precision):
+                with watch.on("cascade"), _timed_networks(cascade, watch):
+                    registration = cascade.register_images(moving, fixed)
+                    reverse = cascade.register_images(fixed, moving) if objective.both_ways else None
+                watch.seconds["warps"] = watch.seconds["cascade"] - watch.seconds["networks"]
+                with watch.on("losses"):
+                    loss = objective(registration, fixed, reverse=reverse)["loss"]
+            del registration, reverse
+            with watch.on("optimizer"):
+                optimizer.zero_grad()
+            with watch.on("backward"):
+                loss.backward()
+            with watch.on("optimizer"):
+                optimizer.step()
         steps.append(watch.seconds)
-    counted = steps[1:]
-    parts = {name: median(seconds.get(name, 0.0) for seconds in counted) for name in PARTS}
+    parts = {name: median(seconds[name] for seconds in steps[1:]) for name in PARTS}
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return Profile(median(forward[1:]), median(seconds["step"] for seconds in counted), parts, peak)
-
-
-def _step(
-    cascade: Cascade,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    moving: Tensor,
-    fixed: Tensor,
-    precision: str,
-    watch: Stopwatch,
-) -> None:
-    """Run one training step as Lightning does."""
-    with mixed_precision(moving.device, precision):
-        with watch.on("cascade"), _timed_networks(cascade, watch):
-            registration = cascade.register_images(moving, fixed)
-            reverse = cascade.register_images(fixed, moving) if objective.both_ways else None
-        watch.add("warps", watch.seconds["cascade"] - watch.seconds.get("networks", 0.0))
-        with watch.on("losses"):
-            loss = objective(registration, fixed, reverse=reverse)["loss"]
-    del registration, reverse
-    with watch.on("optimizer"):
-        optimizer.zero_grad()
-    with watch.on("backward"):
-        loss.backward()
-    with watch.on("optimizer"):
-        optimizer.step()
+    return Profile(median(inference[1:]), median(seconds["step"] for seconds in steps[1:]), parts, peak)
 
 
 @contextmanager
 def _timed_networks(cascade: Cascade, watch: Stopwatch) -> Iterator[None]:
-    """Add the time of every network as it runs, the affine one too."""
+    """Add the forward time of every network, the affine one included."""
     started: list[float] = []
-    handles, device = [], watch.device
+
+    def stop(*_: object) -> None:
+        watch.seconds["networks"] += read_clock(watch.device) - started.pop()
+
+    handles = []
     for net in [*cascade.nets, *([cascade.affine] if cascade.affine is not None else [])]:
-        handles.append(net.register_forward_pre_hook(lambda *_: started.append(read_clock(device))))
-        handles.append(net.register_forward_hook(lambda *_: watch.add("networks", read_clock(device) - started.pop())))
+        handles.append(net.register_forward_pre_hook(lambda *_: started.append(read_clock(watch.device))))
+        handles.append(net.register_forward_hook(stop))
     try:
         yield
     finally:

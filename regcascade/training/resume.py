@@ -1,4 +1,4 @@
-"""Whether a training may go on from a checkpoint, and what it then has otherwise."""
+"""Checks before a training is resumed: what may differ from its checkpoint, and what may not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from regcascade.cascades.checkpoint import MODEL_KEYS, Checkpoint, CheckpointErr
 from regcascade.training.module import RegistrationModule
 from regcascade.utils.diff import differences
 
-_OTHER_KEYS = ("preprocessing", "data", "loss")  # of a checkpoint's description, beside the model
+_OTHER_KEYS = ("preprocessing", "data", "loss")  # of a description, which may change
 
 
 def check_state(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError if a file has weights only, and nothing by which a training goes on."""
+    """Raise CheckpointError if a file has weights only, without the state of a training."""
     if checkpoint.param_groups is None:
         raise CheckpointError(
             f"ckpt_path: {checkpoint.path} has weights only, no state of a training to resume. Start a new run from "
@@ -20,13 +20,13 @@ def check_state(checkpoint: Checkpoint) -> None:
 
 
 def check_resumed(checkpoint: Checkpoint, module: RegistrationModule) -> list[str]:
-    """Compare what a checkpoint says of itself with what is to go on.
+    """Compare a checkpoint with the module that resumes it.
 
     Returns:
-        How the data, their preprocessing and the loss are not as they were, in words.
+        Changes of data, preprocessing and loss, each in words.
 
     Raises:
-        CheckpointError: if the model, the size of its volumes, or what the optimiser's state holds is another one.
+        CheckpointError: if the model, the size of the volumes, or an option stored in the optimiser's state differs.
     """
     then, now = ({key: of.get(key) for key in MODEL_KEYS} for of in (checkpoint.description, module.description))
     changes = list(differences(then, _known(then, now)))
@@ -43,22 +43,22 @@ def check_resumed(checkpoint: Checkpoint, module: RegistrationModule) -> list[st
     ours = module.configure_optimizers()["optimizer"].param_groups
     if changes := list(differences(_optimizer_options(checkpoint.param_groups or ()), _optimizer_options(ours))):
         raise CheckpointError(
-            f"{'; '.join(changes)}: a resumed run has its optimiser from its checkpoint, {checkpoint.path}. To change "
-            "it, start a new run from the weights: init=FILE."
+            f"{'; '.join(changes)}: a resumed run takes its optimiser from its checkpoint, {checkpoint.path}. To "
+            "change it, start a new run from the weights: init=FILE."
         )
     then, now = ({key: of.get(key) for key in _OTHER_KEYS} for of in (checkpoint.description, module.description))
     return list(differences(then, now))
 
 
 def _known(then: Any, now: Any) -> Any:
-    """Of `now` what `then` has as well: an older checkpoint knows nothing of an option that is newer."""
+    """Select the keys of `now` that `then` has: an older checkpoint lacks newer options."""
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return now
     return {key: _known(value, now.get(key)) for key, value in then.items()}
 
 
 def _optimizer_options(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The options that the parameter groups of an optimiser's state tell."""
+    """Derive the optimiser's options from the parameter groups of its state."""
     named = {group.get("name", "networks"): group for group in groups}
     rates = {name: group.get("initial_lr", group["lr"]) for name, group in named.items()}
     first = next(iter(named.values()))

@@ -54,7 +54,7 @@ def _averaged(folders: Sequence[Path], options: argparse.Namespace) -> list[Run]
 
 
 def _open_sweeps(folders: Iterable[Path]) -> Iterator[str]:
-    """Say what is missing of sweeps, and the command that resumes each."""
+    """Name the sweeps with missing jobs, and the command that resumes each."""
     for sweep in map(read_sweep, sorted(folders)):
         missing = len(sweep.jobs) - len(sweep.of(FINISHED)) + sweep.waiting
         if missing and sweep.command:

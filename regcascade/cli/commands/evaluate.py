@@ -1,7 +1,6 @@
 """`regcascade evaluate`: measure a checkpoint, or another method, over pairs of scans."""
 
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from regcascade.cascades import Cascade
 from regcascade.cascades.checkpoint import Checkpoint, CheckpointError, read
-from regcascade.cli.failures import explained, resuming_evaluation
+from regcascade.cli.failures import explained
 from regcascade.cli.hydra_app import plain, record_run
 from regcascade.cli.run_folder import check_devices
 from regcascade.data import build_data
@@ -24,24 +23,23 @@ from regcascade.evaluation.run import evaluate_to_folder
 from regcascade.report.tables.terminal import measure_tables
 from regcascade.utils.registry import check_options, import_user_modules
 
-NETWORK = "network"  # the method that is the checkpoint's own model
+NETWORK = "network"  # the method that evaluates the checkpoint
 
 
-def run(config: DictConfig) -> None:
-    """Evaluate, and print the measures before and after."""
-    evaluate(config)
-
-
-def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
-    """Evaluate a checkpoint, or another method, as a config says; writes `pairs.csv` and `summary.json` for each r.
+def run(config: DictConfig) -> dict[int, pd.DataFrame]:
+    """Evaluate a checkpoint or another method: write `pairs.csv` and `summary.json` for each r, print the measures.
 
     Returns:
-        The rows of `pairs.csv` by r.
+        Rows of `pairs.csv` by r.
     """
     import_user_modules(config.imports)
     options = plain(config)
     checkpoint = None if options["checkpoint"] is None else read(options["checkpoint"])
-    data_options = _data_options(options["data"], checkpoint)
+    data_options = options["data"]
+    if data_options["name"] == "trained":
+        if checkpoint is None:
+            raise ValueError("No scans are named: give data=..., or checkpoint=FILE for its validation pairs.")
+        data_options = checkpoint.data_options(data_options)
     method = _method(options, checkpoint)
     data = build_data(data_options)
     file = checkpoint.path if checkpoint is not None and isinstance(method, Cascade) else None
@@ -52,7 +50,7 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
         )
     each = _each_r(options)
     for one in each:
-        method.about(one.r, one.repeat)  # raises for wrong values before any pair is read
+        method.about(one.r, one.repeat)  # raises for invalid values before any pair is read
     fabric = _fabric(options, method)
     folder = Path(options["paths"]["run"])
     folders = [folder / f"r{one.r}" if isinstance(options["r"], list) else folder for one in each]
@@ -60,8 +58,9 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
     whose = [identity(method, data, data_options, file, one, fabric.device.type) for one in each]
     console, rows = Console(quiet=not fabric.is_global_zero), {}
     with ExitStack() as stack:
-        stack.enter_context(explained(data.num_workers, partial(resuming_evaluation, folder)))
-        if fabric.is_global_zero:  # before other processes start, so that an error is told once
+        kept = f"Measured pairs are kept: the same command with paths.run={folder} measures the others."
+        stack.enter_context(explained(data.num_workers, lambda: kept))
+        if fabric.is_global_zero:  # before other processes start, so that an error is printed once
             stack.enter_context(alone_in(folders))
             resume = [can_resume(*args) for args in zip(folders, whose, strict=True)]
         share = stack.enter_context(together(fabric))
@@ -78,7 +77,7 @@ def evaluate(config: DictConfig) -> dict[int, pd.DataFrame]:
 
 
 def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
-    """Check r, and give the options for each value."""
+    """Check r, and make the options of each value."""
     r, others = options["r"], {key: options[key] for key in ("repeat", "labels", "metrics", "stages", "directions")}
     check_options("evaluate", others, EvaluationOptions)
     several = r if isinstance(r, list) else [r]
@@ -89,7 +88,7 @@ def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
 
 
 def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade | Method:
-    """Build what registers: the checkpoint's cascade, or the method that the config names."""
+    """Build the checkpoint's cascade, or the method that the config names."""
     spec = options["method"]
     if spec["name"] == NETWORK:
         if checkpoint is None:
@@ -106,7 +105,7 @@ def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade |
 
 
 def _fabric(options: dict[str, Any], method: Cascade | Method) -> Fabric:
-    """Find the devices, or on a CPU the processes, that share the pairs."""
+    """Set up the devices, or on a CPU the processes, that share the pairs."""
     accelerator, devices, nodes = (options[key] for key in ("accelerator", "devices", "num_nodes"))
     if isinstance(method, Method) and not method.on_gpu:
         if accelerator not in ("auto", "cpu"):
@@ -115,14 +114,3 @@ def _fabric(options: dict[str, Any], method: Cascade | Method) -> Fabric:
     fabric = devices_of(accelerator, devices, nodes)
     check_devices(fabric.world_size, "devices")
     return fabric
-
-
-def _data_options(options: dict[str, Any], checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Give the options of the data set; `trained` is the checkpoint's own, with what is set in place of its own."""
-    if options["name"] != "trained":
-        return options
-    if checkpoint is None:
-        raise ValueError(
-            "No scans are named: give data=..., or checkpoint=FILE for the pairs that checkpoint was validated on."
-        )
-    return checkpoint.data_options(options)

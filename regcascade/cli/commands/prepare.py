@@ -31,8 +31,11 @@ H5_ONLY = ("subset", "scans", "adjacent", "spacing", "axes")
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    listed = None if options.list is None else read_set_list(_list_file(options.list))
-    if listed is not None:
+    listed = None
+    if options.list is not None:  # a file, or the name of a list that comes with regcascade
+        ours = LISTS / f"{options.list}.yaml"
+        by_name = options.list.suffix == "" and not options.list.exists() and ours.is_file()
+        listed = read_set_list(ours if by_name else options.list)
         _take(options, listed)
     sources, names = _sources(options)
     excluded = []
@@ -66,14 +69,8 @@ def run(options: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
-def _list_file(given: Path) -> Path:
-    """Find what --list names: a file, or a list that comes with regcascade."""
-    ours = LISTS / f"{given}.yaml"
-    return ours if given.suffix == "" and not given.exists() and ours.is_file() else given
-
-
 def _take(options: argparse.Namespace, listed: SetList) -> None:
-    """Fill in what the command line leaves open from the list of a set."""
+    """Fill in the options that the command line leaves open from the list of a set."""
     form = "rcn_h5" if is_manifest(options.source) else "raw"
     given: Mapping[str, Any] | None = getattr(listed, form)
     if given is None:
@@ -92,7 +89,7 @@ def _take(options: argparse.Namespace, listed: SetList) -> None:
 
 
 def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]:
-    """Find the raw scans that the command line names, and the names of their labels where known."""
+    """Find the raw scans, and the names of their labels where known."""
     root: Path = options.source
     given = [key for key in ("images", *BESIDE, *H5_ONLY) if getattr(options, key)]
     if is_manifest(root):
@@ -118,7 +115,7 @@ def _sources(options: argparse.Namespace) -> tuple[list[Source], dict[int, str]]
 
 
 def recipe_of(recipe: str, options: Sequence[str]) -> dict[str, Any]:
-    """Read the recipe of --recipe and --set: its name and options."""
+    """Read --recipe and --set: the name of the recipe and its options."""
     spec: dict[str, Any] = {"name": recipe}
     if recipe.endswith((".yaml", ".yml")):
         content = _parsed(recipe, _text("--recipe", Path(recipe)))

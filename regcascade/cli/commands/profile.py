@@ -2,9 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import yaml
@@ -19,10 +17,9 @@ from regcascade.report.paper.experiments import CONF
 from regcascade.report.tables.terminal import model_table
 from regcascade.training.build import build_cascade, build_objective, build_optimization, set_execution
 from regcascade.training.execution import check_precision, likely_device, split_trainer
-from regcascade.training.memory_estimate import Footprint, Step, free_memory
+from regcascade.training.memory_estimate import Step, free_memory
 from regcascade.training.optimizer import MOMENTS
 from regcascade.training.profiler import Profile, profile
-from regcascade.types import Size
 from regcascade.utils.memory import GIB, MIB
 
 SIZE = "size="
@@ -36,7 +33,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.memory is not None and arguments.memory <= 0:
         raise ValueError(f"--memory {arguments.memory}: GiB, above 0.")
     options = composed(CONF, "train", [given for given in arguments.overrides if not given.startswith(SIZE)])
-    size = _size(arguments.overrides, options)
+    sizes = [text.removeprefix(SIZE) for text in arguments.overrides if text.startswith(SIZE)]
+    # Prepared data have no option of that name, as their files tell it.
+    size = check_size("size", yaml.safe_load(sizes[-1]) if sizes else options["data"].get("size", PAPERS_SIZE))
     execution, _ = split_trainer(options["trainer"])
     device = likely_device(options["trainer"]["accelerator"])
     precision = str(options["trainer"]["precision"])
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     step = Step(
         lambda n: build_cascade(options, size, n), objective, size, batch, precision, execution.recompute, moments
     )
-    n = _stages(options)
+    n = len(options["cascade"].get("stages") or [None]) if options["n"] is None else int(options["n"])
     console = Console()
     with torch.device("meta"):  # counting needs no memory
         console.print(model_table(parts(build_cascade(options, size, n))))
@@ -58,21 +57,13 @@ def run(arguments: argparse.Namespace) -> None:
         set_execution(cascade, options["trainer"], size, batch)
         optimizer = optimization.optimizer(parameter for parameter in cascade.parameters() if parameter.requires_grad)
         console.print(_times(profile(cascade, step.objective, optimizer, size, batch, precision, arguments.repeats)))
-    console.print(_memory(step.footprint(n)))
+    footprint, memory = step.footprint(n), table("Memory (estimated)", "", "MiB")
+    for name in ("weights", "gradients", "moments", "activations", "total"):
+        memory.add_row(name, f"{getattr(footprint, name) / MIB:,.1f}")
+    console.print(memory)
     if not options["cascade"].get("stages"):
         free = free_memory(device) if arguments.memory is None else arguments.memory * GIB
         console.print(_fitting(step, n, free))
-
-
-def _size(overrides: Sequence[str], options: dict[str, Any]) -> Size:
-    """Take size=, or data.size; for prepared data, whose files hold the size, that of the papers."""
-    given = [text.removeprefix(SIZE) for text in overrides if text.startswith(SIZE)]
-    return check_size("size", yaml.safe_load(given[-1]) if given else options["data"].get("size", PAPERS_SIZE))
-
-
-def _stages(options: dict[str, Any]) -> int:
-    n = options["n"]
-    return int(n) if n is not None else len(options["cascade"].get("stages") or [None])
 
 
 def _times(measured: Profile) -> Table:
@@ -84,13 +75,6 @@ def _times(measured: Profile) -> Table:
     shown.add_row("registration", f"{measured.inference:.3f}", "")
     if measured.peak is not None:
         shown.add_row("peak memory", f"{measured.peak / GIB:.2f} GiB", "")
-    return shown
-
-
-def _memory(footprint: Footprint) -> Table:
-    shown = table("Memory (estimated)", "", "MiB")
-    for name in ("weights", "gradients", "moments", "activations", "total"):
-        shown.add_row(name, f"{getattr(footprint, name) / MIB:,.1f}")
     return shown
 
 

@@ -16,7 +16,7 @@ from regcascade.inference.pair_list import FilePair, read_pairs
 from regcascade.inference.pipeline import RegisterOptions, register
 from regcascade.inference.scans import ScanFiles
 
-BESIDE = ("labels", "points", "mask")
+BESIDE = ("labels", "points", "mask", "series")  # options of the fixed and of the moving scan
 
 
 def run(options: argparse.Namespace) -> None:
@@ -29,13 +29,20 @@ def run(options: argparse.Namespace) -> None:
         options.labels, options.fill, options.device, options.precision,
     )  # fmt: skip
     if options.pairs is not None:
-        _check_alone(options)
+        beside = [f"--{role}-{kind}" for role in ("fixed", "moving") for kind in BESIDE]
+        given = [name for name in beside if getattr(options, name[2:].replace("-", "_")) is not None]
+        if options.fixed is not None or given:
+            first = given[0] if given else "FIXED"
+            raise ValueError(f"--pairs names all scans and what lies beside them, in its columns: leave {first} out.")
         pairs = read_pairs(options.pairs)
         folded = _register_pairs(pairs, _trained(options), how, options)
     else:
         if options.fixed is None or options.moving is None:
             raise ValueError("Give two scans, FIXED and MOVING, or --pairs with a table of them.")
-        scans = (_files(options, "fixed"), _files(options, "moving"))
+        scans = (
+            ScanFiles(getattr(options, role), **{kind: getattr(options, f"{role}_{kind}") for kind in BESIDE})
+            for role in ("fixed", "moving")
+        )
         with claimed_folder(options.out) as mine:
             if not mine:
                 raise ValueError(f"--out {options.out}: another process is registering into it. Name another folder.")
@@ -56,21 +63,8 @@ def _trained(options: argparse.Namespace) -> Trained:
     return Trained.of(options.checkpoint, recipe)
 
 
-def _check_alone(options: argparse.Namespace) -> None:
-    of_one = [f"--{role}-{kind}" for role in ("fixed", "moving") for kind in (*BESIDE, "series")]
-    given = [name for name in of_one if getattr(options, name[2:].replace("-", "_")) is not None]
-    if options.fixed is not None or given:
-        first = given[0] if given else "FIXED"
-        raise ValueError(f"--pairs names all scans and what lies beside them, in its columns: leave {first} out.")
-
-
-def _files(options: argparse.Namespace, role: str) -> ScanFiles:
-    beside = {kind: getattr(options, f"{role}_{kind}") for kind in (*BESIDE, "series")}
-    return ScanFiles(getattr(options, role), **beside)
-
-
 def _register_pairs(pairs: list[FilePair], trained: Trained, how: RegisterOptions, options: argparse.Namespace) -> bool:
-    """Register every pair that is not done, and go on after one that fails; returns whether any folds too much."""
+    """Register the pairs that are not done, also after one fails; return whether any folds too much."""
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; name a folder.")
     folded, failed, elsewhere = False, {}, 0
@@ -88,7 +82,7 @@ def _register_pairs(pairs: list[FilePair], trained: Trained, how: RegisterOption
                 check_folder(options.out / pair.name, options.overwrite)
                 result = register(pair.fixed, pair.moving, trained, how)
                 report = write_registration(result, options.out / pair.name, options.format)
-        except (ValueError, RuntimeError, MemoryError) as error:  # the last two from ITK and torch, of one odd pair
+        except (ValueError, RuntimeError, MemoryError) as error:  # the last two by ITK and torch
             failed[pair.name] = str(error)
             say(f"{about}: failed. {error}")
             continue
@@ -106,7 +100,7 @@ def _register_pairs(pairs: list[FilePair], trained: Trained, how: RegisterOption
 
 
 def _table(report: dict[str, Any]) -> Table:
-    """Make a table of the measures, before and after."""
+    """Make a table of the measures before and after."""
     shown = table(escape(f"{report['moving']} onto {report['fixed']}"), "Measure", "initial", "after")
     shown.add_row("CC", _number(report["cc_initial"]), _number(report["cc_after"]))
     for label in report.get("dice_after", {}):

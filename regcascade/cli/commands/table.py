@@ -1,16 +1,15 @@
-"""`regcascade table`: show a table of the papers, with the runs that reproduce its rows."""
+"""`regcascade table`: show a table of the papers beside the runs that reproduce its rows."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
 from regcascade.cli.console import say
 from regcascade.cli.run_folder import composed
-from regcascade.report.paper.experiments import CONF, TABLES, Row, read_rows, rows_of, title
+from regcascade.report.paper.experiments import CONF, TABLES, read_rows, rows_of, title
 from regcascade.report.paper.runs import Found, find
 from regcascade.report.paper.table import lines_of, numbers, printed_table, shown_table, write_table
 from regcascade.report.tables.markup import terminal_tables
@@ -25,27 +24,16 @@ def run(options: argparse.Namespace) -> None:
     rows = read_rows()
     tables = list(TABLES) if options.table == "all" else [options.table]
     of_each = {name: rows_of(name, rows) for name in tables}
-    found = find(options.runs) if options.runs else None
+    found = find(options.runs) if options.runs else Found([], [])
     for name, of_table in of_each.items():
-        shown, full = _assembled(of_table, found)
+        lines = lines_of(of_table, found, lambda config, overrides: _composed(config, tuple(overrides)))
+        shown, full = shown_table(lines) if options.runs else printed_table(of_table), numbers(lines)
         for part in terminal_tables(shown, title(name), console.width):
             console.print(part)
             console.print()
         if options.out is not None:
             files = write_table(name, title(name), shown, full, options.out)
             say(f"Written: {', '.join(map(str, files))}.")
-
-
-def _assembled(rows: Sequence[Sequence[Row]], found: Found | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make the table as text and in full precision; without runs only what the paper prints."""
-    if found is None:
-        return printed_table(rows), numbers(lines_of(rows, Found([], []), _compose))
-    lines = lines_of(rows, found, _compose)
-    return shown_table(lines), numbers(lines)
-
-
-def _compose(name: str, overrides: Sequence[str]) -> Mapping[str, Any]:
-    return _composed(name, tuple(overrides))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`regcascade train`: resolve what is resumed, build, fit, evaluate."""
+"""`regcascade train`: find what is resumed, build, fit, evaluate."""
 
 import atexit
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from regcascade.cascades.base import parts
 from regcascade.cascades.checkpoint import Checkpoint, read
-from regcascade.cli.failures import evaluating_again, explained, resuming_training
+from regcascade.cli.failures import explained, resuming_training
 from regcascade.cli.hydra_app import plain, record_run
 from regcascade.cli.instantiate import built
 from regcascade.cli.run_folder import alone_in, check_devices, config_of_resumed, owner, to_resume
@@ -37,17 +37,17 @@ from regcascade.utils.registry import check_options, import_user_modules
 
 
 def run(config: DictConfig) -> float | None:
-    """Train, and give a sweeper the mean validation Dice (the loss where nothing is labelled)."""
+    """Train, and return the objective of a sweep: the mean validation Dice, or the loss without labels."""
     with alone_in(Path(config.paths.run)):
         return run_job(config, lambda config: train(config)["objective"])
 
 
 def train(config: DictConfig) -> dict[str, Any]:
-    """Train a cascade as a config says, evaluate its best checkpoint, and print the measures.
+    """Train a cascade, evaluate its best checkpoint, and print the measures.
 
     Returns:
-        `module`, `trainer`, `data`, `rows` (a DataFrame, a row per validation pair) and `objective`; the last two
-        are None on all ranks but the first.
+        `module`, `trainer`, `data`, `rows` (DataFrame, a row per validation pair) and `objective`; the last two are
+        None on all ranks but the first.
     """
     import_user_modules(config.imports)
     if _is_started_by_rank_0():
@@ -67,7 +67,12 @@ def train(config: DictConfig) -> dict[str, Any]:
     set_execution(module.cascade, options["trainer"], data.size, data.batch_size)
     loggers, callbacks = (built(options.get(group), options["imports"]) for group in ("logger", "callbacks"))
     trainer = build_trainer(options["trainer"], folder, loggers, callbacks, data.has_labels)
-    _announce(trainer, module, checkpoint, changes)
+    for change in changes:
+        rank_zero_info(f"Resumed with another {change}.")
+    console = Console(quiet=not trainer.is_global_zero)
+    if checkpoint is not None:
+        console.print(f"Resuming {checkpoint.path} at step {checkpoint.step}.")
+    console.print(model_table(parts(module.cascade)))
     if trainer.is_global_zero:
         record_run(folder, config)
 
@@ -83,7 +88,7 @@ def train(config: DictConfig) -> dict[str, Any]:
 
 
 def _resolve_resume(config: DictConfig) -> tuple[DictConfig, Checkpoint | None, list[str]]:
-    """Find the config to train by, the checkpoint to resume, if any, and what has changed since."""
+    """Find the config to train with, the checkpoint to resume, if any, and the changes since."""
     resumed = to_resume(config)
     if resumed is None:
         return config, None, []
@@ -94,7 +99,7 @@ def _resolve_resume(config: DictConfig) -> tuple[DictConfig, Checkpoint | None, 
 
 
 def _checked(config: DictConfig) -> dict[str, Any]:
-    """Give the config as plain values, with the devices there are; check what can be checked before any work."""
+    """Return the config as plain values, with the devices filled in, and check it before any work."""
     options = plain(config)
     options["trainer"] = place_trainer(options["trainer"])
     check_devices(devices_in_all(options["trainer"]))
@@ -104,12 +109,12 @@ def _checked(config: DictConfig) -> dict[str, Any]:
             f"experiment={reproduces['experiment']} trains nothing: python evaluate.py method={method} "
             f"data={reproduces['data']} data.validation_pairs=null."
         )
-    check_options("train", {key: options[key] for key in ("seed", "r", "repeat")}, _single_options)
+
+    def single_options(seed: int, r: int, repeat: str) -> None:
+        """Declare the types of the options that are in no group."""
+
+    check_options("train", {key: options[key] for key in ("seed", "r", "repeat")}, single_options)
     return options
-
-
-def _single_options(seed: int, r: int, repeat: str) -> None:
-    """Declare the types of the options that are in no group."""
 
 
 def _is_started_by_rank_0() -> bool:
@@ -117,20 +122,9 @@ def _is_started_by_rank_0() -> bool:
     return HydraConfig.initialized() and str(HydraConfig.get().job.name).startswith("train_ddp_process_")
 
 
-def _announce(
-    trainer: L.Trainer, module: RegistrationModule, checkpoint: Checkpoint | None, changes: Sequence[str]
-) -> None:
-    console = Console(quiet=not trainer.is_global_zero)
-    for change in changes:
-        rank_zero_info(f"Resumed with another {change}.")
-    if checkpoint is not None:
-        console.print(f"Resuming {checkpoint.path} at step {checkpoint.step}.")
-    console.print(model_table(parts(module.cascade)))
-
-
 @contextmanager
 def _closed(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Close loggers at the end; after an error as those of a failed run."""
+    """Close loggers at the end, and mark the run as failed after an error."""
     try:
         yield
     except BaseException:
@@ -144,12 +138,13 @@ def _closed(loggers: Sequence[Logger]) -> Iterator[None]:
 def _evaluated(
     trainer: L.Trainer, module: RegistrationModule, data: RegistrationData, folder: Path, measured: EvaluationOptions
 ) -> dict[str, Any]:
-    """Evaluate the best checkpoint on the validation pairs; print and write the table."""
+    """Evaluate the best checkpoint on the validation pairs; print and write the measures."""
     kept = [folder / CHECKPOINTS / name for name in ("best.ckpt", "last.ckpt")]
     chosen = next((path for path in kept if path.is_file()), None)  # a short run may end before any validation
     if chosen is not None:
         read(chosen).load_into(module.cascade)
-    with explained(data.num_workers, partial(evaluating_again, folder, chosen)):
+    again = "" if chosen is None else f": python evaluate.py checkpoint={chosen} measures it"
+    with explained(data.num_workers, lambda: f"The training itself has ended and is kept in {folder}{again}."):
         rows = evaluate_to_folder(module.cascade, data, folder, chosen, measured, trainer.strategy.root_device)
         log_evaluation(trainer.loggers, folder, rows, data, chosen, measured, trainer.global_step)
     Console().print(*measure_tables(rows), f"Run folder: {folder}", sep="\n")

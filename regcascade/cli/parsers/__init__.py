@@ -1,4 +1,1 @@
-"""The parsers of the commands. They import neither torch nor anything else that is slow, so that help comes at once.
-
-`cli/commands/` has a module of the same name for each, whose `run` does the work.
-"""
+"""Parsers of the commands. They import nothing slow, such as torch, so that help is fast."""

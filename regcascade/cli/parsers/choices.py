@@ -1,7 +1,4 @@
-"""Values that the parsers offer, written out, since the modules that define them import torch.
-
-A test compares each with its definition.
-"""
+"""Valid values of options, copied from modules that import torch; a test compares them."""
 
 from regcascade.report.paper.experiments import CONF
 
@@ -25,5 +22,5 @@ WORST_PAIRS = 10
 
 
 def in_group(group: str) -> list[str]:
-    """The names of a config group: one for each network, cascade strategy or kind of affine stage."""
+    """List the names of a config group, such as `model`."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

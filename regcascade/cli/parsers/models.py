@@ -1,10 +1,9 @@
 """Parsers of `train`, `evaluate`, `model`, `profile` and `import`."""
 
 import argparse
-from pathlib import Path
 
 from regcascade.cli.parsers.choices import RECIPES_OF_RCN, in_group
-from regcascade.cli.parsers.shared import Commands, add_imports, add_label_names
+from regcascade.cli.parsers.shared import Commands, add_imports, add_label_names, add_path, add_size
 
 OF_HYDRA = {  # Hydra parses the arguments of these
     "train": "train a cascade, as `python train.py` does",
@@ -34,9 +33,7 @@ def _add_model(commands: Commands) -> None:
     parser.add_argument("--cascade", default="cr", help=f"one of {cascades}, or yours")
     parser.add_argument("-n", type=int, default=1, help="deformable stages")
     parser.add_argument("--affine", default="none", choices=in_group("affine"), help="affine stage")
-    parser.add_argument(
-        "--size", type=int, nargs=3, default=(128, 128, 128), metavar=("X", "Y", "Z"), help="sides of the volume"
-    )
+    add_size(parser, "sides of the volume", (128, 128, 128))
     add_imports(parser)
 
 
@@ -44,22 +41,16 @@ def _add_profile(commands: Commands) -> None:
     parser = commands.add_parser(
         "profile",
         help="time and memory of a training step, and how many stages fit",
-        description="Time a registration and a training step on random images, say where the time of a step goes and "
-        "what memory it takes, and predict how many stages fit. Memory is estimated by going through steps of one and "
-        "of three stages with tensors that have no data, so nothing of that size is allocated for it: weights, "
-        "gradients, the optimiser's moments and activations, without the workspace of convolutions (add a tenth).",
+        description="Time a registration and the parts of a training step on random images, estimate the memory of a "
+        "step (weights, gradients, the optimiser's moments, activations), and predict how many stages fit. The "
+        "estimate allocates nothing. It lacks the workspace of convolutions: add a tenth.",
         epilog="Examples: regcascade profile model=drnet cascade=mcr n=3 size=[128,128,128]; regcascade profile "
         "model=vtn n=10 trainer.recompute=stage trainer.precision=bf16-mixed --memory 12 --no-run.",
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="as train.py takes them; size=[X,Y,Z] is the size of the images, data.size by default, and 128 a side "
-        "for data sets that have no such option. Training data is not read.",
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="of each timing; the median counts (default 3)")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="to fit stages into; by default what is free here")
+    about = "options of train.py; size=[X,Y,Z] is the size of the images (data.size, or 128 a side if there is none)"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=about)
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of each timing; the median counts (3)")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="memory to fit stages into (what is free here)")
     parser.add_argument("--no-run", action="store_true", help="estimate the memory only")
     add_imports(parser)
 
@@ -92,8 +83,7 @@ def _add_import(commands: Commands) -> None:
     rcn = kinds.add_parser(
         "rcn",
         help="RCN's variables, .npz",
-        description="The variables of a model of RCN's program, exported to .npz by their names (docs/published.md has "
-        "the script).",
+        description="The variables of RCN's program, exported to .npz by their names (script in docs/published.md).",
         epilog="Example: regcascade import rcn vtn_10.npz --out vtn_10.ckpt --label-names 1=liver",
     )
     _add_weights(rcn, "128 128 128, or what the affine network implies")
@@ -101,9 +91,7 @@ def _add_import(commands: Commands) -> None:
 
 
 def _add_weights(parser: argparse.ArgumentParser, size: str) -> None:
-    parser.add_argument("file", type=Path, help="the published weights")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.ckpt", help="the checkpoint to write")
+    add_path(parser, "file", "the published weights", "WEIGHTS")
+    add_path(parser, "--out", "the checkpoint to write", "FILE.ckpt", required=True)
     add_label_names(parser)
-    parser.add_argument(
-        "--size", type=int, nargs=3, metavar=("X", "Y", "Z"), help=f"sides of the volumes it was trained on ({size})"
-    )
+    add_size(parser, f"sides of the volumes it was trained on ({size})")

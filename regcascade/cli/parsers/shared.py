@@ -1,8 +1,25 @@
-"""What several parsers share."""
+"""Options that several commands have."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 Commands = argparse._SubParsersAction
+
+
+def add_path(parser: argparse._ActionsContainer, name: str, about: str, metavar: str = "FILE", **how: Any) -> None:
+    """Add an option whose value is a path."""
+    parser.add_argument(name, type=Path, metavar=metavar, help=about, **how)
+
+
+def add_set(parser: argparse._ActionsContainer, about: str) -> None:
+    """Add --set."""
+    parser.add_argument("--set", dest="options", nargs="+", default=[], metavar="KEY=VALUE", help=about)
+
+
+def add_size(parser: argparse.ArgumentParser, about: str, default: tuple[int, int, int] | None = None) -> None:
+    """Add --size."""
+    parser.add_argument("--size", type=int, nargs=3, default=default, metavar=("X", "Y", "Z"), help=about)
 
 
 def add_imports(parser: argparse._ActionsContainer) -> None:

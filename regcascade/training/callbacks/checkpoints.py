@@ -1,4 +1,4 @@
-"""The checkpoints of a training: the best, and the last."""
+"""Callbacks that write `best.ckpt` and `last.ckpt`."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 CHECKPOINTS = "checkpoints"
-_INTERRUPTIONS = (KeyboardInterrupt, SIGTERMException)
+INTERRUPTIONS = (KeyboardInterrupt, SIGTERMException)
 
 
 def checkpoint_callbacks(has_labels: bool, folder: Path) -> list[Callback]:
-    """The callbacks that keep `<folder>/checkpoints/best.ckpt` and `last.ckpt`, also when a run is resumed.
+    """Make the callbacks that write `<folder>/checkpoints/best.ckpt` and `last.ckpt`.
 
     Args:
-        has_labels: best by the highest `val/dice`; without labels by the lowest `val/loss`.
-        folder: the run folder.
+        has_labels: best means the highest `val/dice`; without labels the lowest `val/loss`.
+        folder: run folder.
     """
     best = ModelCheckpoint(
         dirpath=folder / CHECKPOINTS,
@@ -32,14 +32,13 @@ def checkpoint_callbacks(has_labels: bool, folder: Path) -> list[Callback]:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`, where training can go on, a real file of its own.
+    """Write `last.ckpt`, from which training can be resumed.
 
-    It is written after every validation, when training ends (which a time limit can do far from any
-    validation), and when training is interrupted by the user or the scheduler. After any other error the file
-    of before stays.
+    It is written after every validation, at the end of training, and when the user or the scheduler interrupts
+    training. Any other error leaves the previous file.
 
     Args:
-        folder: where to write it.
+        folder: folder of the file.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -48,24 +47,22 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save, unless this validation is not one of a training."""
+        """Save after a validation during training."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the end, unless its step has been saved already."""
+        """Save at the end of training."""
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save if the training was interrupted rather than failed."""
-        if trainer.state.fn == TrainerFn.FITTING and isinstance(exception, _INTERRUPTIONS):
+        """Save if training was interrupted."""
+        if trainer.state.fn == TrainerFn.FITTING and isinstance(exception, INTERRUPTIONS):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if not _fast_dev_run(trainer) and trainer.global_step > self._saved_step:
+        """Save, unless this step is saved already."""
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        if not dry and trainer.global_step > self._saved_step:
             self._saved_step = trainer.global_step
             trainer.save_checkpoint(self.path)
-
-
-def _fast_dev_run(trainer: L.Trainer) -> bool:
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it without declaring it

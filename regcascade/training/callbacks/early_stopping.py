@@ -1,20 +1,15 @@
-"""Stopping a training that no longer improves, by Lightning's callback."""
+"""Lightning's early stopping, on the measure of `best.ckpt`."""
 
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 
 class StopWithoutGain(EarlyStopping):
-    """Ends the training when several validations in a row bring no gain in what `best.ckpt` goes by.
-
-    That is the validation Dice, or the loss where nothing is labelled.
+    """Stop training when the measure of `best.ckpt` (validation Dice, or loss without labels) no longer improves.
 
     Args:
-        patience: how many validations may pass without a gain.
-        min_delta: the least change that is one.
-
-    Raises:
-        ValueError: if `patience` is below 1 or `min_delta` below 0.
+        patience: validations without improvement after which training stops, 1 or more.
+        min_delta: smallest change that counts as an improvement, 0 or more.
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0) -> None:
@@ -26,7 +21,7 @@ class StopWithoutGain(EarlyStopping):
         super().__init__("val/loss", min_delta, patience, mode="min", check_on_train_epoch_end=False)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Go by what the best checkpoint goes by."""
+        """Monitor what the best checkpoint monitors."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare them
         best = next((each for each in callbacks if isinstance(each, ModelCheckpoint)), None)
         if stage == "fit" and best is not None and best.monitor is not None and best.monitor != self.monitor:

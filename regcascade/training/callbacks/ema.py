@@ -1,4 +1,4 @@
-"""An average of the weights over a training, by Lightning's callback."""
+"""Moving average of the weights, by Lightning's callback."""
 
 import lightning as L
 import torch
@@ -9,45 +9,42 @@ RAMP = 10
 
 
 class AveragedWeights(WeightAveraging):
-    """Keeps an exponential moving average of the weights; validations and checkpoints have it in place of the last.
+    """Keep an exponential moving average of the weights; validations and checkpoints use it.
 
-    Resuming goes on with both, exactly. After t updates the average forgets at `min(decay, (1 + t) / (10 + t))`, so
-    that it is of use in a short training too and does not hold on to the first weights.
+    After t updates the decay is `min(decay, (1 + t) / (10 + t))`, so that the average also suits a short training and
+    forgets the initial weights. A resumed training restores the weights and their average exactly.
 
     Args:
-        decay: the share of the average that an update keeps, in the long run; 0.999 averages over some 1000 steps.
-
-    Raises:
-        ValueError: if `decay` is not between 0 and 1.
+        decay: share of the average that an update keeps, between 0 and 1; 0.999 averages over about 1000 steps.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 < decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay}: it lies between 0 and 1, such as 0.999.")
         self.decay = decay
-        self._shown = False
+        self._swapped = False
         super().__init__(avg_fn=self._average)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the average in place of the weights."""
+        """Swap the average in."""
         super().on_validation_epoch_start(trainer, pl_module)
-        self._shown = self._average_model is not None
+        self._swapped = self._average_model is not None
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the weights back."""
+        """Swap the weights back."""
         super().on_validation_epoch_end(trainer, pl_module)
-        self._shown = False
+        self._swapped = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put the weights back if a validation was interrupted, before a checkpoint is written."""
-        if self._shown:
+        """Swap the weights back if a validation was interrupted, before a checkpoint is written."""
+        if self._swapped:
             self.on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the weights as they are: the last checkpoint, from which a training may go on, is still to come."""
+        """Keep the weights for the last checkpoint, which training may resume; Lightning replaces them here."""
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the average in place of the weights for good."""
+        """Replace the weights by the average."""
         if self._average_model is not None:
             self._copy_average_to_current(pl_module)
 

@@ -1,4 +1,4 @@
-"""What a training logs beside its losses: the norm of the gradient, pairs per second, the peak of memory."""
+"""Measures that are logged beside the losses: gradient norm, pairs per second, peak memory."""
 
 import sys
 import time
@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
 from regcascade.types import Batch
+from regcascade.utils.memory import MIB
 from regcascade.utils.timing import read_clock
 
 try:
@@ -17,28 +18,21 @@ try:
 except ImportError:  # Windows has none
     resource = None  # type: ignore[assignment]  # in a module's place
 
-_MIB = 2**20
-
 
 class GradientNorm(Callback):
-    """Logs `train/gradient_norm`, the Euclidean norm over all parameters, before it is clipped.
-
-    Only at the steps that are logged, as it takes a pass over all gradients.
-    """
+    """Log `train/gradient_norm`: Euclidean norm over all parameters before clipping, at logged steps only."""
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Log the norm; under mixed precision the gradients have been unscaled by now."""
-        if not _is_logged(trainer, trainer.global_step + 1):
-            return
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        pl_module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients), on_step=True, on_epoch=False)
+        """Log the norm; mixed precision has unscaled the gradients here."""
+        if _is_logged(trainer, trainer.global_step + 1):
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            pl_module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients), on_step=True, on_epoch=False)
 
 
 class Throughput(Callback):
-    """Logs `train/pairs_per_second` of all devices since the step logged before, loading included, validation not.
+    """Log `train/pairs_per_second` of all devices since the last logged step, with loading and without validation.
 
-    Lightning's ThroughputMonitor waits for the GPU at every step and takes code to count a batch; this waits only
-    where it logs.
+    Lightning's ThroughputMonitor waits for the GPU at every step; this one only at logged steps.
     """
 
     def __init__(self) -> None:
@@ -54,50 +48,52 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count the pairs, and log them where it is due."""
+        """Count the pairs, and log the rate at a logged step."""
         self._pairs += len(batch["fixed"]) * trainer.world_size
-        if not _is_logged(trainer, trainer.global_step):
-            return
-        now = read_clock(pl_module.device)
-        rate = self._pairs / max(now - self._since, 1e-9)
-        pl_module.log("train/pairs_per_second", rate, on_step=True, on_epoch=False, batch_size=1)
-        self._since, self._pairs = now, 0
+        if _is_logged(trainer, trainer.global_step):
+            now = read_clock(pl_module.device)
+            _log(pl_module, "train/pairs_per_second", self._pairs / max(now - self._since, 1e-9))
+            self._since, self._pairs = now, 0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock."""
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let it go on."""
+        """Restart the clock."""
         self._since += time.perf_counter() - self._paused
 
 
 class PeakMemory(Callback):
-    """Logs the peak of memory so far in MiB: `train/peak_memory_mib` of the GPU since the training began, or
-    `train/peak_process_memory_mib` of the process on a CPU, over all it has run.
+    """Log peak memory in MiB: `train/peak_memory_mib` of the GPU since training began.
+
+    On a CPU: `train/peak_process_memory_mib`, of the process since it started.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget what ran before on the GPU."""
+        """Reset the peak of the GPU."""
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Log it where it is due."""
+        """Log the peak at a logged step."""
         if not _is_logged(trainer, trainer.global_step):
             return
         if pl_module.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(pl_module.device) / _MIB
-            pl_module.log("train/peak_memory_mib", peak, on_step=True, on_epoch=False, batch_size=1)
+            _log(pl_module, "train/peak_memory_mib", torch.cuda.max_memory_allocated(pl_module.device) / MIB)
         elif resource is not None:
             unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, else KiB
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
-            pl_module.log("train/peak_process_memory_mib", peak, on_step=True, on_epoch=False, batch_size=1)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+            _log(pl_module, "train/peak_process_memory_mib", peak)
+
+
+def _log(module: L.LightningModule, name: str, value: float) -> None:
+    module.log(name, value, on_step=True, on_epoch=False, batch_size=1)
 
 
 def _is_logged(trainer: L.Trainer, step: int) -> bool:
-    """Whether the step that ends at this count is one that Lightning logs."""
+    """Whether Lightning logs this step."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
     return every > 0 and step % every == 0

@@ -1,4 +1,4 @@
-"""What happens beside the training: checkpoints, a picture for each validation, why it stopped."""
+"""Message at the end of training that says why it stopped."""
 
 import time
 from datetime import timedelta
@@ -8,14 +8,14 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from regcascade.training.callbacks.checkpoints import _INTERRUPTIONS
+from regcascade.training.callbacks.checkpoints import INTERRUPTIONS
 
 
 class StopReason(Callback):
-    """Says at the end of training why it ended, with the numbers: a limit, early stopping, an interruption.
+    """Print at the end of training why it stopped: a limit, early stopping, an interruption, an error.
 
     Attributes:
-        reason: the sentence; empty before the end.
+        reason: message; empty before the end.
     """
 
     def __init__(self) -> None:
@@ -25,18 +25,18 @@ class StopReason(Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note when, and at which step, training starts or goes on."""
+        """Note the time and the step."""
         self._start = time.monotonic()
         self._first_step = trainer.global_step
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say which limit ended the training."""
+        """Print which limit ended training."""
         self._say(trainer, limit_reached(trainer))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Say that it was interrupted, or by which error it ended."""
+        """Print that training was interrupted, or which error ended it."""
         if trainer.state.fn == TrainerFn.FITTING:
-            interrupted = isinstance(exception, _INTERRUPTIONS)
+            interrupted = isinstance(exception, INTERRUPTIONS)
             self._say(trainer, "interrupted" if interrupted else f"error {type(exception).__name__}")
 
     def _say(self, trainer: L.Trainer, why: str) -> None:
@@ -50,13 +50,14 @@ class StopReason(Callback):
 
 
 def limit_reached(trainer: L.Trainer) -> str:
-    """Which limit ended a training that ended by itself, with its value."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare them
+    """Name the limit that ended a training, with its value."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare them
+    for callback in callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             return f"early stopping ({callback.stopping_reason_message.strip().rstrip('.')})"
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"max_steps={trainer.max_steps} reached"
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare them
+    for callback in callbacks:
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             return f"max_time={_clock(callback.time_elapsed() + left)} reached"
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:

@@ -1,4 +1,4 @@
-"""What loggers that take pictures get: the page of a validation, and at the end the evaluation with its figures."""
+"""Pictures and the final evaluation for the loggers that show pictures (W&B, TensorBoard)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ PREFIX = "evaluation"
 
 
 def log_picture(logger: Logger, key: str, figure: Figure, path: Path, step: int) -> None:
-    """Hand a figure and its file to a logger, if that takes pictures."""
+    """Send a figure to a W&B or TensorBoard logger; `path` is its file."""
     if isinstance(logger, WandbLogger):
         logger.log_image(key, [str(path)], step=step)
     elif isinstance(logger, TensorBoardLogger):
@@ -38,20 +38,19 @@ def log_evaluation(
     options: EvaluationOptions,
     step: int,
 ) -> None:
-    """Hand the evaluation of a run to its loggers that take pictures: means, charts, its worst and its best pair.
-    W&B gets the table of pairs too.
+    """Log the evaluation of a run as `evaluation/<name>`: means, charts, its worst and its best pair.
 
-    The names there begin with `evaluation/`; the files are `<folder>/figures/<name>.png`. Where no logger takes
-    pictures, nothing is drawn.
+    W&B also gets the table of pairs. Figures are written to `<folder>/figures/<name>.png`. Nothing is drawn if no
+    logger shows pictures.
 
     Args:
-        loggers: of the run.
-        folder: of the run.
+        loggers: loggers of the run.
+        folder: run folder.
         table: a row per pair, as in `pairs.csv`.
-        data: the set that the pairs are of.
-        checkpoint: what was evaluated; without one there are no pages of pairs.
-        options: how.
-        step: the optimiser step to log it at.
+        data: data set of the pairs.
+        checkpoint: evaluated checkpoint; without it no pages of pairs are drawn.
+        options: options of the evaluation.
+        step: optimiser step to log at.
     """
     takers = [logger for logger in loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
     if not takers:
@@ -73,7 +72,7 @@ def _figures(
     tables = {folder.resolve().name: pairs}
     try:
         measure_of(tables)
-    except ValueError:  # a model that diverged has no measures, and that must not end the training with an error
+    except ValueError:  # a diverged model has no measures, which must not end the training with an error
         return
     yield from set_figures(tables)
     if checkpoint is not None:

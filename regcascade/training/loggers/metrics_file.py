@@ -15,29 +15,20 @@ METRICS_FILE = "metrics.csv"
 
 
 class MetricsFile(Logger):
-    """Write `<save_dir>/metrics.csv`: a row each time something is logged, a column for each name.
+    """Write `<save_dir>/metrics.csv`: `step`, `epoch`, then a column per name; a row each time something is logged.
 
-    Lightning's CSVLogger deletes the file of the run it resumes; this one continues it. A crash loses no row. `step`
-    and `epoch` come first. The config of a run is in its `config.yaml`, not here.
+    A crash loses no row. Lightning's CSVLogger deletes the file of the run it resumes; this one continues it.
 
     Args:
         save_dir: run folder.
     """
 
+    name = version = ""  # the file is in the run folder itself
+
     def __init__(self, save_dir: str | Path) -> None:
         super().__init__()
         self.path = Path(save_dir) / METRICS_FILE
         self._table: AppendCSV | None = None
-
-    @property
-    def name(self) -> str:
-        """Empty: the file is in the run folder itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty: the file is in the run folder itself."""
-        return ""
 
     @property
     def save_dir(self) -> str:

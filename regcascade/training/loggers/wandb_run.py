@@ -1,4 +1,4 @@
-"""The page of a run on W&B without hand work: its config, name, group and tags, and the best of each measure."""
+"""Run on Weights & Biases: its mode, name, group, tags, config, and the summary of each measure."""
 
 import netrc
 import os
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from regcascade.report.runs.sweeps import SWEEP, described, overrides_of, swept_by
 from regcascade.utils import distributed as ranks
 
-# What WANDB_MODE may say, by what it means for us.
+# Values of WANDB_MODE, and the mode that each means.
 _WANDB_MODES = {
     "online": "online",
     "run": "online",
@@ -23,9 +23,8 @@ _WANDB_MODES = {
 }
 
 STEP = "trainer/global_step"  # Lightning's name
-JOB_TYPE = "train"
 LONGEST_NAME = 120  # W&B takes 128
-# What W&B shows of a run in its table, of the values over the steps.
+# Summary of each measure over the steps, for W&B's table of runs.
 BEST = {
     "val/dice": "max",
     "val/cc": "max",
@@ -41,7 +40,7 @@ _NOT_NAMING = ("paths.", "imports", "logger", "data.root", "ckpt_path", "trainer
 
 
 def run_name(folder: Path) -> str:
-    """What a run is called: in a sweep by what that varies, else by its overrides, or by its folder if it has none."""
+    """Name a run by its overrides (in a sweep by those that vary), or by its folder if it has none."""
     overrides = {key: value for key, value in overrides_of(folder).items() if not key.startswith(_NOT_NAMING)}
     swept = [key for key in swept_by(folder.parent) if key in overrides]
     name = described(overrides, swept or list(overrides))
@@ -49,40 +48,36 @@ def run_name(folder: Path) -> str:
 
 
 def group_of(folder: Path) -> str | None:
-    """The sweep that a run is a job of, by the last two parts of its folder; None for a run by itself."""
+    """Name the sweep of a run by the last two parts of its folder; None if the run is no job of a sweep."""
     return "/".join(folder.resolve().parts[-3:-1]) if (folder.parent / SWEEP).is_file() else None
 
 
 def begin_logging(loggers: Sequence[Logger], options: Mapping[str, Any], n: int, parameters: int) -> None:
-    """Hand a run's config to its loggers, and W&B what makes a dashboard of it.
+    """Log the config; on W&B also define the measures and add the tags model, cascade and n.
 
     Args:
-        loggers: of the run.
-        options: the resolved config, plain values.
-        n: the deformable stages, which the config may leave to the model.
-        parameters: of the model.
+        loggers: loggers of the run.
+        options: resolved config, plain values.
+        n: number of deformable stages, which the config may leave open.
+        parameters: number of parameters of the model.
     """
     for logger in loggers:
         logger.log_hyperparams({**options, "stages": n, "parameters": parameters})
         if isinstance(logger, WandbLogger) and ranks.is_first():
-            _define(logger, [str(options["model"]["name"]), str(options["cascade"]["name"]), f"n={n}"])
-
-
-def _define(logger: WandbLogger, tags: Sequence[str]) -> None:
-    run = logger.experiment
-    for name, best in BEST.items():
-        run.define_metric(name, step_metric=STEP, summary=best)
-    run.tags = tuple(dict.fromkeys([*(run.tags or ()), *tags]))
+            run = logger.experiment
+            for name, best in BEST.items():
+                run.define_metric(name, step_metric=STEP, summary=best)
+            tags = (str(options["model"]["name"]), str(options["cascade"]["name"]), f"n={n}")
+            run.tags = tuple(dict.fromkeys([*(run.tags or ()), *tags]))
 
 
 def wandb_mode() -> str:
-    """How Weights & Biases is to run: `online` if a key is configured, `offline` if not; never a prompt.
+    """Choose the mode of W&B: that of WANDB_MODE, else `online` if there is an API key and `offline` if not.
 
-    WANDB_MODE, where set, decides. A key is looked for where wandb itself looks: WANDB_API_KEY, its settings,
-    the netrc file. Nothing is sent to find out.
+    Looks for the key where wandb does: WANDB_API_KEY, its settings, the netrc file. Sends nothing and never prompts.
 
     Raises:
-        ValueError: if WANDB_MODE is no mode, or asks for a connection and there is no key.
+        ValueError: if WANDB_MODE is invalid, or asks for a connection and there is no key.
     """
     asked = os.environ.get("WANDB_MODE", "").strip().lower()
     if asked and asked not in _WANDB_MODES:
@@ -107,31 +102,31 @@ def wandb_logger(
     entity: str | None = None,
     id: str | None = None,
 ) -> WandbLogger:
-    """A Weights & Biases logger in the mode `wandb_mode` finds; its files go to `<save_dir>/wandb`.
-
-    A folder that holds a W&B run already (one that is resumed) continues that run.
+    """Make a W&B logger in the mode of `wandb_mode`; it continues the W&B run that the folder holds, if any.
 
     Args:
-        save_dir: the run folder.
-        project: W&B's project.
-        name: what the run is called there; by default by its overrides, see `dashboard.run_name`.
-        group: runs to show together; by default those of its sweep.
-        tags: words to find the run by, beside its model, cascade and n.
-        entity: the user or team it belongs to.
-        id: of the W&B run; by default a new one, or that of the run resumed.
+        save_dir: run folder; files go to `<save_dir>/wandb`.
+        project: W&B project.
+        name: name of the run; by default that of `run_name`.
+        group: group of the run; by default its sweep.
+        tags: tags beside model, cascade and n.
+        entity: user or team.
+        id: W&B's id of the run; by default that of the resumed run, or a new one.
 
     Raises:
-        ValueError: for what `wandb_mode` raises.
+        ValueError: see `wandb_mode`.
     """
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    previous = _previous_wandb_id(folder)
+    # W&B's folders are called [offline-]run-<time>-<id>.
+    found = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.name.split("run-", 1)[1])
+    previous = found[-1].name.rsplit("-", 1)[1] if found else None
     return WandbLogger(
         save_dir=folder,
         project=project,
         name=name or (None if previous else run_name(folder)),  # a resumed run keeps its name
         group=group or group_of(folder),
-        job_type=JOB_TYPE,
+        job_type="train",
         tags=tags,
         entity=entity,
         id=id or previous,
@@ -140,10 +135,7 @@ def wandb_logger(
 
 
 def close_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
-    """End what loggers keep open after a fit, so that the next job of a sweep starts its own.
-
-    W&B would otherwise log the next job of the same process into this one's run.
-    """
+    """Close W&B and TensorBoard runs; W&B would otherwise log the next job of a sweep into this run."""
     for logger in loggers:
         if isinstance(logger, WandbLogger) and ranks.is_first():
             logger.experiment.finish(exit_code=int(failed))
@@ -152,7 +144,7 @@ def close_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
 
 
 def _has_wandb_key() -> bool:
-    """Whether wandb will find credentials; its own `login` would ask the server who we are."""
+    """Tell whether wandb will find credentials, without the request that `wandb.login` sends."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -163,20 +155,9 @@ def _has_wandb_key() -> bool:
     hosts = [urlsplit(settings.base_url).netloc]
     if settings.base_url == wandb.Settings().base_url:
         hosts.append("api.wandb.ai")  # where `wandb login` put the key while this was the default server
-    return any(_in_netrc(host) for host in hosts)
-
-
-def _in_netrc(host: str) -> bool:
-    default = next((file for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file()), None)
-    path = os.environ.get("NETRC") or default
+    files = (Path.home() / name for name in (".netrc", "_netrc"))
     try:
-        found = netrc.netrc(path).authenticators(host) if path else None
-    except (OSError, netrc.NetrcParseError):
+        keys = netrc.netrc(os.environ.get("NETRC") or next(str(file) for file in files if file.is_file()))
+    except (StopIteration, OSError, netrc.NetrcParseError):
         return False
-    return bool(found and found[2])
-
-
-def _previous_wandb_id(folder: Path) -> str | None:
-    """The id of the W&B run that a run folder holds; its folders are called `[offline-]run-<time>-<id>`."""
-    found = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.name.split("run-", 1)[1])
-    return found[-1].name.rsplit("-", 1)[1] if found else None
+    return any((found := keys.authenticators(host)) and found[2] for host in hosts)
