@@ -24,14 +24,10 @@ _LOST = re.compile(
 
 @contextlib.contextmanager
 def explained(workers: int, how_to_resume: Callable[[], str]) -> Iterator[None]:
-    """Raise such an end as an error that says what to do.
-
-    Args:
-        workers: `data.num_workers`.
-        how_to_resume: returns a sentence on what is kept and how to resume.
+    """Raise such an end as an error that says what to do, with `how_to_resume` as its last sentence.
 
     Raises:
-        ValueError: for a killed data worker or rank, or a full disk.
+        ValueError: for a killed data worker (of `data.num_workers`) or rank, or a full disk.
         Terminated: if SIGTERM ended a training.
     """
     try:

@@ -60,11 +60,7 @@ class LostProcessError(ValueError):
 
 
 class Terminated(SystemExit):
-    """SIGTERM ended a training; exits with 143, as shells do.
-
-    Args:
-        text: message to print.
-    """
+    """SIGTERM ended a training: exit with 143, as shells do, after printing a text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(128 + 15)

@@ -44,20 +44,17 @@ def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> lis
     given = {name: _found(config, files) for name, config in (configs or {}).items() if config is not None}
     for name, config in given.items():
         target, *nested = list(_targets(config)) or [None]
-        if nested or not str(target).startswith(allowed) or not _is_allowed(str(target)):
+        try:
+            found = get_object(str(target)) if str(target).startswith(allowed) else None
+        except ImportError:
+            found = None
+        is_ours = found is wandb_logger or (isinstance(found, type) and issubclass(found, Callback | Logger))
+        if nested or not is_ours:
             raise ValueError(
                 f"{name}: its _target_ is {', '.join(map(str, [target, *nested]))}, and it must be one logger or "
                 f"callback of {', '.join(allowed)}."
             )
     return [instantiate(config) for config in given.values()]
-
-
-def _is_allowed(name: str) -> bool:
-    try:
-        target = get_object(name)
-    except ImportError:
-        return False
-    return target is wandb_logger or (isinstance(target, type) and issubclass(target, Callback | Logger))
 
 
 def _found(config: Any, files: Mapping[str, str]) -> Any:

@@ -20,18 +20,8 @@ from rich.console import Console
 from regcascade.cli import hydra_app
 from regcascade.cli.console import say
 from regcascade.cli.run_folder import in_sweep
-from regcascade.report.runs.sweeps import (
-    FAILED,
-    FINISHED,
-    JOB,
-    OPEN,
-    Job,
-    Sweep,
-    read_job,
-    read_sweep,
-    write_job,
-    write_sweep,
-)
+from regcascade.report.runs import sweeps
+from regcascade.report.runs.sweeps import FAILED, FINISHED, OPEN, Job, Sweep, read_job, read_sweep
 from regcascade.report.tables.compare import print_comparison, untested, write_comparison
 from regcascade.report.tables.ranking import left_out, rank
 from regcascade.utils import distributed as ranks
@@ -41,6 +31,7 @@ RANKING = "ranking"
 _PRINTED = ("dice_mean", "cc", "landmark_distance_mm", "folding_percent")  # the files have all measures
 _MOST_NAMED = 3
 _log = logging.getLogger(__name__)
+_record = rank_zero_only(sweeps.write_job)
 
 
 class SweepRecord(Callback):
@@ -61,17 +52,17 @@ class SweepRecord(Callback):
                 planned = math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
         except (HydraException, TypeError):  # such as for glob(*): the number stays unknown
             pass
-        write_sweep(folder, list(swept), planned, _command(config, folder))
+        hydra = [one for one in config.hydra.overrides.hydra if not one.startswith(("hydra.sweep.dir=", "hydra.mode="))]
+        words = shlex.join([*config.hydra.overrides.task, *hydra, f"hydra.sweep.dir={folder}"])
+        name, installed = config.hydra.job.name, Path(sys.argv[0]).parent == Path(__file__).parent
+        command = f"regcascade {name}" if installed else f"python {name}.py"
+        sweeps.write_sweep(folder, list(swept), planned, f"{command} -m {words}")
 
 
 def run_job(config: DictConfig, work: Callable[[DictConfig], float | None]) -> float | None:
-    """Train a run. In a sweep, record how the job ended in its folder; an error ends this job only, SIGTERM all.
+    """Train a run by `work`. In a sweep, record how the job ended; an error ends this job only, SIGTERM all.
 
     A resumed sweep skips finished jobs.
-
-    Args:
-        config: config of the run.
-        work: trains, and returns the objective.
 
     Returns:
         Objective; None, which a search counts as a failure, if the job failed or the objective is not finite.
@@ -111,8 +102,7 @@ def check_direction(has_labels: bool) -> None:
 def finish_sweep(folder: Path) -> bool:
     """Print the ranking of a sweep, its jobs without results, and the command that resumes it.
 
-    Returns:
-        Whether all jobs have finished.
+    Returns whether all jobs have finished.
     """
     sweep = read_sweep(folder)
     finished, failed, unended = (sweep.of(state) for state in (FINISHED, FAILED, OPEN))
@@ -154,21 +144,8 @@ def _before(folder: Path, config: DictConfig) -> Job | None:
                 "command, or leave hydra.sweep.dir out for a new sweep."
             )
     job = read_job(folder)
-    done = job.state == FINISHED and (folder / JOB).is_file()
+    record = folder / sweeps.JOB
+    done = job.state == FINISHED and record.is_file()
     if not done and ranks.is_first():
-        (folder / JOB).unlink(missing_ok=True)
+        record.unlink(missing_ok=True)
     return job if done else None
-
-
-@rank_zero_only
-def _record(folder: Path, state: str, objective: float | None, error: str = "") -> None:
-    write_job(folder, state, objective, error)
-
-
-def _command(config: DictConfig, folder: Path) -> str:
-    """Build the command that resumes a sweep: the one that started it, with its folder."""
-    hydra = [one for one in config.hydra.overrides.hydra if not one.startswith(("hydra.sweep.dir=", "hydra.mode="))]
-    words = [*config.hydra.overrides.task, *hydra, f"hydra.sweep.dir={folder}"]
-    installed = Path(sys.argv[0]).parent == Path(__file__).parent  # as `regcascade train` runs it
-    name = config.hydra.job.name
-    return f"{f'regcascade {name}' if installed else f'python {name}.py'} -m {shlex.join(words)}"

@@ -17,17 +17,9 @@ from regcascade.cascades.base import SMALLEST_SIDE
 from regcascade.cascades.checkpoint import describe, load_affine, read
 from regcascade.data import RegistrationData
 from regcascade.losses import Objective
-from regcascade.training.callbacks.checkpoints import checkpoint_callbacks
-from regcascade.training.checkpoint_io import WholeCheckpoints
+from regcascade.training.callbacks.checkpoints import WholeCheckpoints, checkpoint_callbacks
 from regcascade.training.devices import placed
-from regcascade.training.execution import (
-    check_compiles,
-    check_half_precision,
-    check_numbers,
-    check_precision,
-    likely_device,
-    split_trainer,
-)
+from regcascade.training.execution import check_numbers, split_trainer
 from regcascade.training.module import RegistrationModule
 from regcascade.training.optimizer import Optimization
 from regcascade.types import Size
@@ -37,13 +29,7 @@ SET_HERE = ("logger", "callbacks", "default_root_dir", "plugins")  # options of 
 
 
 def build_cascade(options: Mapping[str, Any], size: Size, n: int | None = None) -> Cascade:
-    """Build the cascade of the groups `model`, `cascade` and `affine`.
-
-    Args:
-        options: whole config.
-        size: sides of the volumes.
-        n: number of deformable stages; that of the config by default.
-    """
+    """Build the cascade of a config for volumes of a size, with `n` deformable stages or those of the config."""
     return build(options["model"], options["cascade"], options["n"] if n is None else n, _affine(options), size)
 
 
@@ -68,10 +54,7 @@ def build_objective(options: Mapping[str, Any]) -> Objective:
 def build_module(options: Mapping[str, Any], data: RegistrationData, fresh: bool = True) -> RegistrationModule:
     """Build the Lightning module of a config, and check that it fits the data.
 
-    Args:
-        options: whole config.
-        data: training data.
-        fresh: load initial weights (`init`, `affine.checkpoint`); False when a checkpoint is resumed.
+    Initial weights (`init`, `affine.checkpoint`) are loaded if `fresh`, not when a checkpoint is resumed.
     """
     if min(data.size) < SMALLEST_SIDE:
         raise ValueError(f"data.size={list(data.size)}: the networks need {SMALLEST_SIDE} voxels a side or more.")
@@ -100,35 +83,12 @@ def place_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def set_execution(cascade: Cascade, trainer: Mapping[str, Any], size: Size, batch: int) -> None:
-    """Set how a cascade runs (recomputation, compilation, layout), and check that the device supports it.
-
-    Args:
-        cascade: cascade to train.
-        trainer: options of the group `trainer`.
-        size: sides of the volumes.
-        batch: pairs per batch.
-    """
-    execution, _ = split_trainer(trainer)
-    device = likely_device(trainer["accelerator"])
-    check_precision(trainer["precision"], device)
-    if execution.compile:
-        check_compiles(device)
-    execution.apply(cascade)
-    check_half_precision(cascade, size, batch, trainer["precision"], device)
-
-
 def build_trainer(
     trainer: Mapping[str, Any], folder: Path, loggers: Sequence[Logger], callbacks: Sequence[Callback], labelled: bool
 ) -> L.Trainer:
-    """Build Lightning's Trainer, with the callbacks that write checkpoints.
+    """Build Lightning's Trainer for a run folder, with the callbacks that write checkpoints.
 
-    Args:
-        trainer: result of `place_trainer`.
-        folder: run folder.
-        loggers: loggers of the config.
-        callbacks: callbacks of the config.
-        labelled: whether scans have labels, so that the best checkpoint is that of the highest Dice.
+    `trainer` is the result of `place_trainer`. If scans are labelled, the best checkpoint is that of the highest Dice.
     """
     try:
         return L.Trainer(

@@ -62,8 +62,8 @@ def _check_devices(accelerator: str, devices: Any) -> None:
         cores = max(os.cpu_count() or 1, 2)
         if _number(devices, "cpu") > cores:
             raise ValueError(
-                f"trainer.devices={devices} on a CPU: each is a process, and there are {cores} CPU cores. Set {cores} "
-                "or fewer, or trainer.accelerator=gpu for GPUs."
+                f"trainer.devices={devices} on a CPU: a process each, and there are {cores} CPU cores. Set {cores} or "
+                "fewer, or trainer.accelerator=gpu for GPUs."
             )
         return
     if mps or accelerator not in ("auto", "gpu", "cuda"):  # Lightning checks these

@@ -65,6 +65,27 @@ def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]
     return Execution(**ours), {key: value for key, value in options.items() if key not in names}
 
 
+def set_execution(cascade: Cascade, trainer: Mapping[str, Any], size: Size, batch: int) -> None:
+    """Set how a cascade runs, by the options of the group `trainer`, and check that the device supports it.
+
+    Args:
+        cascade: cascade to train.
+        trainer: options of the group.
+        size: sides of the volumes.
+        batch: pairs per batch.
+
+    Raises:
+        ValueError: if the device does not support an option.
+    """
+    execution, _ = split_trainer(trainer)
+    device = likely_device(trainer["accelerator"])
+    check_precision(trainer["precision"], device)
+    if execution.compile:
+        check_compiles(device)
+    execution.apply(cascade)
+    check_half_precision(cascade, size, batch, trainer["precision"], device)
+
+
 def check_numbers(trainer: Mapping[str, Any]) -> None:
     """Raise ValueError for a number with which Lightning's Trainer would train nothing."""
     for key, (fits, wanted) in _NUMBERS.items():
@@ -117,13 +138,6 @@ def check_half_precision(
     """Raise ValueError if this CPU's half-precision convolutions are wrong at the map sizes of a training.
 
     Full precision and GPUs are not checked.
-
-    Args:
-        cascade: cascade to train.
-        size: sides of the volumes.
-        batch: pairs per batch.
-        precision: Lightning's name of it.
-        device: device of the training.
     """
     dtype = AUTOCAST.get(str(precision))
     if dtype is None or device.type != "cpu":

@@ -21,19 +21,12 @@ from regcascade.utils.precision import mixed_precision
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a training step, without the workspace of convolutions and unused blocks of the allocator.
+    """Bytes of a training step, without the workspace of convolutions and unused blocks of the allocator."""
 
-    Attributes:
-        weights: parameters and buffers.
-        gradients: gradients of trained parameters.
-        moments: state of the optimiser.
-        activations: peak of everything else: images, tensors for the backward pass, intermediate results.
-    """
-
-    weights: float
-    gradients: float
-    moments: float
-    activations: float
+    weights: float  # parameters and buffers
+    gradients: float  # of trained parameters
+    moments: float  # state of the optimiser
+    activations: float  # peak of everything else: images, tensors for the backward pass, intermediate results
 
     @property
     def total(self) -> float:
@@ -43,15 +36,10 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Total bytes as a linear function of the number of stages n.
+    """Total bytes as a linear function of the number of stages n."""
 
-    Attributes:
-        first: bytes with one stage.
-        added: bytes of each further stage.
-    """
-
-    first: float
-    added: float
+    first: float  # bytes with one stage
+    added: float  # bytes of each further stage
 
     def at(self, n: int) -> float:
         """Predict the bytes of n stages."""
@@ -64,25 +52,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Step:
-    """Training step to estimate, without weak supervision.
+    """Training step to estimate, without weak supervision."""
 
-    Attributes:
-        build: builds the cascade of n stages.
-        objective: loss.
-        size: sides of the volumes.
-        batch: pairs per batch.
-        precision: Lightning's name of it.
-        recompute: see `Execution`.
-        moments: numbers that the optimiser stores per weight.
-    """
-
-    build: Callable[[int], Cascade]
+    build: Callable[[int], Cascade]  # builds the cascade of n stages
     objective: Objective
     size: Size
-    batch: int = 1
-    precision: str = "32-true"
-    recompute: str = "none"
-    moments: int = 2
+    batch: int = 1  # pairs
+    precision: str = "32-true"  # Lightning's name
+    recompute: str = "none"  # see `Execution`
+    moments: int = 2  # numbers that the optimiser stores per weight
 
     def footprint(self, n: int) -> Footprint:
         """Count the bytes of a step with n stages, in about a second at any size."""
@@ -119,14 +97,9 @@ class Step:
 
 
 class LiveMemory(TorchDispatchMode):
-    """Count the bytes of all tensors made in this context, while they live; a view shares the bytes of its base.
+    """Count the bytes of all tensors made in this context, while they live: `now`, and their maximum `peak`.
 
-    Args:
-        known: earlier tensors, which do not count.
-
-    Attributes:
-        now: live bytes.
-        peak: maximum of live bytes.
+    A view shares the bytes of its base. `known` tensors do not count.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:

@@ -32,12 +32,8 @@ class NonFiniteLossError(RuntimeError):
 class RegistrationModule(L.LightningModule):
     """Train a cascade.
 
-    Args:
-        cascade: model.
-        objective: loss.
-        optimization: optimiser and schedule.
-        description: entry of checkpoints that describes the model, plain values (see `checkpoint.describe`).
-        labels: label values over which the validation Dice is averaged.
+    Checkpoints hold the `description` of the model (see `checkpoint.describe`). The validation Dice is averaged over
+    the values of `labels`.
     """
 
     def __init__(
@@ -126,12 +122,9 @@ class RegistrationModule(L.LightningModule):
         mixed = self._trainer is not None and isinstance(self.trainer.precision_plugin, MixedPrecision)
         learning = (p for p in self.cascade.parameters() if p.requires_grad)
         optimizer = self.optimization.optimizer(learning, heads, mixed)
-
-        def phase_done() -> float:
-            return self.cascade.phase_done(self.done())
-
-        factor = self.optimization.factor
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, phase_done))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.optimization.factor(step, lambda: self.cascade.phase_done(self.done()))
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def done(self) -> float:

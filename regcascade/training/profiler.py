@@ -21,18 +21,14 @@ PARTS = ("networks", "warps", "losses", "backward", "optimizer")
 class Profile:
     """Median seconds over the repeats.
 
-    Attributes:
-        inference: registration without gradients.
-        step: training step.
-        parts: parts of a step: `networks` (forward), `warps` (and the rest of the cascade), `losses`, `backward` (with
-            recomputation), `optimizer`.
-        peak: maximum of allocated bytes on a GPU; None on a CPU.
+    Parts of a step are `networks` (forward), `warps` (and the rest of the cascade), `losses`, `backward` (with
+    recomputation) and `optimizer`.
     """
 
-    inference: float
+    inference: float  # registration without gradients
     step: float
     parts: dict[str, float]
-    peak: int | None
+    peak: int | None  # bytes allocated on a GPU; None on a CPU
 
 
 class Stopwatch:
@@ -59,16 +55,9 @@ def profile(
     precision: str = "32-true",
     repeats: int = 3,
 ) -> Profile:
-    """Time registrations and training steps, after one of each that does not count. Changes the weights.
+    """Time registrations and training steps on the cascade's device, after one of each that does not count.
 
-    Args:
-        cascade: cascade on the device to measure.
-        objective: loss; its weak supervision is left out.
-        optimizer: optimiser of the cascade.
-        size: sides of the images.
-        batch: pairs per batch.
-        precision: Lightning's name of it; the loss is not scaled for fp16, which takes no time.
-        repeats: how often each is timed.
+    Weak supervision is left out, and the loss is not scaled for fp16, which takes no time. Changes the weights.
     """
     device = next(cascade.parameters()).device
     moving, fixed = torch.rand(2, batch, 1, *size, device=device)

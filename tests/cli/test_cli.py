@@ -1,8 +1,12 @@
 """The `regcascade` command."""
 
+import re
+
 import pytest
 
 from regcascade.cli.main import main
+from regcascade.cli.run_folder import composed
+from regcascade.report.paper.experiments import CONF
 
 
 def test_model_prints_the_size_as_the_second_paper_counts_it(capsys, monkeypatch):
@@ -26,6 +30,17 @@ def test_help_names_the_commands(capsys):
         main(["--help"])
     assert end.value.code == 0
     assert "model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_help_of_hydras_commands_names_every_option_and_group_without_hydra(name, capsys):
+    main([name, "--help"])
+    said = capsys.readouterr().out
+    named = set(re.findall(r"^(\w+)(?: \[\w+\])?:", said, re.MULTILINE))
+    assert set(composed(CONF, name, [])) <= named
+    assert {"experiment", "sweep"} <= named or name == "evaluate"
+    assert "model [voxelmorph]: drnet, " in said or "data [trained]: brain, " in said
+    assert f"\nregcascade {name} " in said and f"python {name}.py" not in said
 
 
 @pytest.mark.parametrize("arguments", [["model", "vtn", "n=2"], ["profile", "n=2", "--no-ran"]])

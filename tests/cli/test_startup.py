@@ -20,8 +20,8 @@ from regcascade.report.html.page import WORST
 
 SLOW = ("torch", "lightning", "monai", "pandas", "scipy", "matplotlib", "SimpleITK")
 COMMANDS = (
-    "model", "profile", "import", "import rcn", "prepare", "register", "apply", "invert", "compare", "table", "figures",
-    "report",
+    "train", "evaluate", "model", "profile", "import", "import rcn", "prepare", "register", "apply", "invert",
+    "compare", "table", "figures", "report",
 )  # fmt: skip
 
 

@@ -2,9 +2,8 @@
 
 import argparse
 import shlex
-from pathlib import Path
 
-from regcascade.cascades.published import SIZE_OF_VOXELMORPH, Published, read_rcn, read_voxelmorph
+from regcascade.cascades.published import SIZE_OF_VOXELMORPH, read_rcn, read_voxelmorph
 from regcascade.cli.console import label_names, say
 from regcascade.data.options import check_size
 
@@ -23,19 +22,12 @@ def run(options: argparse.Namespace) -> None:
         model = read_rcn(options.file, size, options.recipe)
     model.write(options.out, label_names(options.label_names))
     count = sum(weight.numel() for weight in model.weights.values())
-    say(
-        f"Written: {options.out} ({count:,} parameters).",
-        f"Train on from it: {shlex.join(_training(model, options.out))}",
-    )
-
-
-def _training(model: Published, checkpoint: Path) -> list[str]:
-    """Build the command that trains on from a checkpoint of this model."""
-    parts = ["python", "train.py", f"init={checkpoint}", f"cascade={model.cascade['name']}"]
+    parts = ["python", "train.py", f"init={options.out}", f"cascade={model.cascade['name']}"]
     if "stages" in model.cascade:
         stages = (",".join(f"{key}:{value}" for key, value in spec.items()) for spec in model.cascade["stages"])
         parts.append(f"cascade.stages=[{','.join('{' + stage + '}' for stage in stages)}]")
     else:
         chosen = [f"model{'' if key == 'name' else '.' + key}={value}" for key, value in model.model.items()]
         parts += [*chosen, f"n={model.n}"]
-    return [*parts, f"affine={model.affine['name']}"]
+    parts.append(f"affine={model.affine['name']}")
+    say(f"Written: {options.out} ({count:,} parameters).", f"Train on from it: {shlex.join(parts)}")

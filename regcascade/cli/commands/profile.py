@@ -15,8 +15,8 @@ from regcascade.cli.run_folder import composed
 from regcascade.data.options import check_size
 from regcascade.report.paper.experiments import CONF
 from regcascade.report.tables.terminal import model_table
-from regcascade.training.build import build_cascade, build_objective, build_optimization, set_execution
-from regcascade.training.execution import check_precision, likely_device, split_trainer
+from regcascade.training.build import build_cascade, build_objective, build_optimization
+from regcascade.training.execution import check_precision, likely_device, set_execution, split_trainer
 from regcascade.training.memory_estimate import Step, free_memory
 from regcascade.training.optimizer import MOMENTS
 from regcascade.training.profiler import Profile, profile

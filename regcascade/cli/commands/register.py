@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         if options.fixed is None or options.moving is None:
             raise ValueError("Give two scans, FIXED and MOVING, or --pairs with a table of them.")
-        scans = (
+        fixed, moving = (
             ScanFiles(getattr(options, role), **{kind: getattr(options, f"{role}_{kind}") for kind in BESIDE})
             for role in ("fixed", "moving")
         )
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
             if not mine:
                 raise ValueError(f"--out {options.out}: another process is registering into it. Name another folder.")
             check_folder(options.out, options.overwrite)
-            report = write_registration(register(*scans, _trained(options), how), options.out, options.format)
+            report = write_registration(register(fixed, moving, _trained(options), how), options.out, options.format)
         Console().print(_table(report))
         say(*_warnings(report), f"Written to {options.out}: {', '.join(report['files'])}.")
         folded = threshold is not None and report["folding_percent"] > threshold
@@ -109,20 +109,18 @@ def _table(report: dict[str, Any]) -> Table:
     if distance := report.get("landmark_distance_mm"):
         shown.add_row("Landmark distance \\[mm]", _number(distance["initial"], 2), _number(distance["after"], 2))
     shown.add_row("Folding \\[%]", "", f"{report['folding_percent']:.4f}")
-    shown.add_row("Displacement, mean and largest \\[mm]", "", _pair(report["displacement_mm"], "mean", "max"))
-    residual = _pair(report["inverse"], "residual_mm_mean", "residual_mm_max", 4)
+    displacement = ", ".join(_number(report["displacement_mm"][which], 2) for which in ("mean", "max"))
+    shown.add_row("Displacement, mean and largest \\[mm]", "", displacement)
+    inverse = report["inverse"]
+    residual = f"{_number(inverse['residual_mm_mean'], 4)}, {_number(inverse['residual_mm_max'], 4)}"
     shown.add_row("Residual of the inverse, mean and largest \\[mm]", "", residual)
-    shown.add_row("Voxels without inverse \\[%]", "", f"{report['inverse']['without_percent']:.2f}")
+    shown.add_row("Voxels without inverse \\[%]", "", f"{inverse['without_percent']:.2f}")
     shown.add_row("Seconds", "", f"{sum(report['seconds'].values()):.1f}")
     return shown
 
 
 def _warnings(report: dict[str, Any]) -> list[str]:
     return [f"Warning: {warning}" for warning in report["warnings"]]
-
-
-def _pair(values: dict[str, Any], first: str, second: str, decimals: int = 2) -> str:
-    return f"{_number(values[first], decimals)}, {_number(values[second], decimals)}"
 
 
 def _number(value: float | None, decimals: int = 3) -> str:

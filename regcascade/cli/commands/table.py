@@ -1,9 +1,7 @@
 """`regcascade table`: show a table of the papers beside the runs that reproduce its rows."""
 
 import argparse
-from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 from rich.console import Console
 
@@ -24,9 +22,10 @@ def run(options: argparse.Namespace) -> None:
     rows = read_rows()
     tables = list(TABLES) if options.table == "all" else [options.table]
     of_each = {name: rows_of(name, rows) for name in tables}
+    configs = cache(lambda config, overrides: composed(CONF, config, overrides))
     found = find(options.runs) if options.runs else Found([], [])
     for name, of_table in of_each.items():
-        lines = lines_of(of_table, found, lambda config, overrides: _composed(config, tuple(overrides)))
+        lines = lines_of(of_table, found, lambda config, overrides: configs(config, tuple(overrides)))
         shown, full = shown_table(lines) if options.runs else printed_table(of_table), numbers(lines)
         for part in terminal_tables(shown, title(name), console.width):
             console.print(part)
@@ -34,8 +33,3 @@ def run(options: argparse.Namespace) -> None:
         if options.out is not None:
             files = write_table(name, title(name), shown, full, options.out)
             say(f"Written: {', '.join(map(str, files))}.")
-
-
-@cache
-def _composed(name: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
-    return composed(CONF, name, overrides)

@@ -1,21 +1,18 @@
 """`regcascade train`: find what is resumed, build, fit, evaluate."""
 
 import atexit
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig
 from rich.console import Console
 
 from regcascade.cascades.base import parts
-from regcascade.cascades.checkpoint import Checkpoint, read
+from regcascade.cascades.checkpoint import read
 from regcascade.cli.failures import explained, resuming_training
 from regcascade.cli.hydra_app import plain, record_run
 from regcascade.cli.instantiate import built
@@ -25,9 +22,10 @@ from regcascade.data import RegistrationData, build_data
 from regcascade.evaluation.evaluate import EvaluationOptions
 from regcascade.evaluation.run import evaluate_to_folder
 from regcascade.report.tables.terminal import measure_tables, model_table
-from regcascade.training.build import build_module, build_trainer, place_trainer, set_execution
+from regcascade.training.build import build_module, build_trainer, place_trainer
 from regcascade.training.callbacks.checkpoints import CHECKPOINTS
 from regcascade.training.devices import devices_in_all
+from regcascade.training.execution import set_execution
 from regcascade.training.loggers.evaluation import log_evaluation
 from regcascade.training.loggers.wandb_run import begin_logging, close_loggers
 from regcascade.training.module import RegistrationModule
@@ -53,7 +51,11 @@ def train(config: DictConfig) -> dict[str, Any]:
     if _is_started_by_rank_0():
         follow_parent()
 
-    config, checkpoint, changes = _resolve_resume(config)
+    checkpoint, changes = None, list[str]()
+    if (resumed := to_resume(config)) is not None:
+        config, changes = config_of_resumed(config, resumed)
+        checkpoint = read(resumed)
+        check_state(checkpoint)
     options = _checked(config)
     folder = Path(options["paths"]["run"])
 
@@ -77,25 +79,20 @@ def train(config: DictConfig) -> dict[str, Any]:
         record_run(folder, config)
 
     results = {"module": module, "trainer": trainer, "data": data, "rows": None, "objective": None}
-    with _closed(trainer.loggers):
+    try:
         begin_logging(trainer.loggers, options, module.cascade.n, sum(of for _, of in parts(module.cascade)))
         with explained(data.num_workers, partial(resuming_training, folder / CHECKPOINTS)):
             path = None if checkpoint is None else checkpoint.path
             trainer.fit(module, data, ckpt_path=path, weights_only=True)
         if trainer.is_global_zero:
             results |= _evaluated(trainer, module, data, folder, EvaluationOptions(options["r"], options["repeat"]))
+    except BaseException:
+        close_loggers(trainer.loggers, failed=True)
+        if _is_started_by_rank_0():
+            atexit.register(outlive_parent)
+        raise
+    close_loggers(trainer.loggers)
     return results
-
-
-def _resolve_resume(config: DictConfig) -> tuple[DictConfig, Checkpoint | None, list[str]]:
-    """Find the config to train with, the checkpoint to resume, if any, and the changes since."""
-    resumed = to_resume(config)
-    if resumed is None:
-        return config, None, []
-    config, changes = config_of_resumed(config, resumed)
-    checkpoint = read(resumed)
-    check_state(checkpoint)
-    return config, checkpoint, changes
 
 
 def _checked(config: DictConfig) -> dict[str, Any]:
@@ -120,19 +117,6 @@ def _checked(config: DictConfig) -> dict[str, Any]:
 def _is_started_by_rank_0() -> bool:
     """Whether Lightning started this process as another rank of a training."""
     return HydraConfig.initialized() and str(HydraConfig.get().job.name).startswith("train_ddp_process_")
-
-
-@contextmanager
-def _closed(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Close loggers at the end, and mark the run as failed after an error."""
-    try:
-        yield
-    except BaseException:
-        close_loggers(loggers, failed=True)
-        if _is_started_by_rank_0():
-            atexit.register(outlive_parent)
-        raise
-    close_loggers(loggers)
 
 
 def _evaluated(

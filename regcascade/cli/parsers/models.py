@@ -72,14 +72,9 @@ def _add_import(commands: Commands) -> None:
         epilog="Example: regcascade import voxelmorph cvpr2018_vm2_l2.h5 --out voxelmorph.ckpt",
     )
     _add_weights(voxelmorph, "160 192 224")
-    voxelmorph.add_argument(
-        "--window",
-        type=float,
-        nargs=2,
-        default=(1.0, 0.5),
-        metavar=("WIDTH", "LEVEL"),
-        help="intensities that become 0..1: 1 0.5 (default) for images in 0..1, 255 127.5 for FreeSurfer's norm.mgz",
-    )
+    about = "intensities that become 0..1: 1 0.5 (default) for images in 0..1, 255 127.5 for FreeSurfer's norm.mgz"
+    window = ("WIDTH", "LEVEL")
+    voxelmorph.add_argument("--window", type=float, nargs=2, default=(1.0, 0.5), metavar=window, help=about)
     rcn = kinds.add_parser(
         "rcn",
         help="RCN's variables, .npz",

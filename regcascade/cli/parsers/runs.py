@@ -27,12 +27,10 @@ def _add_compare(commands: Commands) -> None:
         epilog="Examples: regcascade compare evaluations/2026-01-31/*; regcascade compare A B --names VM 'VM, r=2' "
         "--initial --out tables/liver; regcascade compare multirun/2026-01-31/12-00-00 --over seed.",
     )
-    _add_runs(
-        parser,
-        "folder with pairs.csv and summary.json (of an evaluation or a training run), or folder of such folders (a "
-        "multirun), or quoted pattern that matches them",
-        "rows",
+    about = (
+        "folder with pairs.csv and summary.json (an evaluation or a training), folder of such folders (a multirun), "
     )
+    _add_runs(parser, f"{about}or quoted pattern that matches them", "rows")
     parser.add_argument("--per-label", action="store_true", help="the measures of each label too")
     parser.add_argument("--initial", action="store_true", help="a row of the measures before registration")
     about = "order the rows by this column of pairs.csv, or by loss, best first (sweeps: by the mean Dice)"
@@ -69,15 +67,8 @@ def _add_figures(commands: Commands) -> None:
     )
     _add_runs(parser)
     add_path(parser, "--out", "the folder to write", "DIR", required=True)
-    parser.add_argument(
-        "--pair",
-        dest="pairs",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("FIXED", "MOVING"),
-        help="scans to draw a page of, in place of the worst and best pairs; can be repeated",
-    )
+    pair, about = ("FIXED", "MOVING"), "draw a page of this pair, not of the worst and best ones; can be repeated"
+    parser.add_argument("--pair", dest="pairs", nargs=2, action="append", default=[], metavar=pair, help=about)
     parser.add_argument("--worst", type=int, default=3, metavar="K", help="pages of the K worst and K best pairs (3)")
     add_path(parser, "--checkpoint", "checkpoint of the run, if it is not where it was")
     add_imports(parser)

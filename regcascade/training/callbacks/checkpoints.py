@@ -1,22 +1,26 @@
-"""Callbacks that write `best.ckpt` and `last.ckpt`."""
+"""Callbacks that write `best.ckpt` and `last.ckpt`, and the plugin that writes them whole or not at all."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from regcascade.utils.files import writing, written_whole
 
 CHECKPOINTS = "checkpoints"
 INTERRUPTIONS = (KeyboardInterrupt, SIGTERMException)
 
 
 def checkpoint_callbacks(has_labels: bool, folder: Path) -> list[Callback]:
-    """Make the callbacks that write `<folder>/checkpoints/best.ckpt` and `last.ckpt`.
+    """Make the callbacks that write `best.ckpt` and `last.ckpt` into `<folder>/checkpoints`.
 
-    Args:
-        has_labels: best means the highest `val/dice`; without labels the lowest `val/loss`.
-        folder: run folder.
+    Best means the highest `val/dice`, or without labels the lowest `val/loss`.
     """
     best = ModelCheckpoint(
         dirpath=folder / CHECKPOINTS,
@@ -36,9 +40,6 @@ class LastCheckpoint(Checkpoint):
 
     It is written after every validation, at the end of training, and when the user or the scheduler interrupts
     training. Any other error leaves the previous file.
-
-    Args:
-        folder: folder of the file.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -66,3 +67,29 @@ class LastCheckpoint(Checkpoint):
         if not dry and trainer.global_step > self._saved_step:
             self._saved_step = trainer.global_step
             trainer.save_checkpoint(self.path)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write a checkpoint to a file beside it, sync it to the disk, and rename it.
+
+    A killed process or a full disk leaves the previous checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            NotWritten: if it cannot be written, with the file and the reason.
+        """
+        path = Path(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(path) as temporary, temporary.open("wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # which torch raises after an error of the system
+                    if isinstance(cause := error.__context__, OSError):
+                        raise OSError(cause.errno, cause.strerror) from error
+                    raise
+                file.flush()
+                os.fsync(file.fileno())

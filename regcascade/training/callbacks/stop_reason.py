@@ -12,11 +12,7 @@ from regcascade.training.callbacks.checkpoints import INTERRUPTIONS
 
 
 class StopReason(Callback):
-    """Print at the end of training why it stopped: a limit, early stopping, an interruption, an error.
-
-    Attributes:
-        reason: message; empty before the end.
-    """
+    """Print at the end of training the `reason` why it stopped: a limit, early stopping, an interruption, an error."""
 
     def __init__(self) -> None:
         super().__init__()

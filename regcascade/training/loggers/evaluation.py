@@ -41,16 +41,7 @@ def log_evaluation(
     """Log the evaluation of a run as `evaluation/<name>`: means, charts, its worst and its best pair.
 
     W&B also gets the table of pairs. Figures are written to `<folder>/figures/<name>.png`. Nothing is drawn if no
-    logger shows pictures.
-
-    Args:
-        loggers: loggers of the run.
-        folder: run folder.
-        table: a row per pair, as in `pairs.csv`.
-        data: data set of the pairs.
-        checkpoint: evaluated checkpoint; without it no pages of pairs are drawn.
-        options: options of the evaluation.
-        step: optimiser step to log at.
+    logger shows pictures, and no pair without a checkpoint. `table` is that of `pairs.csv`.
     """
     takers = [logger for logger in loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
     if not takers:

@@ -12,15 +12,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from regcascade.report.runs.sweeps import SWEEP, described, overrides_of, swept_by
 from regcascade.utils import distributed as ranks
 
-# Values of WANDB_MODE, and the mode that each means.
-_WANDB_MODES = {
-    "online": "online",
-    "run": "online",
-    "shared": "shared",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
+_WANDB_MODES = ("online", "run", "shared", "offline", "dryrun", "disabled")
+_SAME_MODES = {"": "online", "run": "online", "dryrun": "offline"}
 
 STEP = "trainer/global_step"  # Lightning's name
 LONGEST_NAME = 120  # W&B takes 128
@@ -53,13 +46,9 @@ def group_of(folder: Path) -> str | None:
 
 
 def begin_logging(loggers: Sequence[Logger], options: Mapping[str, Any], n: int, parameters: int) -> None:
-    """Log the config; on W&B also define the measures and add the tags model, cascade and n.
+    """Log the config, the number n of deformable stages and the number of parameters.
 
-    Args:
-        loggers: loggers of the run.
-        options: resolved config, plain values.
-        n: number of deformable stages, which the config may leave open.
-        parameters: number of parameters of the model.
+    On W&B also define the measures, and add the tags model, cascade and n.
     """
     for logger in loggers:
         logger.log_hyperparams({**options, "stages": n, "parameters": parameters})
@@ -82,7 +71,7 @@ def wandb_mode() -> str:
     asked = os.environ.get("WANDB_MODE", "").strip().lower()
     if asked and asked not in _WANDB_MODES:
         raise ValueError(f"WANDB_MODE={asked} is not valid. Known: {', '.join(_WANDB_MODES)}.")
-    mode = _WANDB_MODES.get(asked, "online")
+    mode = _SAME_MODES.get(asked, asked)
     if mode in ("offline", "disabled") or _has_wandb_key():
         return mode
     if asked:
@@ -102,16 +91,10 @@ def wandb_logger(
     entity: str | None = None,
     id: str | None = None,
 ) -> WandbLogger:
-    """Make a W&B logger in the mode of `wandb_mode`; it continues the W&B run that the folder holds, if any.
+    """Make a W&B logger in the mode of `wandb_mode`; it continues the W&B run that the run folder holds, if any.
 
-    Args:
-        save_dir: run folder; files go to `<save_dir>/wandb`.
-        project: W&B project.
-        name: name of the run; by default that of `run_name`.
-        group: group of the run; by default its sweep.
-        tags: tags beside model, cascade and n.
-        entity: user or team.
-        id: W&B's id of the run; by default that of the resumed run, or a new one.
+    The run is named by `run_name` and grouped by its sweep, unless `name` and `group` are given. Tags are added to
+    model, cascade and n.
 
     Raises:
         ValueError: see `wandb_mode`.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from forked import forked
 
-from regcascade.training.checkpoint_io import WholeCheckpoints
+from regcascade.training.callbacks.checkpoints import WholeCheckpoints
 
 
 def test_a_disk_that_fills_keeps_the_checkpoint_of_before(tmp_path):
