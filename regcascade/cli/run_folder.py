@@ -47,11 +47,7 @@ def run_folder(runs: str, ckpt_path: str | None) -> str:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make a run folder and lock it against other trainings, on rank 0.
-
-    Raises:
-        ValueError: if another training has the lock.
-    """
+    """Make a run folder and lock it, on rank 0; raise ValueError if another training has the lock."""
     if not is_first_starter():
         yield
         return
@@ -121,11 +117,7 @@ def check_devices(devices: int, option: str = "trainer.devices") -> None:
 
 
 def to_resume(config: DictConfig) -> Path | None:
-    """Find the checkpoint that a config resumes; None for a new run. A job of a resumed sweep resumes its own.
-
-    Raises:
-        ValueError: if the checkpoint does not exist.
-    """
+    """Find the checkpoint that a config resumes; None for a new run. A job of a resumed sweep resumes its own."""
     own = Path(config.paths.run) / "checkpoints" / "last.ckpt"
     if config.ckpt_path is None:
         return own if in_sweep() and own.is_file() else None
@@ -144,13 +136,8 @@ def to_resume(config: DictConfig) -> Path | None:
 def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, list[str]]:
     """Load the config of a resumed run, and set the single values of this command line in it.
 
-    `imports` are those of this command line, so that resuming another user's run imports nothing unasked.
-
-    Returns:
-        Config, and each change in words.
-
-    Raises:
-        ValueError: if the stored file is no config of a run, or the command line chooses another group.
+    `imports` are those of this command line, so that resuming another user's run imports nothing unasked. Returns the
+    config, and each change in words. Raises ValueError if the command line chooses another group.
     """
     folder = owner(resumed)
     if folder is None or in_sweep():  # the command of a sweep gives the whole config of its jobs

@@ -66,16 +66,9 @@ def split_trainer(options: Mapping[str, Any]) -> tuple[Execution, dict[str, Any]
 
 
 def set_execution(cascade: Cascade, trainer: Mapping[str, Any], size: Size, batch: int) -> None:
-    """Set how a cascade runs, by the options of the group `trainer`, and check that the device supports it.
+    """Apply the options of the group `trainer` to a cascade; raise ValueError if the device does not support one.
 
-    Args:
-        cascade: cascade to train.
-        trainer: options of the group.
-        size: sides of the volumes.
-        batch: pairs per batch.
-
-    Raises:
-        ValueError: if the device does not support an option.
+    Half precision is checked for volumes of this size, and `batch` pairs at a time.
     """
     execution, _ = split_trainer(trainer)
     device = likely_device(trainer["accelerator"])
@@ -151,8 +144,8 @@ def check_half_precision(
 
     if fault := unsound_convolution(run, dtype, device):
         raise ValueError(
-            f"trainer.precision={precision}: on this CPU {fault}, so that a training would learn from garbage. Set "
-            "trainer.precision=32-true; a larger data.size may do where the map is that small."
+            f"trainer.precision={precision}: on this CPU {fault}, so that training would use wrong values. Set "
+            "trainer.precision=32-true, or a larger data.size where the map is that small."
         )
 
 

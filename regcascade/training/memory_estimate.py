@@ -78,10 +78,7 @@ class Step:
         return Footprint(_bytes(weights), gradients, self.moments * gradients, float(live.peak))
 
     def prediction(self) -> Prediction:
-        """Fit a line through n = 1 and n = 3.
-
-        Not n = 2: recomputation moves the peak from the forward to the backward pass between n = 1 and n = 3.
-        """
+        """Fit a line through n = 1 and n = 3; at n = 2 the peak may lie in another pass than at n = 3."""
         one, three = (self.footprint(n).total for n in (1, 3))
         return Prediction(one, (three - one) / 2)
 

@@ -134,14 +134,10 @@ class RegistrationModule(L.LightningModule):
         return max(self.global_step / self.trainer.estimated_stepping_batches, self._time_done)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the description, by which the checkpoint is loaded without its config.
-
-        Batches whose accumulated gradients have not changed the weights yet are uncounted: a resumed run draws them
-        again.
-        """
+        """Add the description, by which the checkpoint is loaded without its config."""
         checkpoint[CHECKPOINT_KEY] = self.description
         data = getattr(self._trainer, "datamodule", None)
-        if isinstance(data, RegistrationData) and data.unsettled_batches:
+        if isinstance(data, RegistrationData) and data.unsettled_batches:  # of accumulated gradients: drawn again
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             for counts in (progress["total"], progress["current"]):
                 settled = counts["ready"] - data.unsettled_batches

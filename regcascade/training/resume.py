@@ -20,13 +20,9 @@ def check_state(checkpoint: Checkpoint) -> None:
 
 
 def check_resumed(checkpoint: Checkpoint, module: RegistrationModule) -> list[str]:
-    """Compare a checkpoint with the module that resumes it.
+    """Compare a checkpoint with the module that resumes it; return changes of data, preprocessing and loss in words.
 
-    Returns:
-        Changes of data, preprocessing and loss, each in words.
-
-    Raises:
-        CheckpointError: if the model, the size of the volumes, or an option stored in the optimiser's state differs.
+    Raises CheckpointError if the model, the size of the volumes, or an option in the optimiser's state differs.
     """
     then, now = ({key: of.get(key) for key in MODEL_KEYS} for of in (checkpoint.description, module.description))
     changes = list(differences(then, _known(then, now)))

@@ -29,8 +29,7 @@ NETWORK = "network"  # the method that evaluates the checkpoint
 def run(config: DictConfig) -> dict[int, pd.DataFrame]:
     """Evaluate a checkpoint or another method: write `pairs.csv` and `summary.json` for each r, print the measures.
 
-    Returns:
-        Rows of `pairs.csv` by r.
+    Returns the rows of `pairs.csv` by r.
     """
     import_user_modules(config.imports)
     options = plain(config)

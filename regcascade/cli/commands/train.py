@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from regcascade.cascades.base import parts
-from regcascade.cascades.checkpoint import read
+from regcascade.cascades.checkpoint import Checkpoint, read
 from regcascade.cli.failures import explained, resuming_training
 from regcascade.cli.hydra_app import plain, record_run
 from regcascade.cli.instantiate import built
@@ -51,7 +51,8 @@ def train(config: DictConfig) -> dict[str, Any]:
     if _is_started_by_rank_0():
         follow_parent()
 
-    checkpoint, changes = None, list[str]()
+    checkpoint: Checkpoint | None = None
+    changes: list[str] = []
     if (resumed := to_resume(config)) is not None:
         config, changes = config_of_resumed(config, resumed)
         checkpoint = read(resumed)

@@ -115,10 +115,9 @@ def _add_apply(commands: Commands) -> None:
         help="take an image, labels or points through a saved transform",
         description="Take an image, a label map or points through a transform that `regcascade register`, SimpleITK or "
         "ANTs wrote. By default what belongs to the moving scan is brought onto the fixed one.",
-        epilog="Examples: regcascade apply transform.h5 t2.nii.gz --out t2_moved.nii.gz; regcascade apply transform.h5 "
-        "organs.nii.gz --labels --out organs_moved.nii.gz; regcascade apply transform.h5 landmarks.csv --out "
-        "landmarks_moved.csv; regcascade apply transform.h5 atlas.nii.gz --labels --direction to-moving --out "
-        "back.nii.gz",
+        epilog="Examples: regcascade apply transform.h5 t2.nii.gz --out moved.nii.gz; regcascade apply transform.h5 "
+        "organs.nii.gz --labels --out moved.nii.gz; regcascade apply transform.h5 landmarks.csv --out moved.csv; "
+        "regcascade apply transform.h5 atlas.nii.gz --labels --direction to-moving --out back.nii.gz",
     )
     _add_transform(parser)
     add_path(parser, "file", "an image, a DICOM folder, or a CSV of points with the columns x, y, z")

@@ -76,11 +76,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            NotWritten: if it cannot be written, with the file and the reason.
-        """
+        """Write a checkpoint; raise NotWritten, with the file and the reason, if that fails."""
         path = Path(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

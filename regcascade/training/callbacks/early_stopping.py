@@ -5,11 +5,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 
 class StopWithoutGain(EarlyStopping):
-    """Stop training when the measure of `best.ckpt` (validation Dice, or loss without labels) no longer improves.
+    """Stop training after `patience` validations in which the measure of `best.ckpt` did not improve.
 
-    Args:
-        patience: validations without improvement after which training stops, 1 or more.
-        min_delta: smallest change that counts as an improvement, 0 or more.
+    That is the validation Dice, or the loss without labels. A change below `min_delta` is no improvement.
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0) -> None:

@@ -65,10 +65,7 @@ class Throughput(Callback):
 
 
 class PeakMemory(Callback):
-    """Log peak memory in MiB: `train/peak_memory_mib` of the GPU since training began.
-
-    On a CPU: `train/peak_process_memory_mib`, of the process since it started.
-    """
+    """Log peak memory in MiB: of the GPU since training began, or on a CPU of the process since it started."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reset the peak of the GPU."""

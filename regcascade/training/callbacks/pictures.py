@@ -18,8 +18,7 @@ PICTURE_KEY = "val/picture"
 class PictureCallback(Callback):
     """Draw the first validation pair: `<run folder>/pictures/validation_<step>.png`, `val/picture` in loggers.
 
-    Args:
-        every_n_validations: draw at the first validation and then at every n-th one, 1 or more.
+    A picture is drawn at the first validation and then at every n-th one.
     """
 
     def __init__(self, every_n_validations: int = 1) -> None:

@@ -15,12 +15,9 @@ METRICS_FILE = "metrics.csv"
 
 
 class MetricsFile(Logger):
-    """Write `<save_dir>/metrics.csv`: `step`, `epoch`, then a column per name; a row each time something is logged.
+    """Write `metrics.csv` into the run folder: `step`, `epoch`, then a column per name; a row per call.
 
     A crash loses no row. Lightning's CSVLogger deletes the file of the run it resumes; this one continues it.
-
-    Args:
-        save_dir: run folder.
     """
 
     name = version = ""  # the file is in the run folder itself
@@ -37,11 +34,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | int | Tensor], step: int | None = None) -> None:
-        """Append a row.
-
-        Raises:
-            NotWritten: if the disk is full; earlier rows are kept.
-        """
+        """Append a row; raise NotWritten if the disk is full, which keeps earlier rows."""
         if self._table is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._table = AppendCSV(self.path, widens=True)
