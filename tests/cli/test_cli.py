@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from regcascade.cli.main import main
 from regcascade.cli.run_folder import composed
@@ -37,7 +38,10 @@ def test_help_of_hydras_commands_names_every_option_and_group_without_hydra(name
     main([name, "--help"])
     said = capsys.readouterr().out
     named = set(re.findall(r"^(\w+)(?: \[\w+\])?:", said, re.MULTILINE))
-    assert set(composed(CONF, name, [])) <= named
+    config = composed(CONF, name, [])
+    assert set(config) - {"reproduces"} <= named
+    options = yaml.safe_load(said.partition("== Options")[2].partition("==\n")[2].partition("\n==")[0])
+    assert options and all(config[key] == value for key, value in options.items())
     assert {"experiment", "sweep"} <= named or name == "evaluate"
     assert "model [voxelmorph]: drnet, " in said or "data [trained]: brain, " in said
     assert f"\nregcascade {name} " in said and f"python {name}.py" not in said

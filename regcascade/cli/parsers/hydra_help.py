@@ -25,7 +25,8 @@ def hydra_help(command: str) -> str:
         files = sorted(path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("[!_]*.yaml"))
         line = f"{group}{f' [{default}]' if default else ''}: {', '.join(file.as_posix() for file in files)}"
         groups.append(textwrap.fill(line, 120, subsequent_indent="  "))
-    options = text[text.index("\n\n") : text.index("\nhydra:")].strip()  # with the comments, which explain them
+    blocks = text.partition("\nhydra:")[0].split("\n\n")[1:]  # of options, with the comments that explain them
+    options = "\n\n".join(block for block in blocks if not block.startswith("reproduces:")).strip()
     sections = {
         "Groups (GROUP=NAME; [the default])": "\n".join(groups),
         "Options (KEY=VALUE; of a group GROUP.KEY=VALUE)": options,
