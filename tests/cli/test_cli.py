@@ -10,7 +10,7 @@ from regcascade.cli.run_folder import composed
 from regcascade.report.paper.experiments import CONF
 
 
-def test_model_prints_the_size_as_the_second_paper_counts_it(capsys, monkeypatch):
+def test_model_prints_the_size_as_drnet_counts_it(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     main(["model", "vtn", "-n", "2", "--affine", "learned"])
     output = capsys.readouterr().out
