@@ -5,15 +5,13 @@ from regcascade.utils.precision import full_precision
 
 
 def correlation_coefficient(a: Image, b: Image, epsilon: float = 1e-6) -> Scalars:
-    """Correlation coefficient of each pair of images, in -1..1 (DR-Net, Eqs. 7 and 8).
+    """Compute the correlation coefficient of each pair of images, in -1..1 (DR-Net, Eqs. 7 and 8).
 
-    The means are subtracted first: Eq. 8 as printed is a difference of two large sums, which loses the digits that
-    matter. As in RCN's program, `epsilon` is added to each variance, so that a constant image correlates 0 with
-    anything and has a finite gradient.
+    Means are subtracted first, since the sums of Eq. 8 lose digits. RCN's program adds `epsilon` to each variance too.
 
     Args:
         a, b: `(B, 1, X, Y, Z)`.
-        epsilon: added to both variances, in squared intensities.
+        epsilon: added to both variances, in squared intensities: a constant image has correlation and gradient 0.
 
     >>> import torch
     >>> ramp = torch.arange(8.0).view(1, 1, 2, 2, 2)

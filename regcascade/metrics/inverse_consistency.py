@@ -1,4 +1,4 @@
-"""Inverse-consistency error of two registrations of one pair, one in each direction."""
+"""Inverse-consistency error of a pair that is registered in both directions."""
 
 import math
 
@@ -10,18 +10,16 @@ from regcascade.utils.precision import at_least_float32
 
 
 def inverse_consistency_measures(flow: Flow, back: Flow, fixed_spacing: Vector | None) -> dict[str, float]:
-    """Mean of `|flow(p) + back(p + flow(p))|`: how far a voxel of the fixed scan ends from where it began.
-
-    Voxels that `flow` takes out of the moving scan do not count. NaN where there are no others, or where a flow is not
-    finite.
+    """Average `|flow(p) + back(p + flow(p))|` over the fixed voxels that `flow` keeps inside the moving scan.
 
     Args:
-        flow: `(1, 3, X, Y, Z)` in voxels, of the moving scan registered to the fixed one.
-        back: of the same shape, of the fixed scan registered to the moving one.
+        flow: `(1, 3, X, Y, Z)` in voxels, registers moving to fixed.
+        back: the same shape, registers fixed to moving.
         fixed_spacing: `(1, 3)`, mm per voxel of the fixed scan.
 
     Returns:
-        `inverse_consistency_voxels`, and `inverse_consistency_mm`, NaN without a spacing.
+        `inverse_consistency_voxels` and `inverse_consistency_mm`; NaN for a flow that is not finite, without voxels
+        inside, and in mm without a spacing.
     """
     unknown = {"inverse_consistency_voxels": math.nan, "inverse_consistency_mm": math.nan}
     if not (flow.isfinite().all() and back.isfinite().all()):

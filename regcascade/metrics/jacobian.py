@@ -1,4 +1,4 @@
-"""Folding and spread of a flow, from the determinant of its Jacobian."""
+"""Measures of a flow's Jacobian determinant."""
 
 import math
 
@@ -8,13 +8,11 @@ from regcascade.geometry.warp import jacobian_det
 from regcascade.types import Flow, Scalars
 from regcascade.utils.precision import at_least_float32
 
-SMALLEST_DETERMINANT = 1e-9  # below it, the logarithm is of this
+SMALLEST_DETERMINANT = 1e-9  # smaller ones are clamped to it before the logarithm
 
 
 def folding_percent(flow: Flow) -> Scalars:
-    """Percent of voxels where the map folds: where its Jacobian determinant is 0 or less. `(B,)`.
-
-    NaN where a determinant is not finite.
+    """Percent of voxels where the Jacobian determinant is 0 or less, `(B,)`; NaN if one is not finite.
 
     >>> import torch
     >>> folding_percent(torch.zeros(1, 3, 4, 4, 4))
@@ -24,12 +22,11 @@ def folding_percent(flow: Flow) -> Scalars:
 
 
 def jacobian_measures(flow: Flow) -> dict[str, Scalars]:
-    """All measures of the Jacobian determinant, from one computation of it.
+    """Compute all measures of the Jacobian determinant.
 
     Returns:
-        `(B,)` each: `folding_percent`; `sdlogj`, the standard deviation of the determinant's logarithm, determinants
-        below `SMALLEST_DETERMINANT` counting as that; `jacobian_std`, the standard deviation of the determinant, as in
-        RCN. Both are population standard deviations over voxels.
+        `(B,)` each: `folding_percent`; `sdlogj`, the standard deviation of the determinant's logarithm, clamped to
+        `SMALLEST_DETERMINANT`; `jacobian_std`, that of the determinant (RCN). Both are population deviations.
     """
     determinant = _determinant(flow)
     return {
@@ -40,7 +37,6 @@ def jacobian_measures(flow: Flow) -> dict[str, Scalars]:
 
 
 def _determinant(flow: Tensor) -> Tensor:
-    """The Jacobian determinants of each item, `(B, N)`."""
     return jacobian_det(at_least_float32(flow)).flatten(1)
 
 

@@ -5,15 +5,12 @@ from regcascade.types import Flow, Points, Scalars, Vector
 
 
 def landmark_distance_voxels(fixed_points: Points, moving_points: Points, flow: Flow) -> Scalars:
-    """Mean over landmarks of `|p_fixed + flow(p_fixed) - p_moving|`, in voxels. `(B,)`.
+    """Average `|p_fixed + flow(p_fixed) - p_moving|` over the landmarks of both scans, `(B,)`; NaN if there are none.
 
     Args:
         fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
         moving_points: the same landmarks in voxels of the moving grid.
         flow: `(B, 3, X, Y, Z)`.
-
-    Returns:
-        The mean over the landmarks that both scans have, NaN if there are none.
 
     >>> import torch
     >>> points = torch.tensor([[[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]]])
@@ -24,11 +21,11 @@ def landmark_distance_voxels(fixed_points: Points, moving_points: Points, flow: 
 
 
 def landmark_distance_mm(fixed_points: Points, moving_points: Points, flow: Flow, moving_spacing: Vector) -> Scalars:
-    """`landmark_distance_voxels` in mm: both ends of each distance lie in the moving grid. `(B,)`.
+    """Do as `landmark_distance_voxels`, in mm; both ends of a distance lie in the moving grid.
 
     Args:
         fixed_points, moving_points, flow: as there.
-        moving_spacing: `(B, 3)`, mm per voxel along each axis of the moving grid.
+        moving_spacing: `(B, 3)`, mm per voxel of the moving grid.
     """
     difference = warp_points(fixed_points, flow) - moving_points
     return (difference * moving_spacing.to(difference)[:, None]).norm(dim=-1).nanmean(1)

@@ -1,8 +1,7 @@
 """The measures of Learn2Reg's evaluator (version 2.0), by its formulas.
 
-They differ from ours: labels are 0 outside the volume; only labels that both scans have before registration count; HD95
-is in voxels and weighs surface elements by their area; landmarks sample the field by cubic splines; 3 is added to the
-Jacobian determinant before its logarithm.
+They differ from ours: labels are 0 outside the volume; only labels in both scans before registration count; HD95 is in
+voxels and weighs surface elements by area; cubic splines sample the field at landmarks; 3 is added to the determinant.
 """
 
 import math
@@ -14,22 +13,23 @@ from scipy import ndimage
 
 from regcascade.types import Batch, Flow
 
-ADDED, LOWEST, HIGHEST = 3, 1e-9, 1e9  # to and of the determinant
-BORDER = 2  # voxels left out on each side, where its central differences meet zeros
+ADDED, LOWEST, HIGHEST = 3, 1e-9, 1e9  # added to the determinant, and the range it is clipped to
+BORDER = 2  # voxels left out on each side, where central differences meet zeros
 PERCENT = 95
 
 
 def learn2reg_measures(pair: Batch, flow: Flow, labels: Sequence[int]) -> dict[str, float]:
-    """The measures of Learn2Reg's evaluator, of one pair.
-
-    The keys are `learn2reg_dice`, `learn2reg_hd95_voxels` (means over the labels that both scans have),
-    `learn2reg_tre_mm` and `learn2reg_sdlogj`, always all of them; NaN where a measure cannot be taken, and for an HD95
-    whose label registration has pushed out of the volume, where the evaluator has infinity.
+    """Measure one pair as Learn2Reg's evaluator does.
 
     Args:
         pair: a batch of one pair. Labels and points may be missing.
         flow: `(1, 3, X, Y, Z)`.
         labels: the labels that count, positive.
+
+    Returns:
+        `learn2reg_dice` and `learn2reg_hd95_voxels` (means over the labels in both scans), `learn2reg_tre_mm`,
+        `learn2reg_sdlogj`; NaN where undefined. The HD95 leaves out labels pushed out of the volume, which the
+        evaluator counts as infinite.
     """
     if not flow.isfinite().all():
         return dict.fromkeys(learn2reg_measures(pair, torch.zeros_like(flow), labels), math.nan)
@@ -47,24 +47,21 @@ def _of_labels(pair: Batch, field: np.ndarray, labels: Sequence[int]) -> tuple[f
     if "fixed_labels" not in pair or "moving_labels" not in pair:
         return math.nan, math.nan
     fixed, moving = (pair[role][0, 0].cpu().numpy() for role in ("fixed_labels", "moving_labels"))
-    where = np.indices(fixed.shape) + field
-    moved = ndimage.map_coordinates(moving, where, order=0)
+    moved = ndimage.map_coordinates(moving, np.indices(fixed.shape) + field, order=0)
     dice, hd95 = [], []
     for label in labels:
         if (fixed == label).any() and (moving == label).any():
             a, b = fixed == label, moved == label
             dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
-            hd95.append(_robust_hausdorff(a, b))
-    known = [distance for distance in hd95 if math.isfinite(distance)]
-    return _mean(dice), _mean(known)
+            if b.any():
+                hd95.append(_robust_hausdorff(a, b))
+    return _mean(dice), _mean(hd95)
 
 
 def _robust_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
-    """The larger of both directed percentiles, each surface element counting by its area, in voxels."""
+    """The larger of both directed percentiles of surface distances, weighed by area, in voxels."""
     from monai.metrics.utils import get_edge_surface_distance
 
-    if not b.any():
-        return math.inf
     # MONAI has the surface elements and areas of the package `surface-distance`, which the evaluator uses.
     edges, distances, areas = get_edge_surface_distance(
         torch.from_numpy(b), torch.from_numpy(a), spacing=(1, 1, 1), use_subvoxels=True, symmetric=True
@@ -80,7 +77,7 @@ def _robust_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _landmark_error(pair: Batch, field: np.ndarray) -> float:
-    """Mean distance in mm of the landmarks that both scans have, the field interpolated by cubic splines."""
+    """Mean distance in mm of the landmarks in both scans, the field interpolated by cubic splines."""
     if "fixed_points" not in pair or "moving_points" not in pair:
         return math.nan
     fixed, moving = (pair[role][0].double().cpu().numpy() for role in ("fixed_points", "moving_points"))
@@ -92,12 +89,10 @@ def _landmark_error(pair: Batch, field: np.ndarray) -> float:
 
 
 def _sdlogj(field: np.ndarray) -> float:
-    """Deviation of the logarithm of the determinant, by central differences, less the border."""
-    jacobian = np.stack([np.stack(np.gradient(part)) for part in field])
+    """Deviation of the determinant's logarithm, by central differences, without the border."""
     inner = slice(BORDER, -BORDER)
-    jacobian = jacobian[..., inner, inner, inner]
-    jacobian = np.moveaxis(jacobian, (0, 1), (-2, -1)) + np.eye(3)
-    determinant = np.linalg.det(jacobian)
+    jacobian = np.stack([np.stack(np.gradient(part)) for part in field])[..., inner, inner, inner]
+    determinant = np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1)) + np.eye(3))
     return float(np.log((determinant + ADDED).clip(LOWEST, HIGHEST)).std())
 
 

@@ -10,15 +10,14 @@ from regcascade.types import Labels, Scalars
 
 
 def dice_per_label(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]) -> Float[Tensor, "batch labels"]:
-    """Dice overlap of each label, `2 |A and B| / (|A| + |B|)`.
+    """Compute the Dice overlap of each label, `2 |A and B| / (|A| + |B|)`.
 
     Args:
-        moved_labels: the moving scan's labels, warped, `(B, 1, X, Y, Z)`.
-        fixed_labels: `(B, 1, X, Y, Z)`.
-        labels: the labels to measure, positive; background does not count.
+        moved_labels, fixed_labels: `(B, 1, X, Y, Z)`.
+        labels: the labels to measure, positive.
 
     Returns:
-        `(B, L)` in the order of `labels`: NaN where a label is in neither scan, 0 where it is in one only.
+        `(B, L)`: NaN for a label in neither scan, 0 for one in a single scan.
 
     >>> moved, fixed = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
     >>> dice_per_label(moved.view(1, 1, 4, 1, 1), fixed.view(1, 1, 4, 1, 1), [1, 2, 3])
@@ -26,15 +25,18 @@ def dice_per_label(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[
     """
     check_labels(labels)
     wanted = torch.as_tensor(list(labels), dtype=torch.long, device=fixed_labels.device)
-    rows = []
-    for moved, fixed in zip(moved_labels, fixed_labels, strict=True):
-        shared = _voxels(fixed.where(moved == fixed, 0), wanted)
-        rows.append(2 * shared / (_voxels(moved, wanted) + _voxels(fixed, wanted)))
-    return torch.stack(rows)
+    top = max(labels, default=0)
+
+    def voxels(volume: Tensor) -> Tensor:
+        known = volume.where((volume > 0) & (volume <= top), 0)
+        return torch.bincount(known.flatten(), minlength=top + 1)[wanted]
+
+    pairs = zip(moved_labels, fixed_labels, strict=True)
+    return torch.stack([2 * voxels(b.where(a == b, 0)) / (voxels(a) + voxels(b)) for a, b in pairs])
 
 
 def mean_dice(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int]) -> Scalars:
-    """Mean of `dice_per_label` over the labels that are in either scan; NaN if none is. `(B,)`."""
+    """Average `dice_per_label` over the labels that are in either scan, `(B,)`; NaN if none is."""
     return dice_per_label(moved_labels, fixed_labels, labels).nanmean(1)
 
 
@@ -42,10 +44,3 @@ def check_labels(labels: Sequence[int]) -> None:
     """Raise ValueError unless all labels are positive."""
     if any(label <= 0 for label in labels):
         raise ValueError(f"labels: {list(labels)} are not all positive; 0 is background and has no measure.")
-
-
-def _voxels(volume: Tensor, labels: Tensor) -> Tensor:
-    """How many voxels have each label."""
-    top = int(labels.max()) if len(labels) else 0
-    known = volume.where((volume > 0) & (volume <= top), 0)
-    return torch.bincount(known.flatten(), minlength=top + 1)[labels]

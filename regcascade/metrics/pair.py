@@ -1,11 +1,11 @@
 """All measures of one registered pair, with their units in their names.
 
-A measure that cannot be taken (a missing structure, no landmarks, no spacing) is NaN, never 0 or 1. Means leave it out.
+An undefined measure (a missing structure, no landmarks, no spacing) is NaN, never 0 or 1. Means leave it out.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from regcascade.metrics.correlation import correlation_coefficient
 from regcascade.metrics.jacobian import jacobian_measures
 from regcascade.metrics.landmarks import landmark_distance_mm, landmark_distance_voxels
 from regcascade.metrics.overlap import dice_per_label
-from regcascade.metrics.surface import SurfaceMeasures, surface_measures
+from regcascade.metrics.surface import surface_measures
 from regcascade.types import Batch, Flow, Image, Labels
 
 
@@ -26,21 +26,22 @@ def pair_measures(
     label_names: Mapping[int, str] | None = None,
     moved_labels: Labels | None = None,
 ) -> dict[str, float]:
-    """All measures of one pair as plain floats, a row of a table.
+    """Measure one pair; all measures are NaN if the flow is not finite.
 
-    The keys, always all and in this order, are `dice_<label>` for each label, `dice_mean`, `jaccard_<label>`,
-    `jaccard_mean`, `cc`, `landmark_distance_voxels`, `landmark_distance_mm`, `hd95_mm` (mean over labels),
-    `asd_mm_<label>`, `asd_mm` (their mean), `folding_percent`, `sdlogj`, `jacobian_std`, and mean and maximum of the
-    displacement's length, `displacement_mean_voxels`, `displacement_max_voxels`, `displacement_mean_mm`,
-    `displacement_max_mm`. All are NaN where the flow is not finite. The measures before registration are
-    `pair_measures(pair, pair["moving"], zero_flow, label_names)`.
+    The measures before registration are `pair_measures(pair, pair["moving"], zero_flow, label_names)`.
 
     Args:
         pair: a batch of one pair. Labels, points and spacings may be missing.
-        moved: the moving image deformed, `(1, 1, X, Y, Z)`.
-        flow: what deformed it, `(1, 3, X, Y, Z)`.
-        label_names: the labels to measure and their names; by default those in either scan, by number.
-        moved_labels: the moving labels deformed; by default by `warp_labels`.
+        moved: the warped moving image, `(1, 1, X, Y, Z)`.
+        flow: `(1, 3, X, Y, Z)`.
+        label_names: the labels to measure and their names; by default the numbers in either scan.
+        moved_labels: the warped moving labels; by default by `warp_labels`.
+
+    Returns:
+        A row with always these keys, in this order: `dice_<label>` for each label, `dice_mean`, `jaccard_<label>`,
+        `jaccard_mean`, `cc`, `landmark_distance_voxels`, `landmark_distance_mm`, `hd95_mm` (mean over labels),
+        `asd_mm_<label>`, `asd_mm`, `folding_percent`, `sdlogj`, `jacobian_std`, and of the flow's length
+        `displacement_mean_voxels`, `displacement_max_voxels`, `displacement_mean_mm`, `displacement_max_mm`.
 
     Raises:
         ValueError: if the batch holds more than one pair.
@@ -61,9 +62,9 @@ def pair_measures(
 
 
 def label_keys(label_names: Mapping[int, str]) -> dict[int, str]:
-    """The name of each label as a part of a column's name: lower case, only letters, digits and underscores.
+    """Turn label names into parts of column names: lower case, only letters, digits and underscores.
 
-    A name that is empty, shared or `mean` gets the label's number.
+    An empty or shared name, or `mean`, gets the label's number.
 
     >>> label_keys({1: "Left kidney", 2: "mean"})
     {1: 'left_kidney', 2: 'mean_2'}
@@ -79,29 +80,20 @@ def label_keys(label_names: Mapping[int, str]) -> dict[int, str]:
 def _label_measures(
     pair: Batch, flow: Tensor, label_names: Mapping[int, str] | None, moved_labels: Tensor | None
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The columns of overlaps, and those of surface distances."""
+    """The columns of overlaps, and those of surface distances; NaN for all that are not known."""
     fixed_labels, moving_labels = pair.get("fixed_labels"), pair.get("moving_labels")
     if moved_labels is None and moving_labels is not None:
         moved_labels = warp_labels(moving_labels, flow)
-    if fixed_labels is None or moved_labels is None:
-        return _columns(label_keys(label_names or {}).values())
-    if not label_names:
-        present = torch.cat([fixed_labels.unique(), moved_labels.unique()]).unique().tolist()
-        label_names = {label: str(label) for label in present if label > 0}
-    labels, spacing = list(label_names), pair.get("fixed_spacing")
-    dice = dice_per_label(moved_labels, fixed_labels, labels)
-    surfaces = None if spacing is None else surface_measures(moved_labels, fixed_labels, labels, spacing)
-    return _columns(label_keys(label_names).values(), dice, surfaces)
-
-
-def _columns(
-    keys: Iterable[str], dice: Tensor | None = None, surfaces: SurfaceMeasures | None = None
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Measures of one pair by label, and their means; NaN for all that are not given."""
-    keys = list(keys)
-    unknown = torch.full((1, len(keys)), math.nan)
-    dice = unknown if dice is None else dice
-    hd95, asd = surfaces or (unknown, unknown)
+    dice = hd95 = asd = torch.full((1, len(label_names or {})), math.nan)
+    if fixed_labels is not None and moved_labels is not None:
+        if not label_names:
+            present = torch.cat([fixed_labels.unique(), moved_labels.unique()]).unique().tolist()
+            label_names = {label: str(label) for label in present if label > 0}
+        dice = dice_per_label(moved_labels, fixed_labels, list(label_names))
+        hd95 = asd = torch.full_like(dice, math.nan)
+        if (spacing := pair.get("fixed_spacing")) is not None:
+            hd95, asd = surface_measures(moved_labels, fixed_labels, list(label_names), spacing)
+    keys = label_keys(label_names or {}).values()
     overlaps: dict[str, float] = {}
     for name, values in {"dice": dice, "jaccard": dice / (2 - dice)}.items():
         overlaps |= dict(zip((f"{name}_{key}" for key in keys), values[0].tolist(), strict=True))
@@ -111,20 +103,17 @@ def _columns(
 
 
 def _landmark_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
-    fixed_points, moving_points = pair.get("fixed_points"), pair.get("moving_points")
+    fixed, moving, spacing = pair.get("fixed_points"), pair.get("moving_points"), pair.get("moving_spacing")
     measures = {"landmark_distance_voxels": math.nan, "landmark_distance_mm": math.nan}
-    if fixed_points is None or moving_points is None:
-        return measures
-    measures["landmark_distance_voxels"] = landmark_distance_voxels(fixed_points, moving_points, flow).item()
-    spacing = pair.get("moving_spacing")
-    if spacing is not None:
-        distance = landmark_distance_mm(fixed_points, moving_points, flow, spacing)
-        measures["landmark_distance_mm"] = distance.item()
+    if fixed is not None and moving is not None:
+        measures["landmark_distance_voxels"] = landmark_distance_voxels(fixed, moving, flow).item()
+        if spacing is not None:
+            measures["landmark_distance_mm"] = landmark_distance_mm(fixed, moving, flow, spacing).item()
     return measures
 
 
 def _displacement_measures(pair: Batch, flow: Tensor) -> dict[str, float]:
-    """Mean and maximum over voxels of the length of the flow, in voxels, and in mm by the moving grid's spacing."""
+    """Mean and maximum length of the flow, in voxels, and in mm by the moving grid's spacing."""
     spacing, measures = pair.get("moving_spacing"), {}
     scales = {"voxels": torch.ones(1, 3), "mm": torch.full((1, 3), math.nan) if spacing is None else spacing}
     for unit, scale in scales.items():

@@ -15,11 +15,11 @@ PERCENTILE = 0.95
 
 
 class SurfaceMeasures(NamedTuple):
-    """Measures of each label, `(B, L)`, in mm; NaN where a label is missing in either scan.
+    """Measures of each label, `(B, L)`, in mm; NaN if a scan lacks the label.
 
     Attributes:
         hd95: the larger of the two directed 95th percentiles of the distances.
-        asd: the average symmetric surface distance, the mean over the voxels of both surfaces.
+        asd: average symmetric surface distance, the mean over the voxels of both surfaces.
     """
 
     hd95: Float[Tensor, "batch labels"]
@@ -29,17 +29,15 @@ class SurfaceMeasures(NamedTuple):
 def surface_measures(
     moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
 ) -> SurfaceMeasures:
-    """HD95 and average surface distance of each label, from one computation of the distances.
+    """Compute the HD95 and the average surface distance of each label.
 
-    The surface of a label is its voxels with a face neighbour outside; the border of the volume counts as outside.
-    Distances are between centres of voxels. The results are those of MONAI's `compute_hausdorff_distance` and
-    `compute_average_surface_distance(symmetric=True)`.
+    The surface of a label is its voxels with a face neighbour outside the label or the volume. Distances are between
+    centres of voxels. Results equal MONAI's `compute_hausdorff_distance` and `compute_average_surface_distance`.
 
     Args:
-        moved_labels: the moving scan's labels, warped, `(B, 1, X, Y, Z)`.
-        fixed_labels: `(B, 1, X, Y, Z)`.
+        moved_labels, fixed_labels: `(B, 1, X, Y, Z)`.
         labels: the labels to measure, positive.
-        spacing: `(B, 3)`, mm per voxel along each axis of the fixed grid, where both label maps live.
+        spacing: `(B, 3)`, mm per voxel of the fixed grid.
 
     >>> fixed = torch.zeros(1, 1, 9, 9, 9, dtype=torch.long)
     >>> fixed[..., 2:5] = 1

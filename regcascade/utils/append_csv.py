@@ -3,7 +3,7 @@
 import csv
 import glob
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ _PART = ".part"
 
 
 class AppendCSV:
-    """CSV file to which rows are appended; each is on the disk at once, and none is kept in memory.
+    """CSV file to which rows are appended; each row is on the disk at once.
 
-    Opening an existing file drops a last line that a crash cut short. NaN becomes an empty cell.
+    Opening an existing file drops a last line that a crash cut short. The first row sets the columns. NaN becomes an
+    empty cell.
 
     Args:
-        path: of the file, which is made if there is none; its columns are those of the first row.
+        path: file, created if missing.
         fresh: empty the file first.
-        widens: add a column for each new name in a row, and leave the cells of missing names empty. Otherwise every
-            row needs the columns of the file.
+        widens: add columns for new names, and leave cells of missing names empty. Otherwise all rows have the same
+            columns.
     """
 
     def __init__(self, path: Path, fresh: bool = False, widens: bool = False) -> None:
@@ -31,15 +32,15 @@ class AppendCSV:
         self.widens = widens
         if path.is_file() and not fresh:
             _drop_torn_line(path)
-        with path.open("w" if fresh else "a", encoding="utf-8"):
-            pass  # make the file
-        self._columns = next(self._lines(), [])
+        path.open("w" if fresh else "a", encoding="utf-8").close()
+        with path.open(encoding="utf-8", newline="") as file:
+            self._columns = next(csv.reader(file), [])
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write a row.
 
         Raises:
-            ValueError: if the columns differ from those of the file, unless it widens.
+            ValueError: for other columns than the file's, unless it widens.
             NotWritten: if the disk is full; earlier rows are kept.
         """
         columns = self._columns or list(row)
@@ -49,7 +50,10 @@ class AppendCSV:
             differ = ", ".join(sorted(set(row) ^ set(columns))) or "their order"
             raise ValueError(f"{self.path} has other columns than this evaluation ({differ}): write elsewhere.")
         if self._columns and columns != self._columns:
-            self._widen(columns)
+            table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+            with writing(self.path), written_whole(self.path) as temporary:
+                table.reindex(columns=columns).to_csv(temporary, index=False, lineterminator="\n")
+            self._columns = columns
         cells = (row.get(name) for name in columns)
         with appended(self.path) as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -58,42 +62,25 @@ class AppendCSV:
             writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells])
         self._columns = columns
 
-    def _lines(self) -> Iterator[list[str]]:
-        with self.path.open(encoding="utf-8", newline="") as file:
-            yield from csv.reader(file)
-
-    def _widen(self, columns: Sequence[str]) -> None:
-        """Rewrite the file with further columns at the end; a crash leaves the old file."""
-        with (
-            writing(self.path),
-            written_whole(self.path) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            for number, cells in enumerate(self._lines()):
-                known = cells[: len(self._columns)]
-                writer.writerow([*known, *[""] * (len(columns) - len(known))] if number else columns)
-        self._columns = list(columns)
-
 
 def part_of(path: Path, rank: int) -> Path:
-    """Name the file for one process's rows of a shared table, until `gather` merges them."""
+    """Name the file of one process's rows of a shared table, until `gather` merges them."""
     return path.with_name(f"{path.name}.{rank}{_PART}")
 
 
 def parts_of(path: Path) -> list[Path]:
-    """List the files of rows that are not merged into a table yet."""
+    """List the files of rows that `gather` has not merged yet."""
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.*{_PART}"))
 
 
 def gather(path: Path, place: Callable[[Mapping[str, str]], tuple[int, ...] | None]) -> None:
-    """Merge the rows of a table and of its parts into the table, in order, and remove the parts.
+    """Merge the parts of a table into it, in order, and remove them.
 
-    It can be interrupted at any moment and run again. Lines that a crash cut short are dropped.
+    It can be interrupted at any time and run again. Lines that a crash cut short are dropped.
 
     Args:
-        path: of the table; an empty one is made if there is none.
-        place: key to sort a row by, from its cells by column. Of rows with equal keys the first stays; None drops one.
+        path: table; an empty one is made if it is missing.
+        place: sort key of a row, from its cells by column. None drops the row. Of equal keys the first row stays.
 
     Raises:
         ValueError: if the columns of two files differ.
@@ -123,7 +110,7 @@ def gather(path: Path, place: Callable[[Mapping[str, str]], tuple[int, ...] | No
 
 
 def read_table(path: Path, text: Collection[str]) -> pd.DataFrame:
-    """Read a table of `AppendCSV` exactly: the columns in `text` as they are, the others as numbers."""
+    """Read a table of `AppendCSV` exactly: the columns in `text` as strings, the others as numbers."""
     if path.stat().st_size == 0:
         return pd.DataFrame(columns=list(text), dtype=str)
     table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a scan called NA keeps its name
@@ -133,7 +120,7 @@ def read_table(path: Path, text: Collection[str]) -> pd.DataFrame:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut a file after its last complete line; a crash may have left a part of another."""
+    """Cut a file after its last complete line."""
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)

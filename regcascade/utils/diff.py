@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-NO_OPTIONS = ("paths", "imports", "ckpt_path", "hydra")  # say where things are
+NO_OPTIONS = ("paths", "imports", "ckpt_path", "hydra")  # where things are, not what runs
 
 
 def changes(then: Any, now: Any, name: str = "", leave_out: Sequence[str] = ()) -> Iterator[tuple[str, Any, Any]]:
-    """The dotted name of every option that is not the same, and its two values.
+    """Yield the dotted name and both values of every option that differs.
 
     Args:
         then, now: the configs.
-        name: of both, to put before.
-        leave_out: keys of the first level to pass over.
+        name: prefix of the dotted names.
+        leave_out: keys of the first level to skip.
 
     >>> list(changes({"loss": {"lambda1": 1, "lambda2": 0}}, {"loss": {"lambda1": 2, "lambda2": 0}}))
     [('loss.lambda1', 1, 2)]
@@ -26,11 +26,11 @@ def changes(then: Any, now: Any, name: str = "", leave_out: Sequence[str] = ()) 
 
 
 def differences(then: Any, now: Any) -> Iterator[str]:
-    """`key: then VALUE, now VALUE` of every option that is not the same, except those that say where things are."""
+    """Yield `key: then VALUE, now VALUE` for every option that differs, except those in `NO_OPTIONS`."""
     for name, before, after in changes(then, now, leave_out=NO_OPTIONS):
         yield f"{name}: then {in_yaml(before)}, now {in_yaml(after)}"
 
 
 def in_yaml(value: Any) -> str:
-    """A value as a command line would give it: `null`, `true`, `0.5`."""
+    """Format a value as on a command line: `null`, `true`, `0.5`."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

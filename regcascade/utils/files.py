@@ -1,4 +1,4 @@
-"""Whole files or none, and the state of the code that wrote them."""
+"""Write files whole or not at all, and describe the code that wrote them."""
 
 import hashlib
 import json
@@ -14,16 +14,12 @@ from filelock import FileLock, Timeout
 
 
 class NotWritten(ValueError):
-    """A file that could not be written, such as for a disk that is full."""
+    """A file could not be written, for example because the disk is full."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say which file it was that could not be written, for blocks that leave what was in it before as it is.
-
-    Raises:
-        NotWritten: for any error of the system.
-    """
+    """Turn a system error of the block into NotWritten, which names the file. The block must keep the old content."""
     try:
         yield
     except OSError as error:
@@ -33,11 +29,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def appended(path: Path) -> Iterator[TextIO]:
-    """Open a text file to add lines to: all that the block writes, or nothing.
-
-    Raises:
-        NotWritten: if it cannot be written.
-    """
+    """Open a text file to append to. If the block cannot write all, undo it and raise NotWritten."""
     before = path.stat().st_size if path.is_file() else 0
     with writing(path):
         try:
@@ -45,13 +37,13 @@ def appended(path: Path) -> Iterator[TextIO]:
                 yield file
         except OSError:
             if path.is_file():
-                os.truncate(path, before)  # else a part of a line would become one with the next
+                os.truncate(path, before)  # the next line would continue a part of this one
             raise
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; rename it when the block ends well, remove it when not."""
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds, remove it otherwise."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
@@ -67,13 +59,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all; NaN is no JSON and raises ValueError."""
+    """Write a JSON file, whole or not at all; NaN raises ValueError."""
     write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
 def written_in_folder(path: Path) -> Iterator[Path]:
-    """As `written_whole`, for writers that go by the suffix: the temporary file has the name of `path`, in a folder."""
+    """Do as `written_whole`, but name the temporary file as `path`, in a folder: for writers that read the suffix."""
     folder = path.with_name(f".{path.name}.part")
     folder.mkdir(exist_ok=True)
     try:
@@ -85,10 +77,9 @@ def written_in_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Claim what is to be written to `path` for this process; gives whether it could, or another has it.
+    """Claim the right to write `path` for this process; yield False if another process holds it.
 
-    The system ends a claim with its process, however that ends. Its file, `.NAME.lock` beside `path`, may stay after a
-    kill and is in nobody's way.
+    The claim is a lock on `.NAME.lock` beside `path`. It ends with the process; the file may stay after a kill.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -99,12 +90,12 @@ def claimed(path: Path) -> Iterator[bool]:
     try:
         yield True
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
+        Path(lock.lock_file).unlink(missing_ok=True)  # before the release: a waiting process sees that it is gone
         lock.release()
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:
-    """Raise ValueError, naming the file, where one cannot be written or stands in the way, before the work is done."""
+    """Raise ValueError if a file exists already or cannot be written; call it before the work."""
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists. Choose another name, or give --overwrite to replace it.")
     if path.is_dir():
@@ -116,10 +107,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit, branch, whether the tree has changes, and those; None for all where the code is not from a checkout.
-
-    A package that is installed within another project's checkout is of none: git does not track its files.
-    """
+    """Describe the checkout: `commit`, `branch`, `dirty` and `difference`; all None if git does not track this file."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -128,22 +116,19 @@ def git_state() -> dict[str, Any]:
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    def line(*arguments: str) -> str | None:
-        output = git(*arguments)
-        return output.strip() if output else None
-
     if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return dict.fromkeys(("commit", "branch", "dirty", "difference"))
+    commit, branch = git("rev-parse", "HEAD"), git("rev-parse", "--abbrev-ref", "HEAD")
     difference = git("diff", "HEAD")
     return {
-        "commit": line("rev-parse", "HEAD"),
-        "branch": line("rev-parse", "--abbrev-ref", "HEAD"),
+        "commit": commit and commit.strip(),
+        "branch": branch and branch.strip(),
         "dirty": None if difference is None else bool(difference),
         "difference": difference,
     }
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Whether a device's half-precision convolutions can be trusted: asked of those that a model runs."""
+"""Check on a device the half-precision convolutions that a model runs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,20 +9,20 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 TOLERANCE = 0.03  # relative to float32; rounding to bf16 alone gives 0.002 to 0.005
-REPEATS = 2**-7  # of the largest value, by which equal calls may differ: one rounding of bf16
-LARGEST_SIDE = 9  # longer maps are cut to this or one less: the known faults belong to sides of one, two or four voxels
-CALLS = 3  # of each convolution, since memory that is not initialised is wrong only now and then
+REPEATS = 2**-7  # how far equal calls may differ, relative to the largest value: one rounding of bf16
+LARGEST_SIDE = 9  # longer maps are cut to this or one less: the known faults occur at sides of 1, 2 or 4 voxels
+CALLS = 3  # of each convolution: uninitialised memory is wrong only now and then
 NAMES = ("output", "gradient of its input", "gradient of its weights", "gradient of its bias")
 
 
 class Convolution(NamedTuple):
-    """One call of a convolution in half precision: the shapes of its tensors, and its settings.
+    """One call of a convolution in half precision.
 
     Attributes:
         input, weight: shapes.
         bias: whether there is one.
-        learns: whether the gradients of the input, the weight and the bias are taken.
-        layout: of the input and of the weight in memory.
+        learns: whether the input, the weight and the bias get gradients.
+        layout: memory formats of the input and the weight.
         settings: stride, padding, dilation, transposed, output padding, groups, as `torch.convolution` takes them.
     """
 
@@ -42,35 +42,30 @@ class Convolution(NamedTuple):
 def unsound_convolution(run: Callable[[], object], dtype: torch.dtype, device: torch.device) -> str | None:
     """Say which half-precision convolution of a model is wrong on a device; None if all are right.
 
-    Each convolution that `run` makes in `dtype` is called a few times on random numbers at the map size it has there,
-    with the backward passes that a gradient would take. The results must agree with float32 and with each other. Some
-    CPUs need this: PyTorch 2.13's bf16 kernels return uninitialised memory where a side of the map is 1 or 2.
+    Each convolution that `run` makes in `dtype` is called a few times on random numbers at its map size, with the
+    backward passes that training takes. The results must agree with float32 and with each other. On some CPUs,
+    PyTorch 2.13's bf16 kernels return uninitialised memory where a side of the map is 1 or 2.
 
     Args:
-        run: runs the model once, as training does; it is called without data where the model allows that.
+        run: runs the model once, as training does; called without data if the model allows that.
         dtype: `torch.bfloat16` or `torch.float16`.
         device: where the model will run.
     """
     with torch.random.fork_rng(devices=[]):
-        for convolution in sorted(_convolutions(run, dtype), key=lambda one: (one.input[2:], one.weight, one.learns)):
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True), _Recorder(dtype) as recorder:
+                run()
+        except Exception:  # a user's network may need data
+            with _Recorder(dtype) as recorder:
+                run()
+        for convolution in sorted(recorder.found, key=lambda one: (one.input[2:], one.weight, one.learns)):
             if fault := _fault(convolution, dtype, device):
                 return f"{convolution} {fault}"
     return None
 
 
-def _convolutions(run: Callable[[], object], dtype: torch.dtype) -> set[Convolution]:
-    """The different convolutions in `dtype` that a model runs."""
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), _Recorder(dtype) as recorder:
-            run()
-    except Exception:  # a network of a user's own may do what tensors without data cannot: run it with data
-        with _Recorder(dtype) as recorder:
-            run()
-    return recorder.found
-
-
 class _Recorder(TorchDispatchMode):
-    """Notes the convolutions in a type."""
+    """Collects the convolutions in a type."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -78,11 +73,10 @@ class _Recorder(TorchDispatchMode):
         self.found: set[Convolution] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and note it if it is a convolution."""
+        """Run an operation, and record it if it is a convolution."""
         if function is torch.ops.aten.convolution.default and args[0].dtype == self.dtype:
             volume, weight, bias, *settings = args
-            odd = LARGEST_SIDE % 2
-            sides = (s if s <= LARGEST_SIDE else LARGEST_SIDE - (s % 2 != odd) for s in volume.shape[2:])
+            sides = (min(side, LARGEST_SIDE - (side - LARGEST_SIDE) % 2) for side in volume.shape[2:])
             self.found.add(
                 Convolution(
                     (*volume.shape[:2], *sides),
@@ -106,12 +100,19 @@ def _layout(tensor: Tensor) -> torch.memory_format:
 
 
 def _fault(convolution: Convolution, dtype: torch.dtype, device: torch.device) -> str | None:
-    """What a convolution gets wrong, and by how much."""
-    inputs = _drawn(convolution, dtype, device)
+    """Describe what a convolution gets wrong, and by how much."""
+    generator = torch.Generator().manual_seed(0)
+    channels = convolution.weight[1] * convolution.settings[5] if convolution.settings[3] else convolution.weight[0]
+    shapes = [convolution.input, convolution.weight, (channels,)][: 2 + convolution.bias]
+    inputs = [
+        torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=layout)
+        for shape, layout in zip(shapes, (*convolution.layout, torch.contiguous_format), strict=False)
+    ]
     expected = _called(convolution, [one.float() for one in inputs])
     first: dict[str, Tensor] = {}
     for _ in range(CALLS):
-        _leave_rubbish(device)
+        for power in range(8, 21, 2):  # fill memory that is handed out next with NaN, which uninitialised memory shows
+            torch.full((2**power,), float("nan"), device=device)
         for name, result in _called(convolution, inputs).items():
             wanted, before = expected[name], first.setdefault(name, result)
             largest = wanted.abs().max().clamp(min=1e-6)
@@ -125,37 +126,17 @@ def _fault(convolution: Convolution, dtype: torch.dtype, device: torch.device) -
     return None
 
 
-def _drawn(convolution: Convolution, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """Random inputs of a convolution: the volume, the weight and, if there is one, the bias."""
-    generator = torch.Generator().manual_seed(0)
-    channels = convolution.weight[1] * convolution.settings[5] if convolution.settings[3] else convolution.weight[0]
-    shapes = [convolution.input, convolution.weight, (channels,)][: 2 + convolution.bias]
-    layouts = (*convolution.layout, torch.contiguous_format)
-    return [
-        torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=layout)
-        for shape, layout in zip(shapes, layouts, strict=False)
-    ]
-
-
 @torch.enable_grad()
 def _called(convolution: Convolution, inputs: list[Tensor]) -> dict[str, Tensor]:
-    """The output of a convolution, and the gradients that are taken of what goes in.
-
-    The gradient of the output varies, but not in sign, so that no sum of it nearly cancels.
-    """
+    """Compute the output of a convolution and the gradients of its inputs that learn."""
     given = [one.detach().requires_grad_(learns) for one, learns in zip(inputs, convolution.learns, strict=False)]
     bias = given[2] if convolution.bias else None
     output = torch.convolution(given[0], given[1], bias, *convolution.settings)
     results = {NAMES[0]: output.detach()}
     learning = {name: one for name, one in zip(NAMES[1:], given, strict=False) if one.requires_grad}
     if learning:
-        towards = (torch.arange(output.numel(), device=output.device) % 7 + 4) / 8  # exact in half precision
+        # Exact in half precision, and of one sign: sums of it do not cancel.
+        towards = (torch.arange(output.numel(), device=output.device) % 7 + 4) / 8
         gradients = torch.autograd.grad(output, list(learning.values()), towards.to(output).view_as(output))
         results |= dict(zip(learning, gradients, strict=True))
     return results
-
-
-def _leave_rubbish(device: torch.device) -> None:
-    """Fill memory that is handed out next with NaN, which uninitialised memory then shows."""
-    for power in range(8, 21, 2):
-        torch.full((2**power,), float("nan"), device=device)

@@ -1,4 +1,4 @@
-"""How a training is spread over devices and machines: what started its processes, and what they must agree on."""
+"""Launchers of several processes: what they say of the ranks, and values that all ranks must share."""
 
 import functools
 import os
@@ -8,8 +8,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from regcascade.utils.distributed import is_first
+
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore  # it and Lightning are imported where a training has begun
+    from torch.distributed import TCPStore
 
 PATIENCE = timedelta(minutes=10)
 
@@ -18,10 +20,10 @@ class Launch(NamedTuple):
     """The processes that a launcher started.
 
     Attributes:
-        launcher: what started them.
-        ranks: how many.
-        rank: which of them this is.
-        nodes: on how many machines.
+        launcher: its name.
+        ranks: number of processes.
+        rank: number of this one.
+        nodes: number of machines.
     """
 
     launcher: str
@@ -31,7 +33,7 @@ class Launch(NamedTuple):
 
 
 def launched() -> Launch | None:
-    """What a launcher says of its processes; None where Lightning starts them itself, or there is but one."""
+    """Read what a launcher says of its processes; None if Lightning starts them itself, or there is only one."""
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     env = os.environ
@@ -49,10 +51,9 @@ def launched() -> Launch | None:
 
 
 def from_first_rank(name: str, value: Callable[[], str]) -> str:
-    """A value that rank 0 makes and all ranks of a launcher have, before there is a process group.
+    """Give all ranks of a launcher the value that rank 0 makes, before there is a process group.
 
-    Machines on which Lightning starts the processes (NODE_RANK, MASTER_ADDR and MASTER_PORT set by hand) count as
-    ranks here.
+    Where NODE_RANK, MASTER_ADDR and MASTER_PORT are set by hand, machines count as ranks.
 
     Raises:
         ValueError: if rank 0 does not answer.
@@ -75,17 +76,15 @@ def from_first_rank(name: str, value: Callable[[], str]) -> str:
 
 
 def is_first_starter() -> bool:
-    """`ranks.is_first` before Lightning knows the ranks: by what the launcher says, or by machine where set by hand."""
-    from regcascade.utils import distributed as ranks
-
+    """Tell whether this is rank 0, by the launcher or the machine's number, before Lightning knows the ranks."""
     rank = _rank_among_starters()
-    return ranks.is_first() if rank is None else rank == 0
+    return is_first() if rank is None else rank == 0
 
 
 def follow_parent() -> None:
-    """End this process when the one that started it has ended: for ranks that Lightning starts.
+    """End this process when its parent ends, for ranks that Lightning starts.
 
-    A rank that waits for others inside of a GPU collective would otherwise stay for minutes after rank 0 was killed.
+    Otherwise a rank that waits in a GPU collective stays for minutes after rank 0 was killed.
     """
     parent = os.getppid()
 
@@ -98,10 +97,9 @@ def follow_parent() -> None:
 
 
 def outlive_parent(seconds: float = 5.0) -> None:
-    """Stay for a moment while the process that started this one ends by itself.
+    """Wait for the parent to end by itself, at most some seconds, before ending by an error.
 
-    Lightning kills a training some time after it sees that one of its ranks ended by an error; rank 0, which has the
-    same error, could then be cut off before it says so and closes its loggers.
+    Lightning kills rank 0 after another rank has ended; rank 0 needs time to report the error and close its loggers.
     """
     parent, end = os.getppid(), time.monotonic() + seconds
     while os.getppid() == parent and time.monotonic() < end:
@@ -109,8 +107,7 @@ def outlive_parent(seconds: float = 5.0) -> None:
 
 
 def _rank_among_starters() -> int | None:
-    launch = launched()
-    if launch is not None:
+    if (launch := launched()) is not None:
         return launch.rank
     by_hand = {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     return int(os.environ["NODE_RANK"]) if by_hand and "LOCAL_RANK" not in os.environ else None
@@ -118,7 +115,7 @@ def _rank_among_starters() -> int | None:
 
 @functools.cache
 def _store(first: bool) -> "TCPStore":
-    """A connection to rank 0, kept: the process group later shares its server."""
+    """Connect to rank 0. The connection is kept, since the process group later shares its server."""
     from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
     from torch.distributed import TCPStore
 
@@ -126,5 +123,5 @@ def _store(first: bool) -> "TCPStore":
     environment = SLURMEnvironment() if slurm else LightningEnvironment()
     address = os.environ.get("MASTER_ADDR") or environment.main_address
     port = int(os.environ.get("MASTER_PORT") or environment.main_port)
-    serves = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # torchrun has a server itself
+    serves = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # else torchrun's own server does
     return TCPStore(address, port, None, serves, PATIENCE, wait_for_workers=False, multi_tenant=True)

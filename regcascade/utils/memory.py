@@ -1,13 +1,14 @@
-"""How much memory a process may still take: the machine's, its container's, its SLURM job's."""
+"""Memory that this process can still take, within the limits of the machine, the container and the SLURM job."""
 
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 GIB = 2**30
 MIB = 2**20
-# Of control groups, version 2 and 1: the limit, the use, and the key of cached files in memory.stat.
+# For control groups of version 2 and 1: the file of the limit, the file of the use, the key of cached files.
 VERSIONS = {
     2: ("memory.max", "memory.current", "inactive_file"),
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -15,31 +16,24 @@ VERSIONS = {
 
 
 def available_memory(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> float:
-    """Bytes that this process can still take, caches of files not counted; infinite where nothing is known.
+    """Estimate how many bytes this process can still take; infinite if nothing is known.
 
-    The least of what the machine has available, what every control group that the process is in leaves of its limit (a
-    container's, or that of a SLURM job), and what SLURM granted the job on this node less what the process holds.
+    This is the least of: the machine's available memory; what each control group around the process leaves of its
+    limit; SLURM's grant on this node less what the process holds. Cached files count as free.
 
     Args:
-        root: of the file system.
-        environment: variables of the process.
+        root: root of the file system.
+        environment: environment variables of the process.
     """
-    return max(0.0, min(_machine(root), _control_groups(root), _slurm(root, environment)))
-
-
-def _machine(root: Path) -> float:
-    """What is available; all memory there is where that is not known."""
-    for line in _lines(root / "proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            return float(line.split()[1]) * 1024
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):  # a system that does not say
-        return math.inf
+    machine = _field(root / "proc/meminfo", "MemAvailable:") * 1024
+    if math.isinf(machine):
+        with suppress(AttributeError, OSError, ValueError):  # of a system without sysconf
+            machine = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return max(0.0, min(machine, _control_groups(root), _slurm(root, environment)))
 
 
 def _control_groups(root: Path) -> float:
-    """The least that the groups of the process, and those around them, leave of their limits."""
+    """The least that the groups of the process and their parents leave of their limits."""
     left = math.inf
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
@@ -50,48 +44,42 @@ def _control_groups(root: Path) -> float:
             mounts, version = [root / "sys/fs/cgroup/memory"], 1
         else:
             continue
+        limit_file, use_file, cached_key = VERSIONS[version]
         inside = Path(own.lstrip("/"))
-        # In a container the group of the process is mounted as the topmost one, whatever it is called outside.
         for mount in mounts:
-            left = min(left, *(_left(mount / part, version) for part in (inside, *inside.parents)))
+            for group in (mount / part for part in (inside, *inside.parents)):  # containers mount theirs on top
+                limit = _number("".join(_lines(group / limit_file)))
+                if limit >= 2**60:  # what version 1 says where there is no limit
+                    continue
+                use, cached = _number("".join(_lines(group / use_file))), _field(group / "memory.stat", cached_key)
+                left = min(left, limit - _if_known(use) + _if_known(cached))
     return left
 
 
-def _left(group: Path, version: int) -> float:
-    """What a group leaves of its limit; infinite without one."""
-    limit_file, use_file, cached_key = VERSIONS[version]
-    limit, use = _number(group / limit_file), _number(group / use_file)
-    if not math.isfinite(limit) or limit >= 2**60:  # version 1 says so where there is none
-        return math.inf
-    cached = (line.split()[1] for line in _lines(group / "memory.stat") if line.split()[:1] == [cached_key])
-    return limit - (use if math.isfinite(use) else 0.0) + float(next(cached, 0))
-
-
 def _slurm(root: Path, environment: Mapping[str, str]) -> float:
-    """What SLURM granted on this node, less what this process holds; infinite outside a job that states it."""
-    granted = _mib(environment, "SLURM_MEM_PER_NODE")
-    if granted == 0:  # as asked for by --mem=0: all of the node
+    """SLURM's grant on this node less what the process holds; infinite outside a job that states it."""
+    granted = _number(environment.get("SLURM_MEM_PER_NODE", ""))
+    if granted == 0:  # --mem=0 asks for all of the node
         return math.inf
-    if not math.isfinite(granted):
-        granted = _mib(environment, "SLURM_MEM_PER_CPU") * _count(environment.get("SLURM_CPUS_ON_NODE", ""))
-    held = next((line.split()[1] for line in _lines(root / "proc/self/status") if line.startswith("VmRSS:")), "0")
-    return granted - float(held) * 1024
+    if math.isinf(granted):
+        per_cpu, cpus = (environment.get(name, "") for name in ("SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"))
+        granted = _number(per_cpu) * _number(cpus)
+    return granted * MIB - _if_known(_field(root / "proc/self/status", "VmRSS:")) * 1024
 
 
-def _mib(environment: Mapping[str, str], name: str) -> float:
-    """Bytes of a variable in MiB; infinite where it is not set or no number."""
-    text = environment.get(name, "")
-    return float(text) * MIB if text.isdecimal() else math.inf
+def _field(path: Path, key: str) -> float:
+    """The number after a key in a file of lines `key number`; infinite if there is none."""
+    words = (line.split() for line in _lines(path))
+    return next((_number(found[1]) for found in words if len(found) > 1 and found[0] == key), math.inf)
 
 
-def _count(text: str) -> float:
-    return float(text) if text.isdecimal() and text != "0" else math.inf
-
-
-def _number(path: Path) -> float:
-    """What a file holds; infinite if it is not there or holds no number, such as `max`."""
-    text = next(iter(_lines(path)), "")
+def _number(text: str) -> float:
+    """A decimal number; infinite for any other text, such as `max`."""
     return float(text) if text.isdecimal() else math.inf
+
+
+def _if_known(number: float) -> float:
+    return number if math.isfinite(number) else 0.0
 
 
 def _lines(path: Path) -> list[str]:

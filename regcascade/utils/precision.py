@@ -1,4 +1,4 @@
-"""Precision of loss statistics and of training: float32 at least, and autocast by Lightning's names."""
+"""Float32 for loss statistics, and autocast by the names of Lightning's precisions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": to
 
 @contextmanager
 def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Turn autocast off and yield the tensors in float32, or in float64 if they are.
+    """Turn autocast off and yield the tensors in float32, or float64 if they are.
 
-    Sixteen bits cannot hold a variance over two million voxels, so every loss computes inside this context.
+    Every loss computes in this context: sixteen bits cannot hold a variance over two million voxels.
     """
     with torch.autocast(tensors[0].device.type, enabled=False):
         yield tuple(at_least_float32(tensor) for tensor in tensors)
@@ -25,6 +25,6 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast as a precision of Lightning's Trainer does: off for all but those in `AUTOCAST`."""
+    """Autocast as Lightning's Trainer does for a precision; disabled for those not in `AUTOCAST`."""
     dtype = AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

@@ -1,4 +1,4 @@
-"""Registries of classes by name, for configs and checkpoints, and checks of options against signatures."""
+"""Registries of classes by name, and checks of options against signatures."""
 
 import difflib
 import importlib
@@ -17,11 +17,11 @@ Spec = str | Mapping[str, Any]
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by name; the decorator `@REGISTRY.register("name")` adds one.
+    """Classes of one kind by name.
 
     Args:
         kind: what the classes are, for messages.
-        reserved: parameters of their constructors that users do not set.
+        reserved: constructor parameters that users do not set.
     """
 
     def __init__(self, kind: str, reserved: Sequence[str] = ()) -> None:
@@ -30,7 +30,7 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Name a class, as a decorator. A name belongs to one class; importing its file again is fine."""
+        """Return a decorator that registers a class. A name belongs to one class; importing its file again is fine."""
 
         def add(cls: type[T]) -> type[T]:
             known = self._classes.get(name, cls)
@@ -42,7 +42,7 @@ class Registry(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        """Registered names, sorted."""
+        """List the registered names, sorted."""
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
@@ -70,11 +70,7 @@ class Registry(Generic[T]):
         return name, options
 
     def build(self, spec: Spec, **reserved: Any) -> T:
-        """Build an instance from a spec and values for the reserved parameters.
-
-        Raises:
-            ValueError: for an unknown name, option or value; the message lists the valid ones.
-        """
+        """Build an instance from a spec and the reserved parameters; raise ValueError as `get` and `options` do."""
         name, options = self.options(spec)
         return self.get(name)(**options, **reserved)
 
@@ -82,14 +78,14 @@ class Registry(Generic[T]):
 def check_options(
     what: str, options: Mapping[str, Any], function: Callable[..., Any], reserved: Sequence[str] = ()
 ) -> None:
-    """Check options against the signature of the function or class that will take them.
+    """Check options against the signature of the function or class that takes them.
 
     Raises:
-        ValueError: for an option that does not exist, or for a value that does not fit the annotation where that is
-            `Literal[...]` or made of `int`, `float`, `bool`, `str` and None. The message lists what is valid.
+        ValueError: for an unknown option, or a value that does not fit an annotation of `Literal[...]` or of `int`,
+            `float`, `bool`, `str` and None. The message lists what is valid.
     """
     signature = inspect.signature(function).parameters
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # such as those of nn.Module
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = {key: value for key, value in signature.items() if key not in reserved and value.kind not in variable}
     for key, value in options.items():
         if key not in parameters:
@@ -98,33 +94,24 @@ def check_options(
         annotation = parameters[key].annotation
         if get_origin(annotation) is Literal:
             check_choice(f"{what}.{key}", value, get_args(annotation))
-        kinds = _simple_types(annotation)
-        if kinds and not _is_one_of(value, kinds):
+        kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+        if not set(kinds) <= {int, float, bool, str, NoneType}:
+            continue
+        allowed = (*kinds, int) if float in kinds else kinds
+        if not (bool in kinds if isinstance(value, bool) else isinstance(value, allowed)):
             wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
             raise ValueError(f"{what}: {key}={value!r} is not of the right type; it wants {wanted}.")
 
 
-def _simple_types(annotation: Any) -> list[type]:
-    """List the plain types an annotation allows; none where it allows anything else."""
-    kinds = list(get_args(annotation)) if isinstance(annotation, UnionType) else [annotation]
-    return kinds if all(kind in (int, float, bool, str, NoneType) for kind in kinds) else []
-
-
-def _is_one_of(value: Any, kinds: list[type]) -> bool:
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, tuple(kinds)) or (isinstance(value, int) and float in kinds)
-
-
 def check_choices(prefix: str, options: Any) -> None:
-    """Raise ValueError for a field of a dataclass that is not among the values of its `Literal` annotation."""
+    """Raise ValueError if a field of a dataclass has a value that its `Literal` annotation does not list."""
     for name, annotation in get_type_hints(type(options)).items():
         if get_origin(annotation) is Literal:
             check_choice(f"{prefix}.{name}", getattr(options, name), get_args(annotation))
 
 
 def check_choice(option: str, value: Any, valid: Iterable[Any]) -> None:
-    """Raise ValueError if the value of an option is not valid; the message lists the valid ones.
+    """Raise ValueError if the value of an option is not among the valid ones, which the message lists.
 
     >>> check_choice("mode", "nearst", ["linear", "nearest"])
     Traceback (most recent call last):
@@ -144,7 +131,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def import_package(package: ModuleType) -> None:
-    """Import every module of a package, so that a new file in it registers its classes with no edit elsewhere."""
+    """Import every module of a package, so that its classes are registered."""
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
 
@@ -153,9 +140,15 @@ def import_user_modules(modules: Iterable[str]) -> None:
     """Import a user's own classes from dotted module names or paths of Python files."""
     for module in [modules] if isinstance(modules, str) else modules:
         path = Path(module)
+        if path.suffix == ".py" and not path.is_file():
+            raise ValueError(f"imports: there is no file {path}.")
         try:
             if path.suffix == ".py":
-                _import_file(path)
+                name = user_file_module(path)
+                spec = importlib.util.spec_from_file_location(name, path)
+                assert spec is not None and spec.loader is not None  # as for every .py file
+                sys.modules[name] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(sys.modules[name])
             else:
                 importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -167,14 +160,3 @@ def import_user_modules(modules: Iterable[str]) -> None:
 def user_file_module(path: str | Path) -> str:
     """Name the module that a Python file of `imports` is loaded as; two files may share a stem."""
     return f"regcascade_user_{Path(path).stem}_{zlib.crc32(bytes(Path(path).resolve())):08x}"
-
-
-def _import_file(path: Path) -> None:
-    if not path.is_file():
-        raise ValueError(f"imports: there is no file {path}.")
-    name = user_file_module(path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"imports: {path} is not a Python file.")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""The clock by which everything is timed."""
+"""The clock that all timings use."""
 
 import time
 
@@ -6,7 +6,7 @@ import torch
 
 
 def read_clock(device: torch.device) -> float:
-    """Seconds by a clock, once the device has done what it was given: a GPU works on after a call has returned."""
+    """Read a clock in seconds after the device has finished its work; a GPU works on after a call returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,3 +1,3 @@
-"""The version, in a module of its own so that every other can import it."""
+"""The package's version, in a module that imports nothing."""
 
 __version__ = "0.1.0"
