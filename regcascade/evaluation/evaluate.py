@@ -1,6 +1,8 @@
 """Register pairs of scans and measure each: a row per pair."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,17 +10,20 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from regcascade.cascades import Cascade
-from regcascade.evaluation.baselines import Method
+from regcascade.evaluation.baselines import Method, RegistrationFailed
 from regcascade.evaluation.layout import BEFORE, FAILED
-from regcascade.evaluation.stages import stage_names, stage_rows
-from regcascade.evaluation.trial import attempt, flaw, with_stages
+from regcascade.evaluation.stages import network_starts, stage_names, stage_rows
 from regcascade.geometry.warp import warp_labels
 from regcascade.metrics.inverse_consistency import inverse_consistency_measures
 from regcascade.metrics.learn2reg import learn2reg_measures
 from regcascade.metrics.pair import pair_measures
-from regcascade.types import Batch, Flow, Image, swapped
+from regcascade.registration import Registration, Stage
+from regcascade.types import Batch, Flow, Image, size_of, swapped
 from regcascade.utils.memory import MIB
 from regcascade.utils.registry import check_choice
+from regcascade.utils.timing import read_clock
+
+MIRRORED = 50.0  # percent of folded voxels; more means that the scan was turned inside out
 
 
 @dataclass(frozen=True)
@@ -47,18 +52,33 @@ class EvaluationOptions:
 
 
 class Evaluated(NamedTuple):
-    """What was measured of one pair.
+    """The measures of one pair.
 
     Attributes:
-        row: of `pairs.csv`.
-        stages: rows of `stages.csv`; none unless asked for.
-        first_call_seconds: of the first pair, the time of a registration before the one that counts. It sets up the
-            device.
+        row: row of `pairs.csv`.
+        stages: rows of `stages.csv`; empty unless asked for.
+        first_call_seconds: of the first pair, the time of an extra registration that sets up the device.
     """
 
     row: dict[str, Any]
     stages: list[dict[str, Any]]
     first_call_seconds: float | None
+
+
+class Attempt(NamedTuple):
+    """One registration of a pair.
+
+    Attributes:
+        registration: the result; its flow and moved image are NaN if there is none.
+        seconds: its time, NaN without a result.
+        starts: seconds after which each network began, where asked for.
+        failure: why there is no result, else empty.
+    """
+
+    registration: Registration
+    seconds: float
+    starts: list[float]
+    failure: str = ""
 
 
 def evaluate(
@@ -78,36 +98,38 @@ def evaluate(
         device: where to run.
 
     Yields:
-        Of each pair a row of `fixed`, `moving`, the measures of `pair_measures` and of the options, `seconds` (of the
+        For each pair a row of `fixed`, `moving`, the measures of `pair_measures` and of the options, `seconds` (of the
         registration alone), `peak_memory_mib` (on a GPU), `failed`, and the measures before registration with the
-        suffix `_before`, except the displacement, which is 0 then.
+        suffix `_before`, except the displacement.
 
     Raises:
         ValueError: if stages are asked for of a method that has none.
     """
-    options = options or EvaluationOptions()
-    device = torch.device(device)
+    options, device = options or EvaluationOptions(), torch.device(device)
+    names = []
     if isinstance(method, Cascade):
         method.to(device).eval()
+        names = stage_names(method, options.r, options.repeat)
+    elif options.stages:
+        raise ValueError("stages=true measures after every network, and this method has none: leave it out.")
     for number, batch in enumerate(pairs):
         batch = move_data_to_device(batch, device)
         with torch.inference_mode():
             warms_up = number == 0 and isinstance(method, Cascade)
-            first = attempt(method, batch, options.r, options.repeat, options.stages).seconds if warms_up else None
+            first = _attempt(method, batch, options, options.stages).seconds if warms_up else None
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            registration, seconds, starts, failure = attempt(method, batch, options.r, options.repeat, options.stages)
+            registration, seconds, starts, failure = _attempt(method, batch, options, options.stages)
             used = {"seconds": seconds}
             if device.type == "cuda":
                 used["peak_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
             after = _measures(batch, registration.moved, registration.flow, label_names, options)
             if options.directions == "both":
-                back = attempt(method, swapped(batch), options.r, options.repeat, stages=False).registration.flow
+                back = _attempt(method, swapped(batch), options, stages=False).registration.flow
                 after |= inverse_consistency_measures(registration.flow, back, batch.get("fixed_spacing"))
             before = _measures(batch, batch["moving"], torch.zeros_like(registration.flow), label_names, options)
             stages = []
             if options.stages:
-                names = stage_names(with_stages(method), options.r, options.repeat)
                 stages = stage_rows(batch, registration, names, starts, seconds, label_names, options.labels)
         names_of = {"fixed": batch["fixed_name"][0], "moving": batch["moving_name"][0]}
         failed = {FAILED: failure or flaw(registration.flow, after)}
@@ -115,12 +137,47 @@ def evaluate(
         yield Evaluated({**names_of, **after, **used, **failed, **before}, stages, first)
 
 
+def _attempt(method: Cascade | Method, batch: Batch, options: EvaluationOptions, stages: bool) -> Attempt:
+    """Register a batch of one pair on its device and take the time; note when networks begin if `stages`."""
+    moving, device = batch["moving"], batch["moving"].device
+    watched: AbstractContextManager[list[float]] = nullcontext([])
+    if stages and isinstance(method, Cascade):
+        watched = network_starts(method, device)
+    with watched as starts:
+        start = read_clock(device)
+        try:
+            registration = method.register(batch, options.r, options.repeat)
+        except RegistrationFailed as failure:
+            nothing = torch.full_like(moving, math.nan)
+            flow = nothing.expand(-1, 3, -1, -1, -1)
+            stage = Stage(flow=flow, totals={0: flow}, moved=nothing)
+            return Attempt(Registration(nothing, (stage,), (stage,)), math.nan, [], str(failure))
+        seconds = read_clock(device) - start
+    return Attempt(registration, seconds, [each - start for each in starts])
+
+
+def flaw(flow: Flow, measures: Mapping[str, float]) -> str:
+    """Say why a result counts as a failure; empty if it may be a registration.
+
+    Args:
+        flow: the result.
+        measures: measures of the pair, with `folding_percent` and `displacement_mean_voxels`.
+    """
+    if not flow.isfinite().all():
+        return "the flow is not finite"
+    folded = measures["folding_percent"]
+    if folded > MIRRORED:
+        return f"the scan is mirrored or collapsed ({folded:.0f} % folded)"
+    mean, diagonal = measures["displacement_mean_voxels"], math.hypot(*size_of(flow))
+    if mean > diagonal:
+        return f"the scan is thrown out of the volume ({mean:.0f} voxels on average, its diagonal is {diagonal:.0f})"
+    return ""
+
+
 def _measures(
     pair: Batch, moved: Image, flow: Flow, label_names: Mapping[int, str], options: EvaluationOptions
 ) -> dict[str, float]:
-    labels = None
-    if "moving_labels" in pair:
-        labels = warp_labels(pair["moving_labels"], flow, options.labels)
+    labels = warp_labels(pair["moving_labels"], flow, options.labels) if "moving_labels" in pair else None
     measures = pair_measures(pair, moved, flow, label_names, labels)
     if options.metrics == "learn2reg":
         measures |= learn2reg_measures(pair, flow, list(label_names))

@@ -1,4 +1,4 @@
-"""Whether an evaluation may be resumed in a folder that already has some of its pairs."""
+"""Check that an evaluation may be resumed in a folder."""
 
 import hashlib
 import json
@@ -29,15 +29,15 @@ def identity(
     options: EvaluationOptions,
     device: str,
 ) -> dict[str, Any]:
-    """All that decides the numbers of an evaluation, as plain values.
+    """Collect all that decides the numbers of an evaluation, as plain values.
 
     Args:
-        method: what registers.
-        data: whose evaluation pairs are run over.
-        data_options: what the data module was built from.
-        checkpoint: the file the model is from, if any.
-        options: what is done with each pair.
-        device: its type; times differ between devices.
+        method: registers the pairs.
+        data: holds the evaluation pairs.
+        data_options: options that `data` was built from.
+        checkpoint: file of the model, if any.
+        options: how each pair is evaluated.
+        device: type of the device, on which times depend.
     """
     pairs = "\n".join("\t".join(pair) for pair in data.validation_pairs)
     whole = {
@@ -52,14 +52,14 @@ def identity(
 
 
 def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
-    """Whether the folder holds a part of this evaluation. An empty one is made, and marked as this evaluation's.
+    """Tell whether the folder holds a part of this evaluation; if it has no rows, make it and mark it as this one's.
 
     Args:
-        folder: of the evaluation.
-        whose: what `identity` says.
+        folder: folder of the evaluation.
+        whose: `identity` of the evaluation.
 
     Raises:
-        ValueError: if the folder has the rows of another evaluation, or of something else.
+        ValueError: if the folder has rows of another evaluation, or of something else.
     """
     pairs, record = folder / PAIRS, folder / IDENTITY
     if not any(path.is_file() and path.stat().st_size for path in (pairs, *parts_of(pairs))):
@@ -84,11 +84,7 @@ def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def alone_in(folders: Iterable[Path]) -> Iterator[None]:
-    """Keep other evaluations out of folders, which are made if need be.
-
-    Raises:
-        ValueError: if one is under way in any of them.
-    """
+    """Keep other evaluations out of folders, made if missing; raise ValueError if one runs in any of them."""
     with ExitStack() as stack:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)

@@ -30,22 +30,20 @@ def evaluate_to_folder(
     resume: bool = False,
     share: Share = ALONE,
 ) -> pd.DataFrame:
-    """Evaluate on the evaluation pairs of a data module; write `pairs.csv` row by row and `summary.json` at the end.
+    """Evaluate the pairs of a data module; write `pairs.csv` row by row and `summary.json` at the end.
 
-    Rows are written as they come, so memory does not grow with the number of pairs until the summary reads them back.
-    Each of several processes writes to a file of its own; the first gathers them, in the order of the pairs, at the end
-    or when the evaluation is resumed. Where the data module mixes several sets, rows name the set of the moving scan,
-    and the summary has each set.
+    Of several processes, each writes a file of its own. The first gathers them in the order of the pairs, at the end
+    and on resuming. If the data module mixes sets, rows name the set of the moving scan and the summary has each set.
 
     Args:
         method: a cascade or another method.
-        data: whose evaluation pairs to run over.
+        data: holds the evaluation pairs.
         folder: where to write.
-        checkpoint: the file the cascade is from, if it is of one.
+        checkpoint: file of the cascade, if any.
         options: what to do with each pair.
         device: where to run.
-        resume: keep the rows that are there, which `resume.can_resume` allowed; else begin anew.
-        share: which of the pairs this process has, where several run this at once.
+        resume: keep the rows in the folder, as `resume.can_resume` allows; else begin anew.
+        share: the pairs of this process, if several run at once.
 
     Returns:
         The rows of `pairs.csv`, of all processes.
@@ -59,20 +57,22 @@ def evaluate_to_folder(
         gather_rows(folder, tables, data.validation_pairs)
     share.wait()
     done = pairs_done(folder)
-    growing = {name: _growing_table(folder / name, share) for name in tables}
-    share.wait()  # so that all have seen the same rows before there are more
+    growing = {
+        name: AppendCSV(folder / name) if share.of == 1 else AppendCSV(part_of(folder / name, share.rank), fresh=True)
+        for name in tables
+    }
+    share.wait()  # all must see the same rows before there are more
     loader = _remaining(data, done, share)
     first: float | None = None
     found = evaluate(method, loader, data.label_names, options, device)
     what = "Registering pairs" if share.of == 1 else f"Registering pairs, 1 of {share.of} processes"
-    console = Console(stderr=True)
     quiet = share.rank > 0 or not len(loader)
-    for each in track(found, what, len(loader), console=console, transient=True, disable=quiet):
+    for each in track(found, what, len(loader), console=Console(stderr=True), transient=True, disable=quiet):
         share.check_parent()
         for row in each.stages:
             growing[STAGES].append(row)
         name = data.set_of(each.row["moving"])  # an atlas is fixed for scans of every set
-        growing[PAIRS].append(({SET: name} if name else {}) | each.row)  # last: a pair is done with its stages
+        growing[PAIRS].append(({SET: name} if name else {}) | each.row)  # last, since it marks the pair as done
         first = first if each.first_call_seconds is None else each.first_call_seconds
     share.wait()
     if share.rank == 0 and not (len(done) == len(data.validation_pairs) and (folder / SUMMARY).is_file()):
@@ -85,13 +85,8 @@ def evaluate_to_folder(
     return read_pairs(folder)
 
 
-def _growing_table(path: Path, share: Share) -> AppendCSV:
-    """Where a process appends its rows: to the table itself if it is alone, else to a part of it."""
-    return AppendCSV(path, fresh=False) if share.of == 1 else AppendCSV(part_of(path, share.rank), fresh=True)
-
-
 def _remaining(data: RegistrationData, done: set[tuple[str, str]], share: Share) -> DataLoader:
-    """The loader of a process's share of the evaluation pairs that are not done."""
+    """Load a process's share of the evaluation pairs that are not done."""
     loader = data.test_dataloader()
     if not done and share.of == 1:
         return loader

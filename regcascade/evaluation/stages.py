@@ -19,13 +19,9 @@ from regcascade.utils.timing import read_clock
 
 @contextmanager
 def network_starts(cascade: Cascade, device: torch.device) -> Iterator[list[float]]:
-    """Note within the block when each call of a network of the cascade begins, by `read_clock`."""
+    """Collect, during the block, when each call of a network of the cascade begins, by `read_clock`."""
     starts: list[float] = []
-
-    def note(*_: Any) -> None:
-        starts.append(read_clock(device))
-
-    hooks = [net.register_forward_pre_hook(note) for net in cascade.nets]
+    hooks = [net.register_forward_pre_hook(lambda *_: starts.append(read_clock(device))) for net in cascade.nets]
     try:
         yield starts
     finally:
@@ -34,12 +30,10 @@ def network_starts(cascade: Cascade, device: torch.device) -> Iterator[list[floa
 
 
 def stage_names(cascade: Cascade, r: int, repeat: str) -> list[tuple[str, int]]:
-    """The stage, from 1, and its repeat, from 1, of each step of a registration; the affine one is `affine`."""
-    slots = range(cascade.n)
-    if repeat == "chain":
-        steps = [(str(slot + 1), k + 1) for k in range(r) for slot in slots]
-    else:
-        steps = [(str(slot + 1), k + 1) for slot in slots for k in range(r)]
+    """Name each step of a registration by its stage (from 1, or `affine`) and its repeat (from 1)."""
+    steps = [(str(slot + 1), k + 1) for k in range(r) for slot in range(cascade.n)]
+    if repeat != "chain":
+        steps.sort(key=lambda step: int(step[0]))
     return ([] if cascade.affine is None else [("affine", 1)]) + steps
 
 
@@ -52,21 +46,21 @@ def stage_rows(
     label_names: Mapping[int, str],
     interpolation: str = "nearest",
 ) -> list[dict[str, Any]]:
-    """A row of measures before registration and after every stage, of one pair.
+    """Measure one pair before registration and after every stage.
 
     Args:
         pair: a batch of one pair.
-        registration: of this pair.
-        names: what `stage_names` says of its stages.
-        starts: when each call of a network began, in seconds since the registration did.
-        seconds: that the whole registration took.
+        registration: its registration.
+        names: `stage_names` of its stages.
+        starts: seconds from the start of the registration to each call of a network.
+        seconds: time of the whole registration.
         label_names: the labels that count.
         interpolation: of the labels, see `warp_labels`.
 
     Returns:
         Rows of `fixed`, `moving`, `step` (0 is before), `stage` (`before`, `affine` or its number), `repeat`,
-        `dice_mean`, `cc`, `folding_percent` and `seconds` from the start to the end of this step; NaN where a cascade
-        of one's own does not call one network a step.
+        `dice_mean`, `cc`, `folding_percent` and `seconds` from the start to the end of the step. These are NaN if a
+        user's cascade does not call one network per step.
     """
     stages = registration.stages
     ends = [0.0, *[*starts, seconds][-len(stages) :]]  # a step ends where the next network begins
@@ -74,16 +68,18 @@ def stage_rows(
         ends = [0.0, *[math.nan] * (len(stages) - 1), seconds]
     flows = [torch.zeros_like(registration.flow), *(stage.total for stage in stages)]
     images = [registration.moving, *(stage.moved for stage in stages)]
-    return [
-        {
-            "fixed": pair["fixed_name"][0], "moving": pair["moving_name"][0],
-            "step": step, "stage": name, "repeat": repeat,
-            **_measures(pair, moved, flow, list(label_names), interpolation), "seconds": end,
+    rows = []
+    steps = zip([("before", 0), *names], images, flows, ends, strict=True)
+    for step, ((name, repeat), moved, flow, end) in enumerate(steps):
+        of_step: dict[str, Any] = {
+            "fixed": pair["fixed_name"][0],
+            "moving": pair["moving_name"][0],
+            "step": step,
+            "stage": name,
         }
-        for step, ((name, repeat), moved, flow, end) in enumerate(
-            zip([("before", 0), *names], images, flows, ends, strict=True)
-        )
-    ]  # fmt: skip
+        measures = _measures(pair, moved, flow, list(label_names), interpolation)
+        rows.append({**of_step, "repeat": repeat, **measures, "seconds": end})
+    return rows
 
 
 def _measures(pair: Batch, moved: Image, flow: Flow, labels: list[int], interpolation: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The tables that an evaluation writes: a row per pair, a row per stage of a pair, and their summary."""
+"""The tables of an evaluation: a row per pair, a row per stage of a pair, and their summary."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,23 +12,23 @@ NamePair = tuple[str, str]  # fixed, moving
 
 
 def read_pairs(folder: Path) -> pd.DataFrame:
-    """The rows of `pairs.csv` in a folder, exactly as they were measured."""
+    """Read `pairs.csv` of a folder, exactly as it was written."""
     return read_table(folder / PAIRS, [*KEY, SET, FAILED])
 
 
 def read_stages(folder: Path) -> pd.DataFrame:
-    """The rows of `stages.csv` in a folder."""
+    """Read `stages.csv` of a folder."""
     return read_table(folder / STAGES, [*KEY, "stage"])
 
 
 def pairs_done(folder: Path) -> set[NamePair]:
-    """The pairs whose rows are in `pairs.csv` of a folder."""
+    """List the pairs in `pairs.csv` of a folder."""
     rows = read_pairs(folder)
     return set(zip(rows["fixed"], rows["moving"], strict=True))
 
 
 def clear_tables(folder: Path) -> None:
-    """Remove the tables of an earlier evaluation, and what its processes left of them."""
+    """Remove the tables of an earlier evaluation and their parts."""
     for path in (folder / PAIRS, folder / STAGES):
         for left in (path, *parts_of(path)):
             left.unlink(missing_ok=True)
@@ -37,33 +37,25 @@ def clear_tables(folder: Path) -> None:
 def gather_rows(folder: Path, tables: Sequence[str], pairs: Sequence[NamePair]) -> None:
     """Gather the rows of all processes into the tables, in the order of the pairs.
 
-    Rows of stages are kept where their pair is done.
-
     Args:
-        folder: of the evaluation.
-        tables: `PAIRS`, and `STAGES` if there are to be any.
-        pairs: of the evaluation, in order.
+        folder: folder of the evaluation.
+        tables: `PAIRS`, and `STAGES` if it is written; rows of stages need their pair in `PAIRS`.
+        pairs: pairs of the evaluation, in order.
     """
     order = {pair: number for number, pair in enumerate(pairs)}
 
-    def place_of_pair(row: Mapping[str, str]) -> tuple[int, ...] | None:
+    def place(row: Mapping[str, str]) -> tuple[int, ...] | None:
         number = order.get((row["fixed"], row["moving"]))
-        return None if number is None else (number,)
+        return None if number is None else (number, int(row.get("step", 0)))
 
-    gather(folder / PAIRS, place_of_pair)
-    if STAGES not in tables:
-        return
-    done = pairs_done(folder)
-
-    def place_of_step(row: Mapping[str, str]) -> tuple[int, ...] | None:
-        pair = row["fixed"], row["moving"]
-        return (order[pair], int(row["step"])) if pair in done else None
-
-    gather(folder / STAGES, place_of_step)
+    gather(folder / PAIRS, place)
+    if STAGES in tables:
+        done = pairs_done(folder)
+        gather(folder / STAGES, lambda row: place(row) if (row["fixed"], row["moving"]) in done else None)
 
 
 def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Mean and sample standard deviation over pairs of every measure; None where there is none.
+    """Compute mean and sample standard deviation over pairs of every measure; None if undefined.
 
     >>> summarise(pd.DataFrame({"fixed": ["a"], "dice_mean": [0.5]}))
     {'dice_mean': {'mean': 0.5, 'std': None}}
@@ -74,5 +66,5 @@ def summarise(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 
 def failures(rows: pd.DataFrame) -> int:
-    """How many pairs have failed."""
+    """Count the pairs that failed."""
     return int((rows[FAILED] != "").sum()) if FAILED in rows else 0

@@ -18,12 +18,11 @@ from rich.console import Console
 from regcascade import build
 from regcascade.data import build_data
 from regcascade.evaluation.baselines import METHODS, Method, build_method
-from regcascade.evaluation.evaluate import EvaluationOptions, evaluate
+from regcascade.evaluation.evaluate import EvaluationOptions, evaluate, flaw
 from regcascade.evaluation.resume import can_resume, identity
 from regcascade.evaluation.run import evaluate_to_folder
 from regcascade.evaluation.stages import stage_names
 from regcascade.evaluation.tables import read_pairs, summarise
-from regcascade.evaluation.trial import flaw
 from regcascade.report.runs.run import before_registration, read_run
 from regcascade.report.tables.compare import compare, shown_table
 from regcascade.report.tables.terminal import measure_tables

@@ -1,4 +1,4 @@
-"""Registration methods other than ours, evaluated in the same way. A new file here that registers a class adds one."""
+"""Other registration methods, evaluated as ours are. A new file here that registers a class adds one."""
 
 import sys
 
@@ -11,18 +11,14 @@ import_package(sys.modules[__name__])
 
 
 def names() -> list[str]:
-    """The names of all methods."""
+    """List the names of all methods."""
     return METHODS.names()
 
 
 def build_method(spec: Spec) -> Method:
-    """Make a method.
-
-    Args:
-        spec: its name, or a mapping with `name` and its options, as in `conf/method`.
+    """Build a method from its name, or from a mapping with `name` and options, as in `conf/method`.
 
     Raises:
-        ValueError: for an unknown name or option, or where the package it runs is not installed.
+        ValueError: for an unknown name or option, or if the package it runs is not installed.
     """
-    name, options = METHODS.options(spec)
-    return METHODS.get(name)(**options)
+    return METHODS.build(spec)

@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from regcascade.data.preprocessing.alignment import align
-from regcascade.evaluation.baselines.base import METHODS, Method, Pair, Spacing
+from regcascade.evaluation.baselines.base import METHODS, Method, Pair
 from regcascade.geometry.affine import Affine
 from regcascade.types import Homogeneous
 
@@ -18,16 +18,13 @@ from regcascade.types import Homogeneous
 @METHODS.register("affine")
 @dataclass(frozen=True)
 class AffineBySimpleITK(Method):
-    """The affine map that `regcascade prepare --align` computes, see `data.preprocessing.alignment`.
-
-    It takes no options and runs on one thread; equal calls give equal flows.
-    """
+    """The affine map of `regcascade prepare --align`, see `data.preprocessing.alignment`; one thread, deterministic."""
 
     packages: ClassVar[tuple[str, ...]] = ("SimpleITK",)
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """The map as a flow."""
-        fixed, moving = _scaling(pair.fixed_spacing), _scaling(pair.moving_spacing)
+        """Compute the map as a flow."""
+        fixed, moving = (np.diag([*spacing, 1.0]) for spacing in (pair.fixed_spacing, pair.moving_spacing))
         in_mm = align(_scan(pair.fixed, fixed), _scan(pair.moving, moving))
         x, y, z = pair.fixed.shape
         voxels: Homogeneous = torch.from_numpy(np.linalg.inv(moving) @ in_mm @ fixed)[None]
@@ -36,7 +33,3 @@ class AffineBySimpleITK(Method):
 
 def _scan(image: Float[Tensor, "x y z"], affine: np.ndarray) -> MetaTensor:
     return MetaTensor(image[None].cpu(), affine=torch.from_numpy(affine))
-
-
-def _scaling(spacing: Spacing) -> np.ndarray:
-    return np.diag([*spacing, 1.0])

@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.evaluation.baselines.base import METHODS, Method, Pair, Spacing, flow_of_millimetres, needed
+from regcascade.evaluation.baselines.base import METHODS, Method, Pair, flow_of_millimetres, needed
 from regcascade.utils.registry import check_choice
 
 
@@ -20,23 +20,22 @@ from regcascade.utils.registry import check_choice
 class AntsSyn(Method):
     """ANTs' affine map, from the centres of mass, and then SyN.
 
-    RCN runs it with parameters "recommended in VTN" that it does not print. These are those of ANTs' own script
-    `antsRegistrationSyN.sh`, with the cross-correlation that RCN describes, after the affine stage of antspyx.
+    The parameters are those of ANTs' script `antsRegistrationSyN.sh`, with cross-correlation as in RCN, which prints no
+    parameters. The affine stage is that of antspyx.
 
-    With one thread, equal calls give equal flows. ANTs adds up its metric in the order in which threads end, so with
-    more, flows of equal calls differ by up to half a voxel in places. ITK reads the number of threads at its first use
-    in a process: a program that ran ANTs before this method keeps the number of then. `evaluate.py` runs nothing of
-    ANTs before; elsewhere set `ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1` before the program starts.
+    With one thread, equal calls give equal flows; with more, they differ by up to half a voxel in places. ITK reads the
+    number of threads at its first use in a process. A program that runs ANTs before this method must be started with
+    `ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1`.
 
     Args:
-        metric: of SyN: `CC`, cross-correlation in windows, or `mattes`, mutual information.
+        metric: of SyN, `CC` (cross-correlation in windows) or `mattes` (mutual information).
         sampling: radius of the windows in voxels, or bins of the histogram.
         iterations: of SyN on each level, the coarsest first; each level halves the resolution.
-        gradient_step, flow_sigma, total_sigma: of SyN: step; smoothing of the update and of the total field in voxels.
-        affine_metric: of the affine stage: `mattes`, `GC` (correlation) or `meansquares`.
-        affine_iterations: on its levels, at 1/6, 1/4, 1/2 and 1 of the resolution.
-        seed: of the voxels that the affine stage samples.
-        threads: of ANTs, where it was not used before in the process.
+        gradient_step, flow_sigma, total_sigma: step of SyN, and its smoothing of the update and the total, in voxels.
+        affine_metric: of the affine stage, `mattes`, `GC` (correlation) or `meansquares`.
+        affine_iterations: of the affine stage at 1/6, 1/4, 1/2 and 1 of the resolution.
+        seed: for the voxels that the affine stage samples.
+        threads: of ANTs.
     """
 
     metric: str = "CC"
@@ -63,11 +62,14 @@ class AntsSyn(Method):
         needed("ants", "antspyx")
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """The composition of both maps."""
+        """Compose both maps into a flow."""
         ants = needed("ants", "antspyx")
         ants.config.set_ants_deterministic(on=True, seed_value=self.seed)
         os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(self.threads)  # after `ants.config`, which sets 1
-        fixed, moving = self._image(pair.fixed, pair.fixed_spacing), self._image(pair.moving, pair.moving_spacing)
+        fixed, moving = (
+            ants.from_numpy(np.ascontiguousarray(volume.cpu().numpy().astype(np.float32)), spacing=spacing)
+            for volume, spacing in ((pair.fixed, pair.fixed_spacing), (pair.moving, pair.moving_spacing))
+        )
         with tempfile.TemporaryDirectory() as folder:
             prefix = str(Path(folder) / "ants_")
             found = ants.registration(
@@ -79,8 +81,3 @@ class AntsSyn(Method):
             composed = ants.apply_transforms(fixed, moving, found["fwdtransforms"], compose=prefix)
             field = ants.image_read(composed).numpy()
         return flow_of_millimetres(field, pair.fixed_spacing, pair.moving_spacing)
-
-    @staticmethod
-    def _image(volume: Float[Tensor, "x y z"], spacing: Spacing) -> Any:
-        array = np.ascontiguousarray(volume.cpu().numpy().astype(np.float32))
-        return needed("ants", "antspyx").from_numpy(array, spacing=spacing)

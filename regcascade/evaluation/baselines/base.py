@@ -1,4 +1,4 @@
-"""Base of the methods that have no checkpoint: a pair of scans in, a flow out."""
+"""Base class of the methods without a checkpoint: a pair of scans in, a flow out."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -19,13 +19,13 @@ from regcascade.utils.registry import Registry
 
 METHODS: Registry["Method"] = Registry("method")
 _INSTALL = "pip install -c constraints.txt -e '.[baselines]'"
-_LONGEST = 200  # characters of a reason
+_LONGEST = 200  # characters of a reason in a table
 
 Spacing = tuple[float, float, float]
 
 
 class RegistrationFailed(RuntimeError):
-    """A method that gave no result for a pair."""
+    """A method gave no result for a pair."""
 
 
 class Pair(NamedTuple):
@@ -44,13 +44,13 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A registration method other than our networks; an evaluation treats it as a `Cascade`.
+    """A registration method that an evaluation uses as it does a `Cascade`.
 
-    A subclass is a dataclass. Its fields are its options, and its `flow` registers a pair.
+    A subclass is a dataclass; its fields are its options.
 
     Class attributes:
-        packages: the distributions it runs, whose versions go into summaries.
-        on_gpu: whether it runs on a GPU too.
+        packages: the distributions it runs; summaries list their versions.
+        on_gpu: whether it can run on a GPU.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -58,28 +58,31 @@ class Method(ABC):
 
     @abstractmethod
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """The displacement in voxels of the fixed scan's grid: `moved(p) = moving(p + flow(p))`."""
+        """Register a pair. The flow is in voxels of the fixed grid: `moved(p) = moving(p + flow(p))`."""
 
     def register(self, batch: Batch, r: int = 1, repeat: str = "stage") -> Registration:
-        """Register the pairs of a batch one by one, as one stage; r and repeat are as in `about`.
+        """Register the pairs of a batch one by one, as one stage; r and repeat must be the defaults.
 
         Raises:
-            RegistrationFailed: if the method gives up on a pair.
+            RegistrationFailed: for any error of the method.
         """
         self.about(r, repeat)
         moving = batch["moving"]
         try:
-            flow = torch.stack([self.flow(pair) for pair in _pairs(batch)]).to(moving)
-        except Exception as error:  # other programs raise nearly anything, and the other pairs are to be done
+            spacings = batch["fixed_spacing"].tolist(), batch["moving_spacing"].tolist()
+            pairs = zip(batch["fixed"][:, 0], moving[:, 0], *spacings, strict=True)
+            flows = [self.flow(Pair(a, b, (x, y, z), (u, v, w))) for a, b, (x, y, z), (u, v, w) in pairs]
+            flow = torch.stack(flows).to(moving)
+        except Exception as error:  # other programs raise nearly anything
             raise RegistrationFailed(" ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]) from error
         stage = Stage(flow=flow, totals={0: flow}, moved=warp(moving, flow))
         return Registration(moving=moving, stages=(stage,), supervised=(stage,))
 
     def about(self, r: int = 1, repeat: str = "stage") -> dict[str, Any]:
-        """For a summary: its name and options, and the versions of its packages.
+        """Describe the method for a summary: its name, options and package versions.
 
         Raises:
-            ValueError: if r or repeat is set, which are of networks.
+            ValueError: if r or repeat, options of networks, are set.
         """
         name = METHODS.name_of(type(self))
         if (r, repeat) != (1, "stage"):
@@ -91,11 +94,7 @@ class Method(ABC):
 
 
 def needed(module: str, package: str) -> ModuleType:
-    """Import a module of the extra `baselines`.
-
-    Raises:
-        ValueError: with the command that installs it, if it is not there.
-    """
+    """Import a module of the extra `baselines`; raise ValueError with the command that installs it if it is missing."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -105,20 +104,10 @@ def needed(module: str, package: str) -> ModuleType:
 def flow_of_millimetres(
     displacement: Float[np.ndarray, "x y z 3"], fixed_spacing: Spacing, moving_spacing: Spacing
 ) -> Float[Tensor, "3 x y z"]:
-    """Convert displacements in mm along the array axes into a flow in voxels. Both grids begin at the same place.
+    """Convert displacements d in mm along the array axes into a flow in voxels.
 
-    A voxel p of the fixed scan lies at `p s_f` and goes to `(p s_f + d) / s_m` of the moving one.
+    Both grids have one origin: voxel p of the fixed scan goes to voxel `(p s_f + d) / s_m` of the moving scan.
     """
-    x, y, z = displacement.shape[:3]
-    grid = np.stack(np.meshgrid(np.arange(x), np.arange(y), np.arange(z), indexing="ij"), axis=-1)
+    grid = np.moveaxis(np.indices(displacement.shape[:3]), 0, -1)
     to = (grid * np.array(fixed_spacing) + displacement.astype(np.float64)) / np.array(moving_spacing)
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(to - grid, -1, 0))).float()
-
-
-def _pairs(batch: Batch) -> list[Pair]:
-    def spacings(of: Tensor) -> list[Spacing]:
-        return [(float(x), float(y), float(z)) for x, y, z in of.tolist()]
-
-    fixed, moving = batch["fixed"][:, 0], batch["moving"][:, 0]
-    sides = zip(fixed, moving, spacings(batch["fixed_spacing"]), spacings(batch["moving_spacing"]), strict=True)
-    return [Pair(*one) for one in sides]

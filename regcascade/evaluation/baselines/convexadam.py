@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import ClassVar
 
@@ -22,20 +22,19 @@ from regcascade.evaluation.baselines.base import METHODS, Method, Pair, needed
 class ConvexAdam(Method):
     """Coupled convex optimisation on MIND features, then Adam (Siebert et al., 2021 and 2024).
 
-    The options are those of the package's `convex_adam_pt` with its defaults. It has no affine stage, and takes voxels
-    as they are, whatever their size. Volumes are padded at the end of each axis, with edge values, to whole cells of
-    its grids: the package would stretch its field over the remainder.
+    Options and defaults are those of the package's `convex_adam_pt`. There is no affine stage, and voxel sizes play no
+    part. Volumes are padded at the end of each axis to whole cells of its grids, else the package stretches its field.
 
     Args:
         mind_r, mind_d: radius and dilation of the features, in voxels.
         lambda_weight: of Adam's smoothness.
-        grid_sp: voxels a cell of the convex stage.
-        disp_hw: cells that it searches in each direction.
+        grid_sp: voxels per cell of the convex stage.
+        disp_hw: cells that the convex stage searches in each direction.
         selected_niter: Adam's iterations.
-        selected_smooth: side of a box filter of the result, 3 or 5; 0 for none.
-        grid_sp_adam: voxels a cell of Adam's stage.
+        selected_smooth: side of a box filter on the result, 3 or 5; 0 for none.
+        grid_sp_adam: voxels per cell of Adam's stage.
         ic: whether the convex stage runs both ways and is made consistent.
-        threads: of PyTorch on a CPU, during it.
+        threads: of PyTorch on a CPU.
     """
 
     mind_r: int = 1
@@ -63,21 +62,18 @@ class ConvexAdam(Method):
         _package()
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """Its displacement, which is in voxels already, without the padding."""
+        """Compute the displacement, which is in voxels already, and cut the padding off."""
         cell = math.lcm(self.grid_sp, self.grid_sp_adam)
         sides = pair.fixed.shape
         padding = [side for one in reversed(sides) for side in (0, -one % cell)]
+        options = {key: value for key, value in asdict(self).items() if key != "threads"}
         with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings(), _threads(self.threads):
             warnings.simplefilter("ignore")  # the package samples with PyTorch's defaults, which warns
             fixed, moving = (
                 F.pad(image.clone()[None, None], padding, mode="replicate")[0, 0] for image in (pair.fixed, pair.moving)
             )
-            displacement = _package().convex_adam_pt(
-                fixed, moving, mind_r=self.mind_r, mind_d=self.mind_d, lambda_weight=self.lambda_weight,
-                grid_sp=self.grid_sp, disp_hw=self.disp_hw, selected_niter=self.selected_niter,
-                selected_smooth=self.selected_smooth, grid_sp_adam=self.grid_sp_adam, ic=self.ic,
-                dtype=torch.float32, device=fixed.device,
-            )  # fmt: skip
+            package = _package()
+            displacement = package.convex_adam_pt(fixed, moving, **options, dtype=torch.float32, device=fixed.device)
         x, y, z = sides
         return torch.from_numpy(displacement[:x, :y, :z]).permute(3, 0, 1, 2).float().contiguous()
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.evaluation.baselines.base import METHODS, Method, Pair, Spacing, flow_of_millimetres, needed
+from regcascade.evaluation.baselines.base import METHODS, Method, Pair, flow_of_millimetres, needed
+from regcascade.utils.diff import in_yaml
 
 
 @METHODS.register("elastix_bspline")
@@ -17,19 +18,18 @@ from regcascade.evaluation.baselines.base import METHODS, Method, Pair, Spacing,
 class ElastixBSpline(Method):
     """Elastix' affine map and then B-splines, by its stochastic gradient descent.
 
-    RCN runs it with parameters "recommended in VTN" that it does not print. These are elastix' own defaults.
+    The defaults are elastix' own; RCN prints no parameters.
 
     Args:
-        metric: of both stages, under elastix' name.
+        metric: of both stages, by elastix' name.
         resolutions: levels of both stages.
         iterations: on each level.
         samples: voxels drawn in each iteration.
         grid_spacing_mm: between the control points on the finest level.
-        bending: weight of the B-splines' bending energy beside the metric; 0 leaves it out, which is several times as
-            fast.
-        affine, bspline: any other parameters of the stage, under elastix' names, each a value or a list.
-        seed: of the samples.
-        threads: of elastix; only with 1 do equal calls give equal flows.
+        bending: weight of the bending energy of the B-splines; 0 leaves it out, which is several times as fast.
+        affine, bspline: other parameters of the stage, by elastix' names, each a value or a list.
+        seed: for the samples.
+        threads: of elastix; equal calls give equal flows only with 1.
     """
 
     metric: str = "AdvancedMattesMutualInformation"
@@ -52,22 +52,26 @@ class ElastixBSpline(Method):
                 f"{self.grid_spacing_mm} must be positive, and bending={self.bending} not negative."
             )
         itk = needed("itk", "itk-elastix")
-        if not hasattr(itk, "ElastixRegistrationMethod"):  # which also loads it, so that no pair has to wait
+        if not hasattr(itk, "ElastixRegistrationMethod"):  # this also loads it, outside the timing
             raise ValueError(
                 "itk is there without elastix (itk-elastix): pip install -c constraints.txt -e '.[baselines]'"
             )
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """The composition of both maps."""
+        """Compose both maps into a flow."""
         itk = needed("itk", "itk-elastix")
         itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(self.threads)
-        fixed, moving = _image(pair.fixed, pair.fixed_spacing), _image(pair.moving, pair.moving_spacing)
+        images = []
+        for volume, spacing in ((pair.fixed, pair.fixed_spacing), (pair.moving, pair.moving_spacing)):
+            image = itk.GetImageFromArray(np.ascontiguousarray(volume.cpu().numpy().T.astype(np.float32)))
+            image.SetSpacing(spacing)
+            images.append(image)
         with tempfile.TemporaryDirectory() as folder:
             _, found = itk.elastix_registration_method(
-                fixed, moving, parameter_object=self._parameters(), number_of_threads=self.threads,
+                *images, parameter_object=self._parameters(), number_of_threads=self.threads,
                 log_to_console=False, output_directory=folder,
             )  # fmt: skip
-            field = itk.transformix_deformation_field(moving, found, output_directory=folder, log_to_console=False)
+            field = itk.transformix_deformation_field(images[1], found, output_directory=folder, log_to_console=False)
         displacement = itk.GetArrayFromImage(field).transpose(2, 1, 0, 3)
         return flow_of_millimetres(displacement, pair.fixed_spacing, pair.moving_spacing)
 
@@ -84,17 +88,6 @@ class ElastixBSpline(Method):
         for stage, own in (("affine", self.affine or {}), ("bspline", smooth | dict(self.bspline or {}))):
             parameters = dict(kind.GetDefaultParameterMap(stage, self.resolutions, self.grid_spacing_mm))
             for key, value in {**both, **own}.items():
-                parameters[key] = tuple(map(_text, value if isinstance(value, list | tuple) else [value]))
+                parameters[key] = tuple(map(in_yaml, value if isinstance(value, list | tuple) else [value]))
             result.AddParameterMap(parameters)
         return result
-
-
-def _image(volume: Float[Tensor, "x y z"], spacing: Spacing) -> Any:
-    itk = needed("itk", "itk-elastix")
-    image = itk.GetImageFromArray(np.ascontiguousarray(volume.cpu().numpy().T.astype(np.float32)))
-    image.SetSpacing(spacing)
-    return image
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -12,8 +12,8 @@ from regcascade.evaluation.baselines.base import METHODS, Method, Pair
 @METHODS.register("identity")
 @dataclass(frozen=True)
 class Identity(Method):
-    """No registration: the baseline that any method must beat."""
+    """No registration: the baseline that every method must beat."""
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
-        """0 everywhere."""
+        """Return a flow of zeros."""
         return torch.zeros(3, *pair.fixed.shape, device=pair.fixed.device)
