@@ -1,4 +1,4 @@
-"""Registering scans in native space: whatever their format, size, spacing and orientation."""
+"""Register scans of any format, size, spacing and orientation, in native space."""
 
 from regcascade.inference.pipeline import Registered, RegisterOptions, register
 from regcascade.inference.scans import ScanFiles

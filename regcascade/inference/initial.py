@@ -1,4 +1,4 @@
-"""The initial map, which lays the moving scan over the fixed one before the networks."""
+"""The initial map, from the fixed to the moving scan, before the networks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,20 +26,20 @@ INITIALS = {
     "moments": "the centres of gravity of their intensities together",
     "affine": "an affine map, found by correlation; where that goes astray the best of the above but the first",
 }
-LITTLE_OVERLAP = 0.25  # of the fixed grid; less is worth a warning
-PROBES = 24  # along each axis, where overlap is looked for
-MOST_STRETCH = 2.0  # largest change of length, or its inverse, between two scans of one kind
-LESS_ALIKE = 0.02  # of the correlation coefficient, by which an alignment may be worse than a plain start, for borders
-COARSE = 64  # voxels along each axis, on which starts are compared
+LITTLE_OVERLAP = 0.25  # of the fixed grid; less gives a warning
+PROBES = 24  # points along each axis that measure overlap
+MOST_STRETCH = 2.0  # largest plausible change of length, or its inverse
+LESS_ALIKE = 0.02  # how much lower an alignment's CC may be than a plain start's, because of borders
+COARSE = 64  # voxels along each axis for comparing starts
 
 
 class Start(NamedTuple):
     """The initial map.
 
     Attributes:
-        name: which of `INITIALS` it is.
+        name: one of `INITIALS`.
         affine: `4 x 4`, from mm of the fixed to mm of the moving scan, RAS.
-        warning: why it is not the one asked for; empty where it is.
+        warning: why it is not the one asked for, else empty.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Prepared:
     """A pair as the networks see it.
 
     Attributes:
-        fixed: `(1, x, y, z)` in 0..1, with its affine: from voxels of the networks' grid to mm of the fixed scan.
-        moving: the same, on a grid that the initial map lays over the fixed one.
+        fixed: `(1, x, y, z)` in 0..1; its affine goes from voxels of the networks' grid to mm of the fixed scan.
+        moving: the same, on the fixed grid mapped by the initial map.
         start: the initial map.
-        overlap: the part of the fixed grid that lies in the field of view of the moving scan.
+        overlap: part of the fixed grid inside the moving scan's field of view, 0..1.
     """
 
     fixed: MetaTensor
@@ -65,20 +65,15 @@ class Prepared:
 
 
 def prepare_pair(trained: Trained, fixed: Scan, moving: Scan, initial: str = "trained") -> Prepared:
-    """Prepare a pair for the networks.
-
-    Args:
-        trained: prepares the images.
-        fixed, moving: the scans.
-        initial: one of `INITIALS`. All but `trained` resample the moving scan onto the fixed one's grid first.
+    """Prepare a pair for the networks. Every `initial` but `trained` resamples the moving scan onto the fixed grid.
 
     Raises:
-        ValueError: if they do not overlap at all after that, or a scan cannot be prepared.
+        ValueError: if the scans do not overlap after the initial map, or one cannot be prepared.
     """
     check_choice("initial", initial, tuple(INITIALS))
     with _of(fixed.name):
         target = trained.prepare(fixed)
-        # What the networks' grid cuts off would draw the centre of gravity away.
+        # The networks' grid may crop the scan, which moves its centre of gravity.
         whole = trained.prepare(fixed, whole=True) if initial in ("moments", "affine") else target
     with _of(moving.name):
         source = trained.prepare(moving, whole=initial != "trained")
@@ -92,8 +87,7 @@ def prepare_pair(trained: Trained, fixed: Scan, moving: Scan, initial: str = "tr
     axes = [np.linspace(0, side - 1, PROBES) for side in laid.shape]
     probes = laid.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3))
     overlap = float(moving.geometry.contains(probes).mean())
-    # A thin scan may lie between the probes.
-    if overlap == 0 and not laid.contains(moving.geometry.probes(PROBES)).any():
+    if overlap == 0 and not laid.contains(moving.geometry.probes(PROBES)).any():  # a thin scan may lie between probes
         raise ValueError(
             f"{fixed.name} and {moving.name} do not overlap in space (initial={initial}): lay one over the other "
             "first, by --initial centres, moments or affine."
@@ -118,25 +112,25 @@ def _affine(image: MetaTensor) -> np.ndarray:
 
 
 def _resampled(image: MetaTensor, onto: sitk.Image, affine: np.ndarray) -> torch.Tensor:
-    """Resample a prepared image by a map from mm of the grid to mm of its own; `(1, x, y, z)`, 0 beyond it."""
+    """Resample a prepared image by a map from mm of a grid to its own mm; `(1, x, y, z)`, 0 outside."""
     resampled = sitk.Resample(as_itk(image), onto, affine_transform(affine), sitk.sitkLinear, 0.0)
     return torch.from_numpy(np.ascontiguousarray(sitk.GetArrayFromImage(resampled).T))[None]
 
 
 def find_start(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple[Geometry, Geometry]) -> Start:
-    """Find the start that is asked for; where an affine alignment goes astray, take the plain start that is most alike.
+    """Find the initial map. If an affine alignment goes astray, take the plain start with the highest CC.
 
-    An alignment has gone astray if it mirrors, stretches or shrinks by more than 2 along any direction, or leaves the
-    scans less alike than a plain start does. That is the correlation over the whole fixed scan, nothing beyond the
-    moving one; the alignment itself maximises that of the overlap alone, however small.
+    An alignment goes astray if it mirrors, changes a length by more than a factor of 2, or has a lower CC than a plain
+    start. This CC is over the whole fixed scan, with 0 outside the moving one; the alignment maximises the CC of the
+    overlap alone, however small.
 
     Args:
         initial: `none`, `centres`, `moments` or `affine`.
         fixed, moving: the whole scans, in 0..1.
-        grids: of the scans as they are.
+        grids: the grids of the scans before preparation.
 
     Raises:
-        ValueError: if there is none because a scan is black.
+        ValueError: if a scan is black.
     """
     if initial != "affine":
         return Start(initial, _plain(initial, fixed, moving, grids))
@@ -145,13 +139,18 @@ def find_start(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple
     best = max(alike, key=lambda name: alike[name])
     try:
         affine = align(fixed, moving)
-        why = _astray(affine)
-        if not why and (aligned := _alike(fixed, moving, affine)) < alike[best] - LESS_ALIKE:
+        stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
+        worst = max(stretches, key=lambda stretch: abs(np.log(stretch)))
+        if np.linalg.det(affine[:3, :3]) <= 0:
+            why = "it mirrors the scan"
+        elif not 1 / MOST_STRETCH <= worst <= MOST_STRETCH:
+            why = f"it changes lengths by a factor of {worst:.3g}"
+        elif (aligned := _alike(fixed, moving, affine)) < alike[best] - LESS_ALIKE:
             why = f"CC {aligned:.3f}, and {alike[best]:.3f} by {best}"
+        else:
+            return Start("affine", affine)
     except ValueError as error:
         why = str(error)
-    if not why:
-        return Start("affine", affine)
     return Start(
         best,
         plain[best],
@@ -161,7 +160,7 @@ def find_start(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple
 
 
 def _plain(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple[Geometry, Geometry]) -> np.ndarray:
-    """A translation."""
+    """The map of a plain start, a translation."""
     affine = np.eye(4)
     if initial == "centres":
         here, there = (grid.to_world((np.array(grid.shape)[None] - 1) / 2)[0] for grid in grids)
@@ -176,18 +175,8 @@ def _plain(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple[Geo
     return affine
 
 
-def _astray(affine: np.ndarray) -> str:
-    """What makes a map impossible between scans of one kind; empty where it may be right."""
-    if np.linalg.det(affine[:3, :3]) <= 0:
-        return "it mirrors the scan"
-    stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
-    worst = max(stretches, key=lambda stretch: abs(np.log(stretch)))
-    within = 1 / MOST_STRETCH <= worst <= MOST_STRETCH
-    return "" if within else f"it changes lengths by a factor of {worst:.3g}"
-
-
 def _alike(fixed: MetaTensor, moving: MetaTensor, affine: np.ndarray) -> float:
-    """Correlation over the fixed scan; -1 where the moving one shows nothing there."""
+    """CC over the fixed scan; -1 if the moving scan is constant there."""
     whole = as_itk(fixed)
     target = sitk.Shrink(whole, [max(1, side // COARSE) for side in whole.GetSize()])
     x, y = sitk.GetArrayFromImage(target).T.ravel(), _resampled(moving, target, affine).numpy().ravel()
@@ -195,12 +184,12 @@ def _alike(fixed: MetaTensor, moving: MetaTensor, affine: np.ndarray) -> float:
 
 
 def labels_on(labels: sitk.Image, grid: MetaTensor) -> torch.Tensor:
-    """Resample a label map onto the grid of a prepared image, `(1, 1, x, y, z)`; nearest, 0 beyond it.
+    """Resample a label map onto the grid of a prepared image, `(1, 1, x, y, z)`; nearest, 0 outside.
 
-    The grid may be sheared, as one affine map of another grid is, which ITK's resampling does not take.
+    The grid may be sheared, which ITK's resampling does not support.
     """
     geometry, size = Geometry.of_image(labels), tuple(grid.shape[1:])
-    places = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1).reshape(-1, 3).astype(float)
+    places = np.indices(size, dtype=float).reshape(3, -1).T
     voxels = np.round(geometry.to_voxels(apply_affine(_affine(grid), places))).astype(int)
     inside = ((voxels >= 0) & (voxels < np.array(geometry.shape))).all(-1)
     found = np.zeros(len(voxels), dtype=np.int32)

@@ -1,8 +1,8 @@
-"""Refine a registration by optimisation on the pair itself, from where the networks ended."""
+"""Refine a registration by optimisation on the pair itself, starting from the networks' result."""
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,21 +23,20 @@ WEIGHTS_RATE = 1e-4
 
 
 def refinement_objective(trained_for: Mapping[str, Any], loss: str, what: str) -> Objective:
-    """The objective that refinement minimises: that of the training, without labels, landmarks or the other direction.
+    """Build the training's objective without its terms of labels, landmarks and the other direction.
 
     Args:
-        trained_for: the options of the training objective; empty for the default one.
+        trained_for: options of the training objective; empty for the default one.
         loss: `trained`, or `lncc` to replace its similarity by local correlation.
-        what: `flow` or `weights`. A flow has no stages, so its smoothness is of the whole field at full resolution.
+        what: `flow` or `weights`. A flow has no stages: its smoothness is that of the whole field at full resolution.
 
     Raises:
-        ValueError: for an unknown value, or an option of the training objective that this version does not have.
+        ValueError: for an unknown value, or an unknown option of the training objective.
     """
     check_choice("refine_loss", loss, LOSSES)
     check_choice("refine_of", what, WHATS)
-    options = dict(trained_for)
-    for of_labels_or_two_directions in ("labels", "landmarks", "inverse_consistency"):
-        options.pop(of_labels_or_two_directions, None)
+    left_out = ("labels", "landmarks", "inverse_consistency")
+    options = {name: value for name, value in trained_for.items() if name not in left_out}
     if loss == "lncc":
         options["similarity"] = {"name": "lncc", "kernel_size": 9}
     if what == "flow":
@@ -59,20 +58,19 @@ def refine(
     """Minimise the objective on one pair by Adam, and keep the best step, the start included.
 
     Args:
-        cascade: the model; it is left as it was.
+        cascade: the model; it is not changed.
         batch: one pair.
-        registration: what the cascade made of it.
-        objective: of `refinement_objective`.
-        steps: how many.
-        what: `flow` adds a correction to the whole flow, at half resolution to keep it smooth; `weights` trains the
-            network of the last stage.
-        r, repeat: as the registration was made.
+        registration: its registration by the cascade.
+        objective: by `refinement_objective`.
+        steps: number of steps.
+        what: `flow` adds a correction to the whole flow, at half resolution; `weights` trains the last network.
+        r, repeat: those of the registration.
 
     Returns:
-        The registration, its objective never above that of the one given, and the objective before and after.
+        The refined registration, and the objective before and after, which never rises.
 
     Raises:
-        ValueError: if the model has no stage to train, or the objective is not finite to begin with.
+        ValueError: if the model has no stage to train, or the objective is not finite at the start.
     """
     start, size = registration.flow.detach(), size_of(registration.flow)
     parameters: list[torch.Tensor]
@@ -90,29 +88,13 @@ def refine(
             return trainable.register(batch, r, repeat)
         return with_flow(registration, start + resize_flow(correction, size, 1))
 
-    return _minimised(attempt, torch.optim.Adam(parameters, lr=rate), batch, objective, steps)
-
-
-def with_flow(registration: Registration, flow: Flow) -> Registration:
-    """Replace the total flow of the last stage, at full resolution."""
-    stages = registration.stages
-    keeps = stages if stages[-1].affine is not None else stages[:-1]
-    before = keeps[-1].total if keeps else torch.zeros_like(flow)
-    last = Stage(flow=flow - before, totals={0: flow}, moved=warp(registration.moving, flow))
-    return Registration(moving=registration.moving, stages=(*keeps, last), supervised=(last,))
-
-
-def _minimised(
-    attempt: Callable[[], Registration], optimiser: torch.optim.Adam, batch: Batch, objective: Objective, steps: int
-) -> tuple[Registration, dict[str, float]]:
-    """The attempt with the lowest objective, and the objective before and after."""
-    first = lowest = math.inf
+    optimiser, first, lowest = torch.optim.Adam(parameters, lr=rate), math.inf, math.inf
     with torch.enable_grad():
         for step in track(range(steps + 1), "Refining", console=Console(stderr=True), transient=True):
-            registration = attempt()
-            loss = objective(registration, batch["fixed"])["loss"]
+            candidate = attempt()
+            loss = objective(candidate, batch["fixed"])["loss"]
             if loss.item() < lowest:
-                best, lowest = without_graph(registration, registration.flow.device), loss.item()
+                best, lowest = without_graph(candidate, candidate.flow.device), loss.item()
             if step == 0:
                 first = loss.item()
                 if not math.isfinite(first):
@@ -124,8 +106,17 @@ def _minimised(
     return best, {"objective_before": first, "objective_after": lowest}
 
 
+def with_flow(registration: Registration, flow: Flow) -> Registration:
+    """Replace the total flow of the last stage, at full resolution."""
+    stages = registration.stages
+    keeps = stages if stages[-1].affine is not None else stages[:-1]
+    before = keeps[-1].total if keeps else torch.zeros_like(flow)
+    last = Stage(flow=flow - before, totals={0: flow}, moved=warp(registration.moving, flow))
+    return Registration(moving=registration.moving, stages=(*keeps, last), supervised=(last,))
+
+
 def without_graph(registration: Registration, device: torch.device | str) -> Registration:
-    """Copy a registration to a device at full resolution, in float32, without its graph of gradients."""
+    """Copy a registration to a device at full resolution, in float32, without its autograd graph."""
 
     def plain(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().float().to(device)

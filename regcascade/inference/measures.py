@@ -15,7 +15,7 @@ from regcascade.geometry.resample import resampled, resampled_labels
 from regcascade.geometry.transform import Inverse, Transform
 from regcascade.inference.scans import Scan
 
-LESS_ALIKE = 0.001  # of the correlation coefficient, by which resampling alone may change it
+LESS_ALIKE = 0.001  # how much resampling alone may change the CC
 
 
 def measure(
@@ -28,21 +28,21 @@ def measure(
     moved: sitk.Image,
     moved_labels: sitk.Image | None,
 ) -> dict[str, Any]:
-    """Take every measure that the files allow, None where one is not defined.
+    """Take every measure that the files allow; None where one is undefined.
 
     Args:
         fixed, moving: the scans.
         initial: the map before the networks, from mm to mm, RAS.
         transform: the whole map.
-        determinant: of its Jacobian.
+        determinant: its Jacobian determinant.
         inverse: its inverse.
-        moved: the moving scan on the fixed one's grid, its smallest intensity beyond its field.
+        moved: the moving scan on the fixed grid, with its smallest intensity beyond its field.
         moved_labels: its labels there.
 
     Returns:
-        Correlation coefficients over the fixed grid with the scans where their headers put them (`cc_headers`), after
-        the initial map and after all; the displacement in mm; folding and the determinant; the residual of the inverse
-        and the part without one; Dice and landmark distances where both scans have labels, or landmarks.
+        The CC over the fixed grid by the headers alone (`cc_headers`), after the initial map and after all; the
+        displacement in mm; folding and the range of the determinant; the residual of the inverse and the part without
+        one; Dice and landmark distances if both scans have labels or landmarks.
     """
     before = {"cc_headers": np.eye(4), "cc_initial": initial}
     found: dict[str, Any] = {
@@ -65,11 +65,12 @@ def measure(
         laid = resampled_labels(moving.labels, Geometry.of_image(fixed.labels), affine_transform(initial))
         found["dice_initial"], found["dice_after"] = (_dice(fixed.labels, each) for each in (laid, moved_labels))
     if fixed.points_mm is not None and moving.points_mm is not None:
-        places = {
-            "initial": apply_affine(initial, fixed.points_mm),
-            "after": transform.points_to_moving(fixed.points_mm),
-        }
-        found["landmark_distance_mm"] = {when: _distance(place, moving.points_mm) for when, place in places.items()}
+        found["landmark_distance_mm"] = {}
+        places = apply_affine(initial, fixed.points_mm), transform.points_to_moving(fixed.points_mm)
+        for when, place in zip(("initial", "after"), places, strict=True):
+            distance = np.linalg.norm(place - moving.points_mm, axis=1)
+            known = np.isfinite(distance).any()
+            found["landmark_distance_mm"][when] = float(np.nanmean(distance)) if known else None
     return found
 
 
@@ -85,14 +86,14 @@ def _cc(a: sitk.Image, b: sitk.Image) -> float | None:
 
 
 def _dice(fixed: sitk.Image, moved: sitk.Image) -> dict[str, float | None]:
-    """Dice of each label that either has, and their mean."""
+    """Dice of each label in either map, and their mean."""
     a, b = (sitk.GetArrayViewFromImage(image) for image in (fixed, moved))
     found = [np.unique(array[rows]).astype(np.int64) for array in (a, b) for rows in planes(a.shape)]
-    # Labels are counted by rank, 0 the background's: their values may be so large that bincount runs out of memory.
+    # Count labels by rank: bincount of large values runs out of memory.
     labels = np.unique(np.concatenate([[0], *found]))
     if len(labels) == 1:
         return {"mean": None}
-    counts = np.zeros((3, len(labels)), np.int64)  # in the one, in the other, in both
+    counts = np.zeros((3, len(labels)), np.int64)  # in a, in b, in both
     for rows in planes(a.shape):
         x, y = (np.searchsorted(labels, array[rows].ravel().astype(np.int64)) for array in (a, b))
         for count, ranks in zip(counts, (x, y, x[x == y]), strict=True):
@@ -103,7 +104,7 @@ def _dice(fixed: sitk.Image, moved: sitk.Image) -> dict[str, float | None]:
 
 
 def _lengths(transform: Transform) -> dict[str, float]:
-    """The mean and the largest displacement, in mm."""
+    """Mean and largest displacement, in mm."""
     total = largest = 0.0
     for _, part in transform.total_by_planes():
         length = np.linalg.norm(part, axis=-1)
@@ -112,28 +113,19 @@ def _lengths(transform: Transform) -> dict[str, float]:
 
 
 def doubts(measured: dict[str, Any]) -> list[str]:
-    """Warnings that the measures give reason for."""
+    """List the warnings that follow from the measures."""
     found = []
-    if measured["folding_percent"] > 0:
-        found.append(
-            f"{measured['folding_percent']:.3g} % of the fixed scan's voxels fold (Jacobian determinant 0 or below): "
-            "see jacobian.nii.gz."
-        )
+    if (folding := measured["folding_percent"]) > 0:
+        found.append(f"{folding:.3g} % of the fixed voxels fold (Jacobian determinant 0 or less): see jacobian.nii.gz.")
     if (measured["cc_after"] or 0) < (measured["cc_initial"] or 0) - LESS_ALIKE:
         found.append("The scans are less alike after registration than before: look at the picture before use.")
     return found
 
 
 def check_landmarks(fixed: Scan, moving: Scan) -> None:
-    """Raise ValueError if both scans have landmarks but not equally many."""
+    """Raise ValueError if both scans have landmarks, but not the same number."""
     if fixed.points is not None and moving.points is not None and len(fixed.points) != len(moving.points):
         raise ValueError(
             f"{fixed.name} has {len(fixed.points)} landmarks and {moving.name} {len(moving.points)}: give the same "
             "landmarks, in the same order."
         )
-
-
-def _distance(places: np.ndarray, landmarks: np.ndarray) -> float | None:
-    """The mean distance in mm, over the landmarks that both have."""
-    distance = np.linalg.norm(places - landmarks, axis=1)
-    return float(np.nanmean(distance)) if np.isfinite(distance).any() else None

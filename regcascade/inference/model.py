@@ -17,9 +17,9 @@ from regcascade.data.preprocessing.recipes import Brain, Generic, Liver, Recipe,
 from regcascade.inference.scans import Scan, as_volume
 from regcascade.utils.registry import Spec
 
-SAME_SPACING = 0.01  # voxels that differ by less, relatively, are not resampled
-FAINT = 0.1  # of 0..1; a scan that spans less is in other units than those of the training
-BLINDING = 0.5  # of the voxels that are not black; more that are white mean other units, too
+SAME_SPACING = 0.01  # relative difference of voxel sizes below which a scan is not resampled
+FAINT = 0.1  # of 0..1; a scan that spans less is in other units than in training
+BLINDING = 0.5  # of the voxels above 0; if more are white, the scan is in other units too
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Trained:
     """A cascade, the recipe of its images and the objective of its training.
 
     Attributes:
-        cascade: with its weights.
+        cascade: the cascade with its weights.
         recipe: prepares a raw scan for the cascade.
-        loss: the options of the training objective; empty if unknown.
-        path: the checkpoint it was read from, if any.
+        loss: options of the training objective; empty if unknown.
+        path: checkpoint file, if any.
     """
 
     cascade: Cascade
@@ -40,11 +40,7 @@ class Trained:
 
     @classmethod
     def of(cls, model: "Cascade | Checkpoint | Path | str", recipe: Spec | None = None) -> "Trained":
-        """Take a model from a checkpoint, or a cascade that `load` returned.
-
-        Args:
-            model: a checkpoint file, or what `checkpoint.read` or `load` made of it.
-            recipe: how to prepare its images, in place of the checkpoint's own.
+        """Take a model from a checkpoint file, or from what `checkpoint.read` or `load` returned.
 
         Raises:
             ValueError: if the checkpoint does not say how its images were prepared and no recipe is given.
@@ -69,17 +65,15 @@ class Trained:
         return cls(cascade, chosen, (description or {}).get("loss") or {}, path)
 
     def prepare(self, scan: Scan, whole: bool = False) -> MetaTensor:
-        """Prepare a scan for the cascade: `(1, X, Y, Z)` in 0..1, with its affine.
-
-        Args:
-            scan: the scan.
-            whole: do not crop it, whatever its size becomes; for resampling onto another grid later.
+        """Prepare a scan for the cascade: `(1, X, Y, Z)` in 0..1, with its affine. If `whole`, do not crop it.
 
         Raises:
             ValueError: if the recipe needs a mask that is missing, takes none, or cannot be applied to this scan.
         """
         recipe = _with_mask(self.recipe, scan)
-        spacing, order = getattr(recipe, "spacing", None), _axes_of(scan, recipe.orientation)
+        along = io_orientation(scan.geometry.affine)[:, 0].tolist()
+        order = [along.index(axis) for axis in axcodes2ornt(recipe.orientation)[:, 0]]  # in the recipe's order
+        spacing = getattr(recipe, "spacing", None)
         steps, sides = np.array(scan.geometry.spacing)[order], np.array(scan.geometry.shape, dtype=float)[order]
         ratio = 1.0 if spacing is None else steps / np.asarray(spacing, dtype=float)
         if isinstance(recipe, Generic) and np.abs(ratio - 1).max() < SAME_SPACING:
@@ -94,10 +88,10 @@ class Trained:
 
 
 def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
-    """The recipe of a model's images: that of its prepared cases, or what its data set did to raw scans.
+    """Find the recipe of a model's images: that of its prepared cases, or what its data set did to raw scans.
 
-    A data set that reads raw scans neither reorients nor respaces them. Here a scan is brought to the orientation that
-    was usual in training and, where the size is reached by cropping and padding, to the usual spacing.
+    For raw scans, take the usual orientation of the training and, if sizes came by cropping and padding, its usual
+    spacing.
     """
     made = description.get("preprocessing", {})
     if made.get("recipe"):
@@ -114,7 +108,7 @@ def recipe_of(description: Mapping[str, Any], path: Path | None) -> Recipe:
 
 
 def intensity_warning(image: torch.Tensor, name: str) -> str | None:
-    """A warning if a prepared image does not use 0..1 as those of the training did: it is faint, or cut off white."""
+    """Warn if a prepared image does not use 0..1 as in training: it is faint, or cut off white."""
     voxels = image.flatten()[:: max(1, image.numel() // 2**20)].float()
     low, high = torch.quantile(voxels, torch.tensor([0.005, 0.995]))
     white = float((voxels[voxels > 0] >= 1).float().mean())  # NaN where all is black, which is faint
@@ -127,14 +121,8 @@ def intensity_warning(image: torch.Tensor, name: str) -> str | None:
     return f"{name} {how}: is it of another modality, or in other units? Look at the picture before use."
 
 
-def _axes_of(scan: Scan, orientation: str) -> list[int]:
-    """The array axes of a scan that lie along the axes an orientation names, in their order."""
-    along = io_orientation(scan.geometry.affine)[:, 0].tolist()
-    return [along.index(axis) for axis in axcodes2ornt(orientation)[:, 0]]
-
-
 def _with_mask(recipe: Recipe, scan: Scan) -> Recipe:
-    """The recipe, with the scan's mask in place of any other way to find the brain."""
+    """Let a recipe find the brain by the scan's mask, if there is one."""
     if scan.mask is None:
         if isinstance(recipe, Brain) and recipe.mask == "file":
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Write the folder of a registration: aside first, then put in place whole."""
+"""Write the folder of a registration, whole or not at all."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from regcascade.geometry.displacement import slabs
 from regcascade.inference.pipeline import Registered
 from regcascade.report.figures.registration import registration_figure
 from regcascade.report.figures.style import write_figure
-from regcascade.utils.files import claimed, file_hash, git_state
+from regcascade.utils.files import claimed, file_hash, git_state, write_json
 from regcascade.utils.registry import check_choice
 from regcascade.utils.version import __version__
 
@@ -33,11 +33,7 @@ FORMATS = ("itk", "learn2reg")
 
 @contextmanager
 def claimed_folder(folder: Path) -> Iterator[bool]:
-    """Claim a folder of results for this process; yields False if another process is writing it.
-
-    Raises:
-        ValueError: if the folder cannot be made.
-    """
+    """Claim a folder of results; yield False if another process writes it. Raise ValueError if it cannot be made."""
     place = folder.resolve()
     with ExitStack() as stack:
         try:
@@ -49,57 +45,47 @@ def claimed_folder(folder: Path) -> Iterator[bool]:
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Check that results can go to a folder, before any work.
-
-    Raises:
-        ValueError: if it is a file, holds something that may not be overwritten, or cannot be written.
-    """
+    """Raise ValueError if a folder cannot be written, or holds anything but a registration to overwrite."""
     try:
         place = folder.resolve()
         if place.exists() and not place.is_dir():
             raise ValueError(f"--out {folder} is a file; name a folder.")
         if place == Path.cwd() or place.is_mount():
             raise ValueError(f"--out {folder} must be a folder of its own: name one below it, {folder / 'result'}.")
-        if place.is_dir() and any(place.iterdir()):
-            _check_overwritten(place, folder, overwrite)
+        held = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+        if held and not overwrite:
+            raise ValueError(f"--out {folder} is not empty: name another folder, or add --overwrite.")
+        try:
+            written = json.loads((place / REPORT).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, TypeError, KeyError):
+            written = []
+        if other := [name for name in held if name not in written]:
+            raise ValueError(
+                f"--out {folder} holds more than a registration ({other[0]}), and will not be overwritten: name "
+                "another folder, or move that out of it."
+            )
         place.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=place.parent).close()
     except OSError as error:
         raise ValueError(f"--out {folder} cannot be written: {error}") from error
 
 
-def _check_overwritten(place: Path, folder: Path, overwrite: bool) -> None:
-    """Raise ValueError unless a folder holds a registration alone and may be replaced."""
-    if not overwrite:
-        raise ValueError(f"--out {folder} is not empty: name another folder, or add --overwrite.")
-    try:
-        written = json.loads((place / REPORT).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, TypeError, KeyError):
-        written = []
-    other = sorted(path.name for path in place.iterdir() if path.name not in written)
-    if other:
-        raise ValueError(
-            f"--out {folder} holds more than a registration ({other[0]}), and will not be overwritten: name another "
-            "folder, or move that out of it."
-        )
-
-
 def write_registration(result: Registered, folder: Path, form: str = "itk") -> dict[str, Any]:
     """Write all results of a registration, whole or not at all; replace the folder if it exists.
 
     Args:
-        result: of `register`.
+        result: result of `register`.
         folder: the folder to write.
         form: `itk`, or `learn2reg` to add the displacement in that challenge's form.
 
     Returns:
-        What `report.json` holds.
+        The content of `report.json`.
 
     Raises:
-        ValueError: if it cannot be written.
+        ValueError: if the folder cannot be written.
     """
     check_choice("format", form, FORMATS)
-    folder = Path(folder).resolve()  # follows a link
+    folder = Path(folder).resolve()  # a link is kept
     path = result.report["checkpoint"]
     try:
         with _replaced(folder) as aside:
@@ -114,7 +100,7 @@ def write_registration(result: Registered, folder: Path, form: str = "itk") -> d
                 "commit": git_state()["commit"],
                 "files": [*sorted(file.name for file in aside.iterdir()), REPORT],
             }
-            (aside / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            write_json(aside / REPORT, report)
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error}") from error
     return report
@@ -122,7 +108,7 @@ def write_registration(result: Registered, folder: Path, form: str = "itk") -> d
 
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
-    """An empty folder aside, which takes the place of another if the block ends well; until then that one stays."""
+    """Yield an empty folder, which replaces `folder` when the block succeeds."""
     aside, before = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -160,10 +146,10 @@ def _write_volumes(result: Registered, folder: Path) -> None:
 
 
 def _write_learn2reg(result: Registered, folder: Path) -> None:
-    """Write the displacement in voxels, from a voxel of the fixed scan to that of the moving one, along array axes.
+    """Write the displacement along array axes, from a voxel of the fixed scan to one of the moving scan.
 
-    `disp_FIXED_MOVING.nii.gz` is `(X, Y, Z, 3)` at full resolution, the challenge's form since 2022.
-    `disp_FIXED_MOVING.npz` is `(3, X/2, Y/2, Z/2)` float16 at half resolution, its form before.
+    `disp_FIXED_MOVING.nii.gz` is `(X, Y, Z, 3)`, the challenge's form since 2022; `disp_FIXED_MOVING.npz` is
+    `(3, X/2, Y/2, Z/2)` float16, its form before.
     """
     grid = result.fixed.geometry
     field = result.transform.total()
@@ -172,6 +158,5 @@ def _write_learn2reg(result: Registered, folder: Path) -> None:
         field[rows] = (result.moving.geometry.to_voxels(places) - voxels).reshape(field[rows].shape)
     stem = f"disp_{result.fixed.name}_{result.moving.name}"
     nibabel.save(nibabel.Nifti1Image(field, grid.affine), folder / f"{stem}.nii.gz")
-    # By the spline of order 2 with which the challenge enlarges it.
-    halved = np.stack([zoom(field[..., axis], 0.5, order=2) for axis in range(3)])
+    halved = np.stack([zoom(field[..., axis], 0.5, order=2) for axis in range(3)])  # the challenge enlarges by order 2
     np.savez_compressed(folder / f"{stem}.npz", halved.astype(np.float16))

@@ -1,4 +1,4 @@
-"""Read many pairs to register from a table, or from a folder with a folder for each."""
+"""Read pairs to register from a table, or from a folder with a folder for each."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,23 @@ NAMED = ("name", *COLUMNS)
 
 
 class FilePair(NamedTuple):
-    """Two scans to register, and the name of the folder their results go to."""
+    """Two scans to register, and the name of their folder of results."""
 
     name: str
     fixed: ScanFiles
     moving: ScanFiles
 
     def done(self, out: Path) -> bool:
-        """Whether its results are complete."""
+        """Tell whether the results are complete."""
         return (out / self.name / REPORT).is_file()
 
 
 def read_pairs(path: Path) -> list[FilePair]:
     """Read the pairs of a table, or of a folder with a folder for each.
 
-    A table is a CSV or JSON as of `data=pairs`, with the columns `fixed`, `moving` and optionally `fixed_labels`,
-    `moving_labels`, `fixed_points`, `moving_points`, `fixed_mask`, `moving_mask` and `name`, the folder of results. Its
-    paths are relative to it. In a folder, each folder holds `fixed` and `moving`, as image files or folders of DICOM
-    files, and any others under the names of the columns (points as .csv).
+    A table is a CSV or JSON as for `data=pairs`, with the columns `fixed`, `moving`, optionally those in `NAMED`, and
+    paths relative to it; `name` is the folder of results. In a folder, each folder holds `fixed` and `moving`, image
+    files or DICOM folders, and optional files by the names of the columns (points as .csv).
 
     Raises:
         ValueError: naming the table or folder, if it is empty, lacks a scan, or has an unknown column or a name twice.

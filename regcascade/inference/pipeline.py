@@ -29,7 +29,7 @@ from regcascade.utils.timing import read_clock
 
 CPU = torch.device("cpu")
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
-TOLD = ("r", "repeat", "precision", "refine", "refine_of", "refine_loss")  # the options that the report holds
+TOLD = ("r", "repeat", "precision", "refine", "refine_of", "refine_loss")  # options in the report
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Registered:
 
     Attributes:
         transform: from the fixed to the moving scan, in native space, the initial map included.
-        inverse: from the moving to the fixed scan, with its residual and where there is none.
-        determinant: `(X, Y, Z)` float32 on the fixed grid, of the Jacobian of the transform, world to world.
-        moved: the moving scan on the fixed one's grid, in its own units and type.
-        moved_labels: its labels there, if it has any.
-        moved_points: its landmarks in mm of the fixed scan, RAS, NaN where one is missing or has no inverse.
-        report: the measures and how they came about, plain values: see docs/register.md.
-        registration: the result of the cascade, on its own grid, on the CPU.
+        inverse: from the moving to the fixed scan, with its residual and where it exists.
+        determinant: Jacobian determinant of the transform, `(X, Y, Z)` float32 on the fixed grid.
+        moved: the moving scan on the fixed grid, in its own units and type.
+        moved_labels: its labels there, if any.
+        moved_points: its landmarks in mm of the fixed scan, RAS; NaN if missing or without an inverse.
+        report: measures and settings as plain values, see docs/register.md.
+        registration: result of the cascade, on its own grid, on the CPU.
         batch: the pair as the cascade saw it.
         fixed, moving: the scans.
     """
@@ -101,7 +101,7 @@ class Registered:
 
 @contextmanager
 def _timed(seconds: dict[str, float], part: str, device: torch.device = CPU) -> Iterator[None]:
-    """Note the seconds that a part takes."""
+    """Record the seconds that a part takes."""
     start = read_clock(device)
     yield
     seconds[part] = round(read_clock(device) - start, 3)
@@ -117,14 +117,10 @@ def register(
     """Register two scans of any format, size, spacing and orientation.
 
     Args:
-        fixed: an image file or DICOM folder, or `ScanFiles` with labels, landmarks or a mask.
-        moving: the same of the scan to deform.
-        model: a checkpoint file, or what `regcascade.load` made of it.
+        fixed, moving: an image file or DICOM folder, or `ScanFiles` with labels, landmarks or a mask.
+        model: a checkpoint file, or what `regcascade.load` returned.
         options: how to register; by default `RegisterOptions()`.
-        recipe: how to prepare images for the model, in place of the checkpoint's own.
-
-    Returns:
-        The transform, the moved scan, and the measures.
+        recipe: how to prepare images for the model; by default as the checkpoint says.
 
     Raises:
         ValueError: for files, options or a model that cannot be used; the message says which and what to do.
@@ -132,7 +128,10 @@ def register(
     options, seconds = options or RegisterOptions(), dict[str, float]()
     trained = model if isinstance(model, Trained) else Trained.of(model, recipe)
     trained.cascade.order(options.r, options.repeat)  # raises for wrong ones before any work
-    device = _device(options.device)
+    try:
+        device = Fabric(accelerator=options.device, devices=1).device
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"--device {options.device}: {error}") from error
     with _timed(seconds, "reading"):
         files = (given if isinstance(given, ScanFiles) else ScanFiles(Path(given)) for given in (fixed, moving))
         target, source = map(open_scan, files)
@@ -142,7 +141,15 @@ def register(
         pair = prepare_pair(trained, target, source, "affine" if aligned else options.initial)
     warnings = _warnings(pair, target, source)
     batch = _batch(pair, target, source)
-    registration, refined = _run(trained, batch, options, device, seconds, warnings)
+    try:
+        registration, refined = _run(device, trained, batch, options, seconds)
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        warnings.append(
+            f"The memory of {device} was too small, and the CPU took over. To stay on it: --precision bf16, no "
+            "--refine, --refine-of flow in place of weights, or a model of fewer or smaller networks."
+        )
+        registration, refined = _run(CPU, trained, batch, options, seconds)
     with _timed(seconds, "transforming"):
         initial, grid = pair.start.affine, np.asarray(pair.fixed.affine, dtype=float)
         transform = Transform.from_flow(registration.flow, grid, target.geometry, source.geometry, initial)
@@ -152,7 +159,7 @@ def register(
     with _timed(seconds, "inverting"):
         inverse = transform.inverse()
     with _timed(seconds, "measuring"):
-        # The value of --fill would count as a difference between the scans.
+        # Measure without --fill, which would count as a difference between the scans.
         filled = moved if options.fill is None else transform.warp_image(source.image)
         determinant = transform.jacobian_det()
         measured = measure(target, source, initial, transform, determinant, inverse, filled, labels)
@@ -168,15 +175,8 @@ def register(
     )
 
 
-def _device(name: str) -> torch.device:
-    try:
-        return Fabric(accelerator=name, devices=1).device
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"--device {name}: {error}") from error
-
-
 def _batch(pair: Prepared, fixed: Scan, moving: Scan) -> Batch:
-    """The pair as a batch of one; with labels only if both scans have them."""
+    """Make a batch of one pair, with labels only if both scans have them."""
     batch: dict[str, Any] = {}
     for role, image, scan, other in (("fixed", pair.fixed, fixed, moving), ("moving", pair.moving, moving, fixed)):
         batch[role] = image.as_tensor()[None].float().contiguous()
@@ -188,35 +188,23 @@ def _batch(pair: Prepared, fixed: Scan, moving: Scan) -> Batch:
 
 
 def _run(
-    trained: Trained,
-    batch: Batch,
-    options: RegisterOptions,
-    device: torch.device,
-    seconds: dict[str, float],
-    warnings: list[str],
-) -> tuple[Registration, dict[str, Any]]:
-    """Run the networks and the refinement on the device or, where its memory is too small, on the CPU."""
-    try:
-        return _run_on(device, trained, batch, options, seconds)
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        warnings.append(
-            f"The memory of {device} was too small, and the CPU took over. To stay on it: --precision bf16, no "
-            "--refine, --refine-of flow in place of weights, or a model of fewer or smaller networks."
-        )
-        return _run_on(CPU, trained, batch, options, seconds)
-
-
-def _run_on(
     device: torch.device, trained: Trained, batch: Batch, options: RegisterOptions, seconds: dict[str, float]
 ) -> tuple[Registration, dict[str, Any]]:
+    """Run the networks and the refinement; raise ValueError if half precision is wrong or a flow is not finite."""
     cascade = trained.cascade.to(device).eval()
     there: Batch = move_data_to_device(batch, device)
     if cascade.needs_alignment:  # the pair was aligned before
         there["alignment"] = torch.eye(4, device=device)[None]
     reduced = PRECISIONS[options.precision]
     if reduced is not None and device == CPU:
-        _check_half_precision(cascade, there, reduced, options)
+
+        def run() -> None:
+            learns = options.refine > 0 and options.refine_of == "weights"
+            with torch.autocast("cpu", dtype=reduced), torch.set_grad_enabled(learns):
+                cascade.register(there)
+
+        if fault := unsound_convolution(run, reduced, CPU):
+            raise ValueError(f"--precision {options.precision}: on this CPU {fault}. Take --precision 32.")
     with torch.autocast(device.type, dtype=reduced, enabled=reduced is not None):
         with _timed(seconds, "networks", device), torch.no_grad():
             registration = cascade.register(there, options.r, options.repeat)
@@ -232,24 +220,10 @@ def _run_on(
     return without_graph(registration, "cpu"), refined
 
 
-def _check_half_precision(cascade: Cascade, batch: Batch, dtype: torch.dtype, options: RegisterOptions) -> None:
-    """Raise ValueError if this CPU convolves wrongly in half precision at the map sizes of a pair."""
-
-    def run() -> None:
-        learns = options.refine > 0 and options.refine_of == "weights"
-        with torch.autocast("cpu", dtype=dtype), torch.set_grad_enabled(learns):
-            cascade.register(batch)
-
-    if fault := unsound_convolution(run, dtype, CPU):
-        raise ValueError(f"--precision {options.precision}: on this CPU {fault}. Take --precision 32.")
-
-
 def _warnings(pair: Prepared, fixed: Scan, moving: Scan) -> list[str]:
     images = ((pair.fixed, fixed), (pair.moving, moving))
     found = [pair.start.warning, *(intensity_warning(image.as_tensor(), scan.name) for image, scan in images)]
     if pair.overlap < LITTLE_OVERLAP:
-        found.append(
-            f"Only {100 * pair.overlap:.0f} % of the fixed scan's field lies in the moving one's: try another "
-            "--initial."
-        )
+        share = f"{100 * pair.overlap:.0f} %"
+        found.append(f"Only {share} of the fixed scan's field lies in the moving one's: try another --initial.")
     return [warning for warning in found if warning]

@@ -1,4 +1,4 @@
-"""The two scans of a registration as they are: in native space, with whatever lies beside them."""
+"""The scans of a registration in native space, with their labels, landmarks and masks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from regcascade.data.io.label_maps import scan_labels
 from regcascade.data.io.point_tables import read_points
 from regcascade.geometry.grid import Geometry
 
-SMALLEST_MM, LARGEST_MM = 2.0, 4000.0  # of a field of view; beyond, its numbers are no millimetres
+SMALLEST_MM, LARGEST_MM = 2.0, 4000.0  # of a field of view in millimetres
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class ScanFiles:
 
     Attributes:
         image: an image file, or the folder of a DICOM series.
-        labels: a label map on the grid of the image.
+        labels: a label map on the image's grid.
         points: landmarks, a CSV of voxel coordinates of the image, see `data.landmarks`.
-        mask: of what counts, such as the brain, on the grid of the image.
-        series: the UID of the series, where a DICOM folder holds several.
+        mask: what counts, such as the brain, on the image's grid.
+        series: the UID of the series, if a DICOM folder holds several.
     """
 
     image: Path
@@ -46,13 +46,13 @@ class Scan:
     """One scan, read.
 
     Attributes:
-        name: that of its file.
+        name: name of its file.
         image: in its own units and type.
         geometry: where its voxels lie.
-        labels: of the same grid, or None.
-        points: landmarks, `(K, 3)` in voxels, NaN where one is missing, or None.
+        labels: on the same grid, or None.
+        points: landmarks, `(K, 3)` in voxels, NaN where missing, or None.
         mask: `(1, X, Y, Z)`, 1 inside, or None.
-        path: of the image, where it was read.
+        path: file of the image, if it was read.
     """
 
     name: str
@@ -75,15 +75,21 @@ class Scan:
 
 
 def open_scan(files: ScanFiles) -> Scan:
-    """Read a scan and what lies beside it.
+    """Read a scan with its labels, landmarks and mask.
 
     Raises:
-        ValueError: naming the file, if one is missing, is no 3D image, is constant, has voxels that are not finite or a
-            field of view that cannot be in millimetres, or if what lies beside the image does not fit it.
+        ValueError: naming the file, if it is missing, not a 3D image, constant, not finite, or has a field of view that
+            cannot be in millimetres; or if labels, landmarks or mask do not fit the image.
     """
     image = read_scan(files.image, files.series)
     geometry = Geometry.of_image(image)
-    _check_millimetres(geometry, files.image)
+    extents = np.array(geometry.shape) * np.array(geometry.spacing)
+    if extents.min() < SMALLEST_MM / 10 or extents.max() < SMALLEST_MM or extents.max() > LARGEST_MM:
+        size = " x ".join(f"{extent:.3g}" for extent in extents)
+        raise ValueError(
+            f"{files.image} would measure {size} mm by its header, which no scan does: its numbers seem to be of "
+            "another unit, such as metres or micrometres. Write it with its voxel sizes in millimetres."
+        )
     check_intensities(as_volume(image, geometry), files.image)
     points = None if files.points is None else read_points(files.points, geometry.shape).double().numpy()
     mask = None
@@ -96,16 +102,6 @@ def open_scan(files: ScanFiles) -> Scan:
 
 
 def as_volume(image: sitk.Image, geometry: Geometry) -> MetaTensor:
-    """An ITK image as `(1, X, Y, Z)` float32 with its affine."""
-    voxels = np.array(sitk.GetArrayViewFromImage(image).T, np.float32, order="C")  # a copy that may be written to
+    """Convert an ITK image to `(1, X, Y, Z)` float32 with its affine."""
+    voxels = np.array(sitk.GetArrayViewFromImage(image).T, np.float32, order="C")  # a writable copy
     return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(geometry.affine.copy()))
-
-
-def _check_millimetres(geometry: Geometry, path: Path) -> None:
-    extents = np.array(geometry.shape) * np.array(geometry.spacing)
-    if extents.min() < SMALLEST_MM / 10 or extents.max() < SMALLEST_MM or extents.max() > LARGEST_MM:
-        size = " x ".join(f"{extent:.3g}" for extent in extents)
-        raise ValueError(
-            f"{path} would measure {size} mm by its header, which no scan does: its numbers seem to be of another "
-            "unit, such as metres or micrometres. Write it with its voxel sizes in millimetres."
-        )

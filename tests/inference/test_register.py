@@ -168,7 +168,7 @@ def test_an_initial_map_brings_scans_together_that_lie_apart(phantoms, checkpoin
 
 
 def test_memory_that_does_not_do_is_told_and_the_cpu_takes_over(phantoms, checkpoint, monkeypatch):
-    calls, run = [], pipeline._run_on
+    calls, run = [], pipeline._run
 
     def failing(device, *arguments):
         calls.append(device)
@@ -176,7 +176,7 @@ def test_memory_that_does_not_do_is_told_and_the_cpu_takes_over(phantoms, checkp
             raise torch.cuda.OutOfMemoryError("no memory")
         return run(device, *arguments)
 
-    monkeypatch.setattr(pipeline, "_run_on", failing)
+    monkeypatch.setattr(pipeline, "_run", failing)
     report = register(phantoms / "fixed.nii.gz", phantoms / "moving.nii.gz", checkpoint).report
     assert len(calls) == 2 and "--precision" in report["warnings"][0]
 
