@@ -13,7 +13,7 @@ from regcascade.cascades import Cascade
 from regcascade.geometry.warp import resize_flow, warp
 from regcascade.losses import Objective
 from regcascade.registration import Registration, Stage
-from regcascade.types import Batch, Flow, level_size, size_of
+from regcascade.types import Batch, level_size, size_of
 from regcascade.utils.registry import check_choice, check_options
 
 WHATS = ("flow", "weights")
@@ -82,11 +82,16 @@ def refine(
     else:
         correction = torch.zeros(1, 3, *level_size(size, 1), device=start.device, requires_grad=True)
         parameters, rate = [correction], FLOW_RATE
+        stages = registration.stages
+        kept = stages if stages[-1].affine is not None else stages[:-1]
+        before = kept[-1].total if kept else torch.zeros_like(start)
 
     def attempt() -> Registration:
         if what == "weights":
             return trainable.register(batch, r, repeat)
-        return with_flow(registration, start + resize_flow(correction, size, 1))
+        flow = start + resize_flow(correction, size, 1)
+        last = Stage(flow=flow - before, totals={0: flow}, moved=warp(registration.moving, flow))
+        return Registration(moving=registration.moving, stages=(*kept, last), supervised=(last,))
 
     optimiser, first, lowest = torch.optim.Adam(parameters, lr=rate), math.inf, math.inf
     with torch.enable_grad():
@@ -106,15 +111,6 @@ def refine(
     return best, {"objective_before": first, "objective_after": lowest}
 
 
-def with_flow(registration: Registration, flow: Flow) -> Registration:
-    """Replace the total flow of the last stage, at full resolution."""
-    stages = registration.stages
-    keeps = stages if stages[-1].affine is not None else stages[:-1]
-    before = keeps[-1].total if keeps else torch.zeros_like(flow)
-    last = Stage(flow=flow - before, totals={0: flow}, moved=warp(registration.moving, flow))
-    return Registration(moving=registration.moving, stages=(*keeps, last), supervised=(last,))
-
-
 def without_graph(registration: Registration, device: torch.device | str) -> Registration:
     """Copy a registration to a device at full resolution, in float32, without its autograd graph."""
 
@@ -122,7 +118,6 @@ def without_graph(registration: Registration, device: torch.device | str) -> Reg
         return tensor.detach().float().to(device)
 
     stages = tuple(
-        Stage(plain(stage.flow), {0: plain(stage.total)}, plain(stage.moved), stage.affine)
-        for stage in registration.stages
+        Stage(plain(each.flow), {0: plain(each.total)}, plain(each.moved), each.affine) for each in registration.stages
     )
     return Registration(plain(registration.moving), stages, stages[-1:])

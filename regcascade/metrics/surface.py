@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,22 +13,15 @@ from regcascade.types import Labels, Vector
 PERCENTILE = 0.95
 
 
-class SurfaceMeasures(NamedTuple):
-    """Measures of each label, `(B, L)`, in mm; NaN if a scan lacks the label.
-
-    Attributes:
-        hd95: the larger of the two directed 95th percentiles of the distances.
-        asd: average symmetric surface distance, the mean over the voxels of both surfaces.
-    """
-
-    hd95: Float[Tensor, "batch labels"]
-    asd: Float[Tensor, "batch labels"]
+PerLabel = Float[Tensor, "batch labels"]
 
 
 def surface_measures(
     moved_labels: Labels, fixed_labels: Labels, labels: Sequence[int], spacing: Vector
-) -> SurfaceMeasures:
-    """Compute the HD95 and the average surface distance of each label.
+) -> tuple[PerLabel, PerLabel]:
+    """Compute the HD95 and the average surface distance of each label, in mm; NaN if a scan lacks the label.
+
+    The HD95 is the larger of the two directed 95th percentiles. The average is over the voxels of both surfaces.
 
     The surface of a label is its voxels with a face neighbour outside the label or the volume. Distances are between
     centres of voxels. Results equal MONAI's `compute_hausdorff_distance` and `compute_average_surface_distance`.
@@ -41,20 +33,20 @@ def surface_measures(
 
     >>> fixed = torch.zeros(1, 1, 9, 9, 9, dtype=torch.long)
     >>> fixed[..., 2:5] = 1
-    >>> surface_measures(fixed.roll(2, -1), fixed, [1], torch.tensor([[1.0, 1.0, 2.5]])).hd95
+    >>> hd95, asd = surface_measures(fixed.roll(2, -1), fixed, [1], torch.tensor([[1.0, 1.0, 2.5]]))
+    >>> hd95
     tensor([[5.]])
     """
     from monai.metrics.utils import get_edge_surface_distance  # a second to import
 
     check_labels(labels)
-    missing = torch.full((len(fixed_labels), len(labels)), math.nan, device=fixed_labels.device)
-    measures = SurfaceMeasures(missing, missing.clone())
+    hd95, asd = torch.full((2, len(fixed_labels), len(labels)), math.nan, device=fixed_labels.device)
     for item, millimetres in enumerate(spacing.tolist()):
         for column, label in enumerate(labels):
             moved, fixed = moved_labels[item, 0] == label, fixed_labels[item, 0] == label
             if moved.any() and fixed.any():
                 _, distances, _ = get_edge_surface_distance(moved, fixed, spacing=millimetres, symmetric=True)
                 percentiles = [torch.quantile(directed, PERCENTILE) for directed in distances]
-                measures.hd95[item, column] = torch.stack(percentiles).max()
-                measures.asd[item, column] = torch.cat(list(distances)).mean()
-    return measures
+                hd95[item, column] = torch.stack(percentiles).max()
+                asd[item, column] = torch.cat(list(distances)).mean()
+    return hd95, asd

@@ -19,24 +19,21 @@ class Convolution(NamedTuple):
     """One call of a convolution in half precision.
 
     Attributes:
-        input, weight: shapes.
-        bias: whether there is one.
-        learns: whether the input, the weight and the bias get gradients.
-        layout: memory formats of the input and the weight.
+        shapes: of the input, the weight and, if there is one, the bias.
+        learns: which of them get gradients.
+        layouts: their memory formats.
         settings: stride, padding, dilation, transposed, output padding, groups, as `torch.convolution` takes them.
     """
 
-    input: tuple[int, ...]
-    weight: tuple[int, ...]
-    bias: bool
-    learns: tuple[bool, bool, bool]
-    layout: tuple[torch.memory_format, torch.memory_format]
+    shapes: tuple[tuple[int, ...], ...]
+    learns: tuple[bool, ...]
+    layouts: tuple[torch.memory_format, ...]
     settings: tuple[Any, ...]
 
     def __str__(self) -> str:
         kind = "transposed convolution" if self.settings[3] else "convolution"
-        kernel, sides = ("x".join(map(str, shape[2:])) for shape in (self.weight, self.input))
-        return f"a {kernel} {kind} of {self.input[1]} feature maps of {sides} voxels"
+        sides, kernel = ("x".join(map(str, shape[2:])) for shape in self.shapes[:2])
+        return f"a {kernel} {kind} of {self.shapes[0][1]} feature maps of {sides} voxels"
 
 
 def unsound_convolution(run: Callable[[], object], dtype: torch.dtype, device: torch.device) -> str | None:
@@ -58,7 +55,7 @@ def unsound_convolution(run: Callable[[], object], dtype: torch.dtype, device: t
         except Exception:  # a user's network may need data
             with _Recorder(dtype) as recorder:
                 run()
-        for convolution in sorted(recorder.found, key=lambda one: (one.input[2:], one.weight, one.learns)):
+        for convolution in sorted(recorder.found, key=lambda one: (one.shapes[0][2:], one.shapes[1], one.learns)):
             if fault := _fault(convolution, dtype, device):
                 return f"{convolution} {fault}"
     return None
@@ -76,22 +73,17 @@ class _Recorder(TorchDispatchMode):
         """Run an operation, and record it if it is a convolution."""
         if function is torch.ops.aten.convolution.default and args[0].dtype == self.dtype:
             volume, weight, bias, *settings = args
+            tensors = [each for each in (volume, weight, bias) if each is not None]
             sides = (min(side, LARGEST_SIDE - (side - LARGEST_SIDE) % 2) for side in volume.shape[2:])
             self.found.add(
                 Convolution(
-                    (*volume.shape[:2], *sides),
-                    tuple(weight.shape),
-                    bias is not None,
-                    (_learns(volume), _learns(weight), bias is not None and _learns(bias)),
-                    (_layout(volume), _layout(weight)),
+                    ((*volume.shape[:2], *sides), *(tuple(each.shape) for each in tensors[1:])),
+                    tuple(torch.is_grad_enabled() and each.requires_grad for each in tensors),
+                    tuple(_layout(each) for each in tensors),
                     tuple(tuple(each) if isinstance(each, list) else each for each in settings),
                 )
             )
         return function(*args, **(kwargs or {}))
-
-
-def _learns(tensor: Tensor) -> bool:
-    return torch.is_grad_enabled() and tensor.requires_grad
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:
@@ -102,11 +94,9 @@ def _layout(tensor: Tensor) -> torch.memory_format:
 def _fault(convolution: Convolution, dtype: torch.dtype, device: torch.device) -> str | None:
     """Describe what a convolution gets wrong, and by how much."""
     generator = torch.Generator().manual_seed(0)
-    channels = convolution.weight[1] * convolution.settings[5] if convolution.settings[3] else convolution.weight[0]
-    shapes = [convolution.input, convolution.weight, (channels,)][: 2 + convolution.bias]
     inputs = [
         torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=layout)
-        for shape, layout in zip(shapes, (*convolution.layout, torch.contiguous_format), strict=False)
+        for shape, layout in zip(convolution.shapes, convolution.layouts, strict=True)
     ]
     expected = _called(convolution, [one.float() for one in inputs])
     first: dict[str, Tensor] = {}
@@ -129,9 +119,9 @@ def _fault(convolution: Convolution, dtype: torch.dtype, device: torch.device) -
 @torch.enable_grad()
 def _called(convolution: Convolution, inputs: list[Tensor]) -> dict[str, Tensor]:
     """Compute the output of a convolution and the gradients of its inputs that learn."""
-    given = [one.detach().requires_grad_(learns) for one, learns in zip(inputs, convolution.learns, strict=False)]
-    bias = given[2] if convolution.bias else None
-    output = torch.convolution(given[0], given[1], bias, *convolution.settings)
+    given = [one.detach().requires_grad_(learns) for one, learns in zip(inputs, convolution.learns, strict=True)]
+    volume, weight, bias = (*given, None)[:3]
+    output = torch.convolution(volume, weight, bias, *convolution.settings)
     results = {NAMES[0]: output.detach()}
     learning = {name: one for name, one in zip(NAMES[1:], given, strict=False) if one.requires_grad}
     if learning:

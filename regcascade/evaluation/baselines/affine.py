@@ -25,11 +25,8 @@ class AffineBySimpleITK(Method):
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
         """Compute the map as a flow."""
         fixed, moving = (np.diag([*spacing, 1.0]) for spacing in (pair.fixed_spacing, pair.moving_spacing))
-        in_mm = align(_scan(pair.fixed, fixed), _scan(pair.moving, moving))
+        images = (pair.fixed, fixed), (pair.moving, moving)
+        in_mm = align(*(MetaTensor(image[None].cpu(), affine=torch.from_numpy(affine)) for image, affine in images))
         x, y, z = pair.fixed.shape
         voxels: Homogeneous = torch.from_numpy(np.linalg.inv(moving) @ in_mm @ fixed)[None]
         return Affine.of_voxels(voxels, (x, y, z)).displacement()[0].float()
-
-
-def _scan(image: Float[Tensor, "x y z"], affine: np.ndarray) -> MetaTensor:
-    return MetaTensor(image[None].cpu(), affine=torch.from_numpy(affine))
