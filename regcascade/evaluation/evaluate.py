@@ -65,22 +65,6 @@ class Evaluated(NamedTuple):
     first_call_seconds: float | None
 
 
-class Attempt(NamedTuple):
-    """One registration of a pair.
-
-    Attributes:
-        registration: the result; its flow and moved image are NaN if there is none.
-        seconds: its time, NaN without a result.
-        starts: seconds after which each network began, where asked for.
-        failure: why there is no result, else empty.
-    """
-
-    registration: Registration
-    seconds: float
-    starts: list[float]
-    failure: str = ""
-
-
 def evaluate(
     method: Cascade | Method,
     pairs: Iterable[Batch],
@@ -92,7 +76,7 @@ def evaluate(
 
     Args:
         method: a cascade, which is moved to `device` and set to evaluation, or another method.
-        pairs: batches of one pair, as `RegistrationData` yields them for evaluation.
+        pairs: batches of one pair.
         label_names: the labels that count.
         options: what to do with each pair.
         device: where to run.
@@ -116,7 +100,7 @@ def evaluate(
         batch = move_data_to_device(batch, device)
         with torch.inference_mode():
             warms_up = number == 0 and isinstance(method, Cascade)
-            first = _attempt(method, batch, options, options.stages).seconds if warms_up else None
+            first = _attempt(method, batch, options, options.stages)[1] if warms_up else None
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             registration, seconds, starts, failure = _attempt(method, batch, options, options.stages)
@@ -125,7 +109,7 @@ def evaluate(
                 used["peak_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
             after = _measures(batch, registration.moved, registration.flow, label_names, options)
             if options.directions == "both":
-                back = _attempt(method, swapped(batch), options, stages=False).registration.flow
+                back = _attempt(method, swapped(batch), options, stages=False)[0].flow
                 after |= inverse_consistency_measures(registration.flow, back, batch.get("fixed_spacing"))
             before = _measures(batch, batch["moving"], torch.zeros_like(registration.flow), label_names, options)
             stages = []
@@ -137,8 +121,10 @@ def evaluate(
         yield Evaluated({**names_of, **after, **used, **failed, **before}, stages, first)
 
 
-def _attempt(method: Cascade | Method, batch: Batch, options: EvaluationOptions, stages: bool) -> Attempt:
-    """Register a batch of one pair on its device and take the time; note when networks begin if `stages`."""
+def _attempt(
+    method: Cascade | Method, batch: Batch, options: EvaluationOptions, stages: bool
+) -> tuple[Registration, float, list[float], str]:
+    """Register a batch of one pair: the result (NaN if it failed), seconds, when networks began, and why it failed."""
     moving, device = batch["moving"], batch["moving"].device
     watched: AbstractContextManager[list[float]] = nullcontext([])
     if stages and isinstance(method, Cascade):
@@ -151,18 +137,13 @@ def _attempt(method: Cascade | Method, batch: Batch, options: EvaluationOptions,
             nothing = torch.full_like(moving, math.nan)
             flow = nothing.expand(-1, 3, -1, -1, -1)
             stage = Stage(flow=flow, totals={0: flow}, moved=nothing)
-            return Attempt(Registration(nothing, (stage,), (stage,)), math.nan, [], str(failure))
+            return Registration(nothing, (stage,), (stage,)), math.nan, [], str(failure)
         seconds = read_clock(device) - start
-    return Attempt(registration, seconds, [each - start for each in starts])
+    return registration, seconds, [each - start for each in starts], ""
 
 
 def flaw(flow: Flow, measures: Mapping[str, float]) -> str:
-    """Say why a result counts as a failure; empty if it may be a registration.
-
-    Args:
-        flow: the result.
-        measures: measures of the pair, with `folding_percent` and `displacement_mean_voxels`.
-    """
+    """Say why a flow with its `pair_measures` counts as a failure; empty if it may be a registration."""
     if not flow.isfinite().all():
         return "the flow is not finite"
     folded = measures["folding_percent"]

@@ -31,13 +31,7 @@ def identity(
 ) -> dict[str, Any]:
     """Collect all that decides the numbers of an evaluation, as plain values.
 
-    Args:
-        method: registers the pairs.
-        data: holds the evaluation pairs.
-        data_options: options that `data` was built from.
-        checkpoint: file of the model, if any.
-        options: how each pair is evaluated.
-        device: type of the device, on which times depend.
+    `data_options` are those that `data` was built from. `device` is a type of device, on which times depend.
     """
     pairs = "\n".join("\t".join(pair) for pair in data.validation_pairs)
     whole = {
@@ -52,11 +46,7 @@ def identity(
 
 
 def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
-    """Tell whether the folder holds a part of this evaluation; if it has no rows, make it and mark it as this one's.
-
-    Args:
-        folder: folder of the evaluation.
-        whose: `identity` of the evaluation.
+    """Tell whether a folder has rows of the evaluation with this `identity`; if it has no rows, mark it with that.
 
     Raises:
         ValueError: if the folder has rows of another evaluation, or of something else.

@@ -36,12 +36,10 @@ def evaluate_to_folder(
     and on resuming. If the data module mixes sets, rows name the set of the moving scan and the summary has each set.
 
     Args:
-        method: a cascade or another method.
+        method, options, device: see `evaluate`.
         data: holds the evaluation pairs.
         folder: where to write.
         checkpoint: file of the cascade, if any.
-        options: what to do with each pair.
-        device: where to run.
         resume: keep the rows in the folder, as `resume.can_resume` allows; else begin anew.
         share: the pairs of this process, if several run at once.
 
@@ -62,7 +60,12 @@ def evaluate_to_folder(
         for name in tables
     }
     share.wait()  # all must see the same rows before there are more
-    loader = _remaining(data, done, share)
+    loader = data.test_dataloader()
+    if done or share.of > 1:
+        left = [number for number, pair in enumerate(data.validation_pairs) if pair not in done]
+        mine = Subset(loader.dataset, left[share.rank :: share.of])
+        kept = {name: getattr(loader, name) for name in ("num_workers", "pin_memory", "collate_fn")}
+        loader = DataLoader(mine, **kept)
     first: float | None = None
     found = evaluate(method, loader, data.label_names, options, device)
     what = "Registering pairs" if share.of == 1 else f"Registering pairs, 1 of {share.of} processes"
@@ -83,20 +86,6 @@ def evaluate_to_folder(
         _write_summary(folder, table, method, checkpoint, options, torch.device(device), first, share.of)
     share.wait()
     return read_pairs(folder)
-
-
-def _remaining(data: RegistrationData, done: set[tuple[str, str]], share: Share) -> DataLoader:
-    """Load a process's share of the evaluation pairs that are not done."""
-    loader = data.test_dataloader()
-    if not done and share.of == 1:
-        return loader
-    left = [number for number, pair in enumerate(data.validation_pairs) if pair not in done]
-    return DataLoader(
-        Subset(loader.dataset, left[share.rank :: share.of]),
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        collate_fn=loader.collate_fn,
-    )
 
 
 def _write_summary(

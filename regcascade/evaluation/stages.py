@@ -13,7 +13,7 @@ from regcascade.metrics.correlation import correlation_coefficient
 from regcascade.metrics.jacobian import folding_percent
 from regcascade.metrics.overlap import mean_dice
 from regcascade.registration import Registration
-from regcascade.types import Batch, Flow, Image
+from regcascade.types import Batch
 from regcascade.utils.timing import read_clock
 
 
@@ -49,8 +49,7 @@ def stage_rows(
     """Measure one pair before registration and after every stage.
 
     Args:
-        pair: a batch of one pair.
-        registration: its registration.
+        pair, registration: a batch of one pair and its registration.
         names: `stage_names` of its stages.
         starts: seconds from the start of the registration to each call of a network.
         seconds: time of the whole registration.
@@ -71,23 +70,13 @@ def stage_rows(
     rows = []
     steps = zip([("before", 0), *names], images, flows, ends, strict=True)
     for step, ((name, repeat), moved, flow, end) in enumerate(steps):
-        of_step: dict[str, Any] = {
-            "fixed": pair["fixed_name"][0],
-            "moving": pair["moving_name"][0],
-            "step": step,
-            "stage": name,
-        }
-        measures = _measures(pair, moved, flow, list(label_names), interpolation)
-        rows.append({**of_step, "repeat": repeat, **measures, "seconds": end})
+        measures = dict.fromkeys(("dice_mean", "cc", "folding_percent"), math.nan)
+        if flow.isfinite().all():
+            if "fixed_labels" in pair and "moving_labels" in pair:
+                moved_labels = warp_labels(pair["moving_labels"], flow, interpolation)
+                measures["dice_mean"] = mean_dice(moved_labels, pair["fixed_labels"], list(label_names)).item()
+            measures["cc"] = correlation_coefficient(moved, pair["fixed"]).item()
+            measures["folding_percent"] = folding_percent(flow).item()
+        of_step = {"step": step, "stage": name, "repeat": repeat, **measures, "seconds": end}
+        rows.append({"fixed": pair["fixed_name"][0], "moving": pair["moving_name"][0], **of_step})
     return rows
-
-
-def _measures(pair: Batch, moved: Image, flow: Flow, labels: list[int], interpolation: str) -> dict[str, float]:
-    measures = dict.fromkeys(("dice_mean", "cc", "folding_percent"), math.nan)
-    if not flow.isfinite().all():
-        return measures
-    if "fixed_labels" in pair and "moving_labels" in pair:
-        moved_labels = warp_labels(pair["moving_labels"], flow, interpolation)
-        measures["dice_mean"] = mean_dice(moved_labels, pair["fixed_labels"], labels).item()
-    measures["cc"] = correlation_coefficient(moved, pair["fixed"]).item()
-    return measures | {"folding_percent": folding_percent(flow).item()}

@@ -35,13 +35,7 @@ def clear_tables(folder: Path) -> None:
 
 
 def gather_rows(folder: Path, tables: Sequence[str], pairs: Sequence[NamePair]) -> None:
-    """Gather the rows of all processes into the tables, in the order of the pairs.
-
-    Args:
-        folder: folder of the evaluation.
-        tables: `PAIRS`, and `STAGES` if it is written; rows of stages need their pair in `PAIRS`.
-        pairs: pairs of the evaluation, in order.
-    """
+    """Gather the rows of all processes into the tables, in the order of the pairs; stages need their pair's row."""
     order = {pair: number for number, pair in enumerate(pairs)}
 
     def place(row: Mapping[str, str]) -> tuple[int, ...] | None:

@@ -52,8 +52,8 @@ class Prepared:
     """A pair as the networks see it.
 
     Attributes:
-        fixed: `(1, x, y, z)` in 0..1; its affine goes from voxels of the networks' grid to mm of the fixed scan.
-        moving: the same, on the fixed grid mapped by the initial map.
+        fixed, moving: `(1, x, y, z)` in 0..1, with affines from voxels to mm of the own scan; the initial map lays the
+            moving grid over the fixed one.
         start: the initial map.
         overlap: part of the fixed grid inside the moving scan's field of view, 0..1.
     """
@@ -127,7 +127,7 @@ def find_start(initial: str, fixed: MetaTensor, moving: MetaTensor, grids: tuple
     Args:
         initial: `none`, `centres`, `moments` or `affine`.
         fixed, moving: the whole scans, in 0..1.
-        grids: the grids of the scans before preparation.
+        grids: their grids before preparation.
 
     Raises:
         ValueError: if a scan is black.

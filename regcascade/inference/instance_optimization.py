@@ -59,12 +59,10 @@ def refine(
 
     Args:
         cascade: the model; it is not changed.
-        batch: one pair.
-        registration: its registration by the cascade.
+        batch, registration: one pair and its registration by the cascade, with `r` and `repeat`.
         objective: by `refinement_objective`.
         steps: number of steps.
         what: `flow` adds a correction to the whole flow, at half resolution; `weights` trains the last network.
-        r, repeat: those of the registration.
 
     Returns:
         The refined registration, and the objective before and after, which never rises.

@@ -21,7 +21,6 @@ LESS_ALIKE = 0.001  # how much resampling alone may change the CC
 def measure(
     fixed: Scan,
     moving: Scan,
-    initial: np.ndarray,
     transform: Transform,
     determinant: Float[np.ndarray, "x y z"],
     inverse: Inverse,
@@ -32,24 +31,18 @@ def measure(
 
     Args:
         fixed, moving: the scans.
-        initial: the map before the networks, from mm to mm, RAS.
-        transform: the whole map.
-        determinant: its Jacobian determinant.
-        inverse: its inverse.
-        moved: the moving scan on the fixed grid, with its smallest intensity beyond its field.
-        moved_labels: its labels there.
+        transform, determinant, inverse: the whole map, its Jacobian determinant and its inverse.
+        moved, moved_labels: the moving scan and its labels on the fixed grid, the smallest intensity beyond its field.
 
     Returns:
         The CC over the fixed grid by the headers alone (`cc_headers`), after the initial map and after all; the
         displacement in mm; folding and the range of the determinant; the residual of the inverse and the part without
         one; Dice and landmark distances if both scans have labels or landmarks.
     """
-    before = {"cc_headers": np.eye(4), "cc_initial": initial}
-    found: dict[str, Any] = {
-        name: _cc(fixed.image, resampled(moving.image, fixed.geometry, affine_transform(affine)))
-        for name, affine in before.items()
-    }
-    residual = inverse.residual_mm[inverse.reached]
+    initial, residual = transform.affine, inverse.residual_mm[inverse.reached]
+    found: dict[str, Any] = {}
+    for name, affine in (("cc_headers", np.eye(4)), ("cc_initial", initial)):
+        found[name] = _cc(fixed.image, resampled(moving.image, fixed.geometry, affine_transform(affine)))
     found |= {
         "cc_after": _cc(fixed.image, moved),
         "displacement_mm": _lengths(transform),

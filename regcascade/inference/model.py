@@ -83,7 +83,7 @@ class Trained:
             x, y, z = (max(int(np.ceil(side)) + 2, SMALLEST_SIDE) for side in sides)
             recipe = replace(recipe, size=(x, y, z))
         labels = None if scan.labels is None else as_volume(scan.labels, scan.geometry)
-        image, _ = recipe(scan.volume, labels, scan.mask)
+        image, _ = recipe(as_volume(scan.image, scan.geometry), labels, scan.mask)
         return image
 
 

@@ -71,15 +71,12 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 
 def write_registration(result: Registered, folder: Path, form: str = "itk") -> dict[str, Any]:
-    """Write all results of a registration, whole or not at all; replace the folder if it exists.
+    """Write all results of `register` and return the content of `report.json`; replace the folder if it exists.
 
     Args:
         result: result of `register`.
-        folder: the folder to write.
+        folder: folder to write, whole or not at all.
         form: `itk`, or `learn2reg` to add the displacement in that challenge's form.
-
-    Returns:
-        The content of `report.json`.
 
     Raises:
         ValueError: if the folder cannot be written.

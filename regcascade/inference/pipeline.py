@@ -139,7 +139,12 @@ def register(
     with _timed(seconds, "preparing"):
         aligned = trained.cascade.needs_alignment and options.initial == "trained"
         pair = prepare_pair(trained, target, source, "affine" if aligned else options.initial)
-    warnings = _warnings(pair, target, source)
+    images = (pair.fixed, target), (pair.moving, source)
+    doubted = [pair.start.warning, *(intensity_warning(image.as_tensor(), scan.name) for image, scan in images)]
+    warnings = [warning for warning in doubted if warning]
+    if pair.overlap < LITTLE_OVERLAP:
+        share = f"{100 * pair.overlap:.0f} %"
+        warnings.append(f"Only {share} of the fixed scan's field lies in the moving one's: try another --initial.")
     batch = _batch(pair, target, source)
     try:
         registration, refined = _run(device, trained, batch, options, seconds)
@@ -151,8 +156,8 @@ def register(
         )
         registration, refined = _run(CPU, trained, batch, options, seconds)
     with _timed(seconds, "transforming"):
-        initial, grid = pair.start.affine, np.asarray(pair.fixed.affine, dtype=float)
-        transform = Transform.from_flow(registration.flow, grid, target.geometry, source.geometry, initial)
+        grids = np.asarray(pair.fixed.affine, dtype=float), target.geometry, source.geometry
+        transform = Transform.from_flow(registration.flow, *grids, pair.start.affine)
         moved = transform.warp_image(source.image, fill=options.fill)
         labels = None if source.labels is None else transform.warp_labels(source.labels, options.labels)
         points = None if source.points_mm is None else transform.points_to_fixed(source.points_mm)
@@ -162,7 +167,7 @@ def register(
         # Measure without --fill, which would count as a difference between the scans.
         filled = moved if options.fill is None else transform.warp_image(source.image)
         determinant = transform.jacobian_det()
-        measured = measure(target, source, initial, transform, determinant, inverse, filled, labels)
+        measured = measure(target, source, transform, determinant, inverse, filled, labels)
     report = {
         "fixed": target.name, "moving": source.name, "initial": pair.start.name,
         "checkpoint": None if trained.path is None else str(trained.path),
@@ -218,12 +223,3 @@ def _run(
                 how = options.refine, options.refine_of, options.r, options.repeat
                 registration, refined = refine(cascade, there, registration, objective, *how)
     return without_graph(registration, "cpu"), refined
-
-
-def _warnings(pair: Prepared, fixed: Scan, moving: Scan) -> list[str]:
-    images = ((pair.fixed, fixed), (pair.moving, moving))
-    found = [pair.start.warning, *(intensity_warning(image.as_tensor(), scan.name) for image, scan in images)]
-    if pair.overlap < LITTLE_OVERLAP:
-        share = f"{100 * pair.overlap:.0f} %"
-        found.append(f"Only {share} of the fixed scan's field lies in the moving one's: try another --initial.")
-    return [warning for warning in found if warning]

@@ -64,11 +64,6 @@ class Scan:
     path: Path | None = None
 
     @property
-    def volume(self) -> MetaTensor:
-        """The image as `(1, X, Y, Z)` float32."""
-        return as_volume(self.image, self.geometry)
-
-    @property
     def points_mm(self) -> np.ndarray | None:
         """The landmarks in mm, RAS."""
         return None if self.points is None else self.geometry.to_world(self.points)

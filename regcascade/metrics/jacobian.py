@@ -18,7 +18,7 @@ def folding_percent(flow: Flow) -> Scalars:
     >>> folding_percent(torch.zeros(1, 3, 4, 4, 4))
     tensor([0.])
     """
-    return _folding_percent(_determinant(flow))
+    return _folding_percent(jacobian_det(at_least_float32(flow)).flatten(1))
 
 
 def jacobian_measures(flow: Flow) -> dict[str, Scalars]:
@@ -28,16 +28,12 @@ def jacobian_measures(flow: Flow) -> dict[str, Scalars]:
         `(B,)` each: `folding_percent`; `sdlogj`, the standard deviation of the determinant's logarithm, clamped to
         `SMALLEST_DETERMINANT`; `jacobian_std`, that of the determinant (RCN). Both are population deviations.
     """
-    determinant = _determinant(flow)
+    determinant = jacobian_det(at_least_float32(flow)).flatten(1)
     return {
         "folding_percent": _folding_percent(determinant),
         "sdlogj": determinant.clamp(min=SMALLEST_DETERMINANT).log().std(1, correction=0),
         "jacobian_std": determinant.std(1, correction=0),
     }
-
-
-def _determinant(flow: Tensor) -> Tensor:
-    return jacobian_det(at_least_float32(flow)).flatten(1)
 
 
 def _folding_percent(determinant: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 import csv
 import glob
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from regcascade.utils.files import appended, writing, written_whole
+from regcascade.utils.files import writing, written_whole
 
 _PART = ".part"
 
@@ -55,11 +56,18 @@ class AppendCSV:
                 table.reindex(columns=columns).to_csv(temporary, index=False, lineterminator="\n")
             self._columns = columns
         cells = (row.get(name) for name in columns)
-        with appended(self.path) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not self._columns:
-                writer.writerow(columns)
-            writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells])
+        before = self.path.stat().st_size if self.path.is_file() else 0
+        with writing(self.path):
+            try:
+                with self.path.open("a", encoding="utf-8", newline="") as file:
+                    writer = csv.writer(file, lineterminator="\n")
+                    if not self._columns:
+                        writer.writerow(columns)
+                    writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells])
+            except OSError:
+                if self.path.is_file():
+                    os.truncate(self.path, before)  # else the next row would continue a part of this one
+                raise
         self._columns = columns
 
 

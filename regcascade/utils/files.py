@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -25,20 +25,6 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         kept = "What was in it before is kept. " if path.is_file() and path.stat().st_size else ""
         raise NotWritten(f"{path} could not be written ({error.strerror or error}). {kept}Make room.") from error
-
-
-@contextmanager
-def appended(path: Path) -> Iterator[TextIO]:
-    """Open a text file to append to. If the block cannot write all, undo it and raise NotWritten."""
-    before = path.stat().st_size if path.is_file() else 0
-    with writing(path):
-        try:
-            with path.open("a", encoding="utf-8", newline="") as file:
-                yield file
-        except OSError:
-            if path.is_file():
-                os.truncate(path, before)  # the next line would continue a part of this one
-            raise
 
 
 @contextmanager

@@ -120,8 +120,8 @@ def _fault(convolution: Convolution, dtype: torch.dtype, device: torch.device) -
 def _called(convolution: Convolution, inputs: list[Tensor]) -> dict[str, Tensor]:
     """Compute the output of a convolution and the gradients of its inputs that learn."""
     given = [one.detach().requires_grad_(learns) for one, learns in zip(inputs, convolution.learns, strict=True)]
-    volume, weight, bias = (*given, None)[:3]
-    output = torch.convolution(volume, weight, bias, *convolution.settings)
+    volume, weight, *bias = given
+    output = torch.convolution(volume, weight, bias[0] if bias else None, *convolution.settings)
     results = {NAMES[0]: output.detach()}
     learning = {name: one for name, one in zip(NAMES[1:], given, strict=False) if one.requires_grad}
     if learning:

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from regcascade.utils.distributed import is_first
-
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # imported late, since `--help` of the training imports this module
 
 PATIENCE = timedelta(minutes=10)
 
@@ -77,6 +75,8 @@ def from_first_rank(name: str, value: Callable[[], str]) -> str:
 
 def is_first_starter() -> bool:
     """Tell whether this is rank 0, by the launcher or the machine's number, before Lightning knows the ranks."""
+    from regcascade.utils.distributed import is_first
+
     rank = _rank_among_starters()
     return is_first() if rank is None else rank == 0
 

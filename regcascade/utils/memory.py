@@ -51,8 +51,9 @@ def _control_groups(root: Path) -> float:
                 limit = _number("".join(_lines(group / limit_file)))
                 if limit >= 2**60:  # what version 1 says where there is no limit
                     continue
-                use, cached = _number("".join(_lines(group / use_file))), _field(group / "memory.stat", cached_key)
-                left = min(left, limit - _if_known(use) + _if_known(cached))
+                use = _number("".join(_lines(group / use_file)), 0)
+                cached = _field(group / "memory.stat", cached_key, 0)
+                left = min(left, limit - use + cached)
     return left
 
 
@@ -64,22 +65,18 @@ def _slurm(root: Path, environment: Mapping[str, str]) -> float:
     if math.isinf(granted):
         per_cpu, cpus = (environment.get(name, "") for name in ("SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"))
         granted = _number(per_cpu) * _number(cpus)
-    return granted * MIB - _if_known(_field(root / "proc/self/status", "VmRSS:")) * 1024
+    return granted * MIB - _field(root / "proc/self/status", "VmRSS:", 0) * 1024
 
 
-def _field(path: Path, key: str) -> float:
-    """The number after a key in a file of lines `key number`; infinite if there is none."""
+def _field(path: Path, key: str, default: float = math.inf) -> float:
+    """The number after a key in a file of lines `key number`."""
     words = (line.split() for line in _lines(path))
-    return next((_number(found[1]) for found in words if len(found) > 1 and found[0] == key), math.inf)
+    return next((_number(found[1], default) for found in words if len(found) > 1 and found[0] == key), default)
 
 
-def _number(text: str) -> float:
-    """A decimal number; infinite for any other text, such as `max`."""
-    return float(text) if text.isdecimal() else math.inf
-
-
-def _if_known(number: float) -> float:
-    return number if math.isfinite(number) else 0.0
+def _number(text: str, default: float = math.inf) -> float:
+    """A decimal number; the default for any other text, such as `max`."""
+    return float(text) if text.isdecimal() else default
 
 
 def _lines(path: Path) -> list[str]:

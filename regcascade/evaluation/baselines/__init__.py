@@ -5,14 +5,9 @@ import sys
 from regcascade.evaluation.baselines.base import METHODS, Method, Pair, RegistrationFailed
 from regcascade.utils.registry import Spec, import_package
 
-__all__ = ["METHODS", "Method", "Pair", "RegistrationFailed", "build_method", "names"]
+__all__ = ["METHODS", "Method", "Pair", "RegistrationFailed", "build_method"]
 
 import_package(sys.modules[__name__])
-
-
-def names() -> list[str]:
-    """List the names of all methods."""
-    return METHODS.names()
 
 
 def build_method(spec: Spec) -> Method:

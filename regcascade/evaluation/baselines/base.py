@@ -18,7 +18,7 @@ from regcascade.types import Batch
 from regcascade.utils.registry import Registry
 
 METHODS: Registry["Method"] = Registry("method")
-_INSTALL = "pip install -c constraints.txt -e '.[baselines]'"
+INSTALL = "pip install -c constraints.txt -e '.[baselines]'"
 _LONGEST = 200  # characters of a reason in a table
 
 Spacing = tuple[float, float, float]
@@ -98,7 +98,7 @@ def needed(module: str, package: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"This method runs {package}, which is not installed ({error}): {_INSTALL}") from error
+        raise ValueError(f"This method runs {package}, which is not installed ({error}): {INSTALL}") from error
 
 
 def flow_of_millimetres(

@@ -1,6 +1,5 @@
 """ConvexAdam, by its authors' package."""
 
-import importlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -72,16 +71,15 @@ class ConvexAdam(Method):
             fixed, moving = (
                 F.pad(image.clone()[None, None], padding, mode="replicate")[0, 0] for image in (pair.fixed, pair.moving)
             )
-            package = _package()
-            displacement = package.convex_adam_pt(fixed, moving, **options, dtype=torch.float32, device=fixed.device)
+            register = _package().convex_adam_pt
+            displacement = register(fixed, moving, **options, dtype=torch.float32, device=fixed.device)
         x, y, z = sides
         return torch.from_numpy(displacement[:x, :y, :z]).permute(3, 0, 1, 2).float().contiguous()
 
 
 def _package() -> ModuleType:
     with warnings.catch_warnings():  # importing it mutes all warnings of the process
-        needed("convexAdam", "convexAdam")
-        return importlib.import_module("convexAdam.convex_adam_MIND")
+        return needed("convexAdam.convex_adam_MIND", "convexAdam")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.evaluation.baselines.base import METHODS, Method, Pair, flow_of_millimetres, needed
+from regcascade.evaluation.baselines.base import INSTALL, METHODS, Method, Pair, flow_of_millimetres, needed
 from regcascade.utils.diff import in_yaml
 
 
@@ -53,9 +53,7 @@ class ElastixBSpline(Method):
             )
         itk = needed("itk", "itk-elastix")
         if not hasattr(itk, "ElastixRegistrationMethod"):  # this also loads it, outside the timing
-            raise ValueError(
-                "itk is there without elastix (itk-elastix): pip install -c constraints.txt -e '.[baselines]'"
-            )
+            raise ValueError(f"itk is there without elastix (itk-elastix): {INSTALL}")
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
         """Compose both maps into a flow."""

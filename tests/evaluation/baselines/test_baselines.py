@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from scipy.ndimage import gaussian_filter
 
-from regcascade.evaluation.baselines import METHODS, Method, RegistrationFailed, build_method, names
+from regcascade.evaluation.baselines import METHODS, Method, RegistrationFailed, build_method
 from regcascade.evaluation.baselines.base import flow_of_millimetres
 from regcascade.utils.registry import import_user_modules
 
@@ -55,7 +55,7 @@ def batch_of(fixed: torch.Tensor, moving: torch.Tensor) -> dict:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("name", [name for name in names() if name != "identity"])
+@pytest.mark.parametrize("name", [name for name in METHODS.names() if name != "identity"])
 def test_convention_a_translation_along_each_axis_comes_back_as_its_flow(name, axis):
     """What lies at p in the fixed scan lies at p + 3 in the moving one, so that the flow is 3 there."""
     shift = [3 if each == axis else 0 for each in range(3)]
@@ -151,8 +151,8 @@ def test_unknown_methods_and_options_are_refused():
 
 
 def test_every_method_has_a_config_with_the_defaults_of_its_signature():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"network", *names()}
-    for name in names():
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"network", *METHODS.names()}
+    for name in METHODS.names():
         signature = inspect.signature(METHODS.get(name)).parameters
         plain = {key: each.default for key, each in signature.items()}
         as_in_yaml = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
