@@ -51,8 +51,8 @@ def _control_groups(root: Path) -> float:
                 limit = _number("".join(_lines(group / limit_file)))
                 if limit >= 2**60:  # what version 1 says where there is no limit
                     continue
-                use = _number("".join(_lines(group / use_file)), 0)
-                cached = _field(group / "memory.stat", cached_key, 0)
+                use = _number("".join(_lines(group / use_file)), 0.0)
+                cached = _field(group / "memory.stat", cached_key, 0.0)
                 left = min(left, limit - use + cached)
     return left
 
@@ -65,7 +65,7 @@ def _slurm(root: Path, environment: Mapping[str, str]) -> float:
     if math.isinf(granted):
         per_cpu, cpus = (environment.get(name, "") for name in ("SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"))
         granted = _number(per_cpu) * _number(cpus)
-    return granted * MIB - _field(root / "proc/self/status", "VmRSS:", 0) * 1024
+    return granted * MIB - _field(root / "proc/self/status", "VmRSS:", 0.0) * 1024
 
 
 def _field(path: Path, key: str, default: float = math.inf) -> float:

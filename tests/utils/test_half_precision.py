@@ -130,10 +130,10 @@ def test_the_maps_of_a_cascade_are_those_it_has_and_random_numbers_are_left_alon
     torch.manual_seed(0)
     check_half_precision(cascade, (32, 48, 20), 2, "bf16-mixed", CPU)
     assert torch.equal(torch.rand(3), expected)
-    sides = {convolution.input[2:] for convolution in seen}
-    assert (2, 3, 2) in sides and all(len(convolution.input) == 5 for convolution in seen)
+    sides = {convolution.shapes[0][2:] for convolution in seen}
+    assert (2, 3, 2) in sides and all(len(convolution.shapes[0]) == 5 for convolution in seen)
     assert max(max(side) for side in sides) <= half_precision.LARGEST_SIDE
-    assert {convolution.input[0] for convolution in seen} == {2}
+    assert {convolution.shapes[0][0] for convolution in seen} == {2}
     assert len(seen) < 20  # both stages, and both halves of a ladder, have the same ones
 
 
@@ -146,7 +146,7 @@ def test_a_network_that_needs_data_is_run_with_data(monkeypatch):
             return super().forward(x) if x.max().item() > 0 else x
 
     unsound_convolution(convolving(Asking(1, 1, 3), 1, 1, 4, 4, 4), BF16, CPU)
-    assert [convolution.input for convolution in seen] == [(1, 1, 4, 4, 4)]
+    assert [convolution.shapes[0] for convolution in seen] == [(1, 1, 4, 4, 4)]
 
 
 @pytest.mark.parametrize(("precision", "device"), [("32-true", "cpu"), (None, "cpu"), ("bf16-mixed", "cuda")])
