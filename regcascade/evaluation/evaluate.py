@@ -78,8 +78,7 @@ def evaluate(
         method: a cascade, which is moved to `device` and set to evaluation, or another method.
         pairs: batches of one pair.
         label_names: the labels that count.
-        options: what to do with each pair.
-        device: where to run.
+        options, device: what to do with each pair, and where.
 
     Yields:
         For each pair a row of `fixed`, `moving`, the measures of `pair_measures` and of the options, `seconds` (of the

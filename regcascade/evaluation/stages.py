@@ -53,8 +53,7 @@ def stage_rows(
         names: `stage_names` of its stages.
         starts: seconds from the start of the registration to each call of a network.
         seconds: time of the whole registration.
-        label_names: the labels that count.
-        interpolation: of the labels, see `warp_labels`.
+        label_names, interpolation: the labels that count, and how they are warped.
 
     Returns:
         Rows of `fixed`, `moving`, `step` (0 is before), `stage` (`before`, `affine` or its number), `repeat`,

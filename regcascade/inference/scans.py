@@ -37,8 +37,8 @@ class ScanFiles:
 
     def __post_init__(self) -> None:
         for name in ("image", "labels", "points", "mask"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else Path(value))
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(value))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,4 @@
-"""The measures of Learn2Reg's evaluator (version 2.0), by its formulas.
-
-They differ from ours: labels are 0 outside the volume; only labels in both scans before registration count; HD95 is in
-voxels and weighs surface elements by area; cubic splines sample the field at landmarks; 3 is added to the determinant.
-"""
+"""The measures of Learn2Reg's evaluator (version 2.0), by its formulas; docs/evaluation.md lists how ours differ."""
 
 import math
 from collections.abc import Sequence

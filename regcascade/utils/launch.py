@@ -15,14 +15,7 @@ PATIENCE = timedelta(minutes=10)
 
 
 class Launch(NamedTuple):
-    """The processes that a launcher started.
-
-    Attributes:
-        launcher: its name.
-        ranks: number of processes.
-        rank: number of this one.
-        nodes: number of machines.
-    """
+    """The launcher's name, the number of its processes, the number of this one, and the number of machines."""
 
     launcher: str
     ranks: int

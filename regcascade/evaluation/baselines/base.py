@@ -29,12 +29,7 @@ class RegistrationFailed(RuntimeError):
 
 
 class Pair(NamedTuple):
-    """One pair of scans.
-
-    Attributes:
-        fixed, moving: `(X, Y, Z)` float32 in 0..1.
-        fixed_spacing, moving_spacing: mm per voxel along each axis.
-    """
+    """One pair of scans in 0..1, with their mm per voxel along each axis."""
 
     fixed: Float[Tensor, "x y z"]
     moving: Float[Tensor, "x y z"]

@@ -2,8 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import ClassVar
@@ -66,13 +64,17 @@ class ConvexAdam(Method):
         sides = pair.fixed.shape
         padding = [side for one in reversed(sides) for side in (0, -one % cell)]
         options = {key: value for key, value in asdict(self).items() if key != "threads"}
-        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings(), _threads(self.threads):
-            warnings.simplefilter("ignore")  # the package samples with PyTorch's defaults, which warns
-            fixed, moving = (
-                F.pad(image.clone()[None, None], padding, mode="replicate")[0, 0] for image in (pair.fixed, pair.moving)
-            )
-            register = _package().convex_adam_pt
-            displacement = register(fixed, moving, **options, dtype=torch.float32, device=fixed.device)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the package samples with PyTorch's defaults, which warns
+                images = (image.clone()[None, None] for image in (pair.fixed, pair.moving))
+                fixed, moving = (F.pad(image, padding, mode="replicate")[0, 0] for image in images)
+                register = _package().convex_adam_pt
+                displacement = register(fixed, moving, **options, dtype=torch.float32, device=fixed.device)
+        finally:
+            torch.set_num_threads(threads)
         x, y, z = sides
         return torch.from_numpy(displacement[:x, :y, :z]).permute(3, 0, 1, 2).float().contiguous()
 
@@ -80,13 +82,3 @@ class ConvexAdam(Method):
 def _package() -> ModuleType:
     with warnings.catch_warnings():  # importing it mutes all warnings of the process
         return needed("convexAdam.convex_adam_MIND", "convexAdam")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
