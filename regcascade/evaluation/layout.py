@@ -34,7 +34,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Read the `summary.json` of an evaluation; raise ValueError if it is missing, damaged or something else."""
     summary = read_json(folder / SUMMARY, EVALUATE)
     if not (isinstance(summary.get("measures"), dict) and isinstance(summary.get("pairs"), int)):
-        raise ValueError(f"{folder / SUMMARY} is no summary of an evaluation: it has no measures. {EVALUATE}")
+        raise ValueError(f"{folder / SUMMARY} is not the summary of an evaluation: it has no measures. {EVALUATE}")
     return summary
 
 
@@ -44,5 +44,5 @@ def _read(path: Path, kind: str, parse: Callable[[str], Any], remedy: str) -> di
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}. {remedy}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no names and values. {remedy}")
+        raise ValueError(f"{path} does not hold names and values. {remedy}")
     return content

@@ -58,15 +58,15 @@ def can_resume(folder: Path, whose: Mapping[str, Any]) -> bool:
         return False
     if not record.is_file():
         raise ValueError(
-            f"{folder} has a {PAIRS} and no {IDENTITY}, so that nothing says what its rows are of (a training run, or "
-            "an older version). Give another folder as paths.run."
+            f"{folder} has a {PAIRS} and no {IDENTITY}, so its rows may be of anything (a training run, an older "
+            "version). Give another folder as paths.run."
         )
     before = read_json(record, "Give another folder as paths.run.")
     differ = [key for key in {**before, **whose} if before.get(key) != whose.get(key)]
     if differ:
         told = ", ".join(f"{key} was {_short(before.get(key))} and is {_short(whose.get(key))}" for key in differ)
         raise ValueError(
-            f"{folder} holds another evaluation, which cannot go on as this one: {told}. Give another folder as "
+            f"{folder} holds another evaluation: {told}. Give another folder as "
             "paths.run, or the same checkpoint and options."
         )
     return True

@@ -53,8 +53,8 @@ class Trained:
         description = cascade.description
         if description is None and recipe is None:
             raise ValueError(
-                "This cascade was built, not loaded, so that nothing is known of how its images are made: give the "
-                "checkpoint file or what regcascade.load makes of it, or a recipe."
+                "This cascade was built, not loaded, so it does not say how its images are made: give the checkpoint "
+                "file, what regcascade.load returns for it, or a recipe."
             )
         chosen = build_recipe(recipe) if recipe is not None else recipe_of(description or {}, path)
         if cascade.size not in (None, tuple(chosen.size)):

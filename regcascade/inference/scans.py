@@ -82,8 +82,8 @@ def open_scan(files: ScanFiles) -> Scan:
     if extents.min() < SMALLEST_MM / 10 or extents.max() < SMALLEST_MM or extents.max() > LARGEST_MM:
         size = " x ".join(f"{extent:.3g}" for extent in extents)
         raise ValueError(
-            f"{files.image} would measure {size} mm by its header, which no scan does: its numbers seem to be of "
-            "another unit, such as metres or micrometres. Write it with its voxel sizes in millimetres."
+            f"{files.image} measures {size} mm by its header, which is impossible for a scan: its numbers seem to be "
+            "in another unit, such as metres or micrometres. Write it with voxel sizes in millimetres."
         )
     check_intensities(as_volume(image, geometry), files.image)
     points = None if files.points is None else read_points(files.points, geometry.shape).double().numpy()

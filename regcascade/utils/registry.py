@@ -95,7 +95,7 @@ def check_options(
         if get_origin(annotation) is Literal:
             check_choice(f"{what}.{key}", value, get_args(annotation))
         kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-        if not set(kinds) <= {int, float, bool, str, NoneType}:
+        if any(kind not in (int, float, bool, str, NoneType) for kind in kinds):
             continue
         allowed = (*kinds, int) if float in kinds else kinds
         if not (bool in kinds if isinstance(value, bool) else isinstance(value, allowed)):

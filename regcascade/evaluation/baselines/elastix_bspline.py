@@ -53,7 +53,7 @@ class ElastixBSpline(Method):
             )
         itk = needed("itk", "itk-elastix")
         if not hasattr(itk, "ElastixRegistrationMethod"):  # this also loads it, outside the timing
-            raise ValueError(f"itk is there without elastix (itk-elastix): {INSTALL}")
+            raise ValueError(f"itk is installed without elastix (itk-elastix): {INSTALL}")
 
     def flow(self, pair: Pair) -> Float[Tensor, "3 x y z"]:
         """Compose both maps into a flow."""
