@@ -1,5 +1,6 @@
 """ConvexAdam, by its authors' package."""
 
+import importlib
 import math
 import warnings
 from dataclasses import asdict, dataclass
@@ -81,4 +82,5 @@ class ConvexAdam(Method):
 
 def _package() -> ModuleType:
     with warnings.catch_warnings():  # importing it mutes all warnings of the process
-        return needed("convexAdam.convex_adam_MIND", "convexAdam")
+        needed("convexAdam", "convexAdam")
+        return importlib.import_module("convexAdam.convex_adam_MIND")
