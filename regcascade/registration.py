@@ -5,28 +5,21 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from regcascade.geometry.affine import Affine, Velocity
-from regcascade.geometry.warp import compose, resize_flow
+from regcascade.geometry.affine import Affine
+from regcascade.geometry.warp import compose, integrate, resize_flow
 from regcascade.types import Flow, Image, LevelFlow, size_of
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a cascade.
+    """One step of a cascade."""
 
-    Attributes:
-        flow: that this stage adds, on the full grid.
-        totals: whole deformation so far by level, each in voxels of its own level; level 0 is always there.
-        moved: original moving image, warped once with the total.
-        affine: map of the affine stage; None for any other.
-        velocity: whose integral is `flow`, if the cascade integrates.
-    """
-
-    flow: Flow
-    totals: Mapping[int, LevelFlow]
-    moved: Image
-    affine: Affine | None = None
-    velocity: Velocity | None = None
+    flow: Flow  # that this stage adds, on the full grid
+    totals: Mapping[int, LevelFlow]  # whole deformation so far, in voxels of each level; level 0 is always there
+    moved: Image  # original moving image, warped once with the total
+    affine: Affine | None = None  # of the affine stage
+    velocity: Flow | None = None  # whose integral is `flow`, in voxels per unit of time, if the cascade integrates
+    squarings: int = 0  # K of that integral
 
     @property
     def total(self) -> Flow:
@@ -38,18 +31,17 @@ class Stage:
         """Inverse of `flow`: exact for an affine map, discretised for an integrated velocity, None for any other."""
         if self.affine is not None:
             return self.affine.inverse().displacement()
-        return None if self.velocity is None else self.velocity.inverse_flow()
+        return None if self.velocity is None else integrate(-self.velocity, self.squarings)
 
     def detached(self) -> "Stage":
         """Copy the result without gradients."""
-        velocity = self.velocity and replace(self.velocity, field=self.velocity.field.detach())
-        return Stage(
-            flow=self.flow.detach(),
-            totals={level: total.detach() for level, total in self.totals.items()},
-            moved=self.moved.detach(),
-            affine=self.affine and self.affine.detached(),
-            velocity=velocity,
-        )
+        totals = {level: total.detach() for level, total in self.totals.items()}
+        affine, velocity = self.affine, self.velocity
+        if affine is not None:
+            affine = replace(affine, matrix=affine.matrix.detach(), offset=affine.offset.detach())
+        if velocity is not None:
+            velocity = velocity.detach()
+        return Stage(self.flow.detach(), totals, self.moved.detach(), affine, velocity, self.squarings)
 
     def followed_by(self, flow: Flow, level: int = 0) -> Flow:
         """Compute the total at a level after one more flow there: `c_n = warp(c_{n-1}, a_n) + a_n` (Eq. 5)."""
@@ -60,18 +52,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Registration:
-    """Result of registering a batch of pairs.
+    """Result of registering a batch of pairs."""
 
-    Attributes:
-        moving: moving images, from which every moved image is sampled once.
-        stages: in the order they ran; an affine stage comes first.
-        supervised: stages whose moved image the similarity sees: the last one, except in non-cooperative and detached
-            cascades.
-    """
-
-    moving: Image
-    stages: tuple[Stage, ...]
-    supervised: tuple[Stage, ...]
+    moving: Image  # from which every moved image is sampled once
+    stages: tuple[Stage, ...]  # in the order they ran; an affine stage comes first
+    supervised: tuple[Stage, ...]  # whose moved image the similarity sees: the last, or all (see `Cascade.supervised`)
 
     @property
     def flow(self) -> Flow:
@@ -80,10 +65,10 @@ class Registration:
 
     @property
     def inverse_flow(self) -> Flow | None:
-        """Inverse of `flow`, composed of the stages' inverses; None if a stage has none (see `Stage.inverse_flow`).
+        """Inverse of `flow` on the grid of the moving images; None if a stage has none (see `Stage.inverse_flow`).
 
-        It is on the grid of the moving images: `fixed(q + inverse_flow(q))` is the fixed image deformed onto the moving
-        one. `flow` applies the last stage's map first, so the inverse undoes the first stage's first.
+        `fixed(q + inverse_flow(q))` is the fixed image deformed onto the moving one. `flow` applies the last stage's
+        map first, so the inverse undoes the first stage's first.
         """
         total: Flow | None = None
         for stage in self.stages:
@@ -118,11 +103,7 @@ class Registration:
         return resize_flow(totals[level], size_of(self.moving), level)
 
     def without_affine(self, flow: Flow, level: int = 0) -> Flow:
-        """Subtract the affine displacement from a total flow that was enlarged from a level.
-
-        A smoothness term must not penalise it. The displacement is enlarged from that level too: near the border an
-        enlarged linear field is not linear.
-        """
+        """Subtract the affine displacement, enlarged alike, from a total flow that was enlarged from a level."""
         if self.affine is None:
             return flow
         return flow - resize_flow(self.affine.displacement(level), size_of(flow), level)

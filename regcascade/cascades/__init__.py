@@ -37,8 +37,8 @@ def build(
         model: base network: its name, or a mapping with `name` and options as in `conf/model`.
         cascade: strategy: its name, or a mapping as in `conf/cascade`.
         n: number of deformable stages; None means as many as `cascade` lists in `stages`, or 1.
-        affine: `none`, `learned`, `frozen`, `precomputed`, or a mapping with `name` and options as in `conf/affine`.
-        size: sides of the volumes; only an affine stage needs it.
+        affine: one of `AFFINE_CHOICES`, or a mapping with `name` and options as in `conf/affine`.
+        size: sides of the volumes; only `learned` and `frozen` need it.
 
     Raises:
         ValueError: for unknown names and options, or options that contradict each other.

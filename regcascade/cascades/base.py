@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from regcascade.geometry.affine import Affine, Velocity
+from regcascade.geometry.affine import Affine
 from regcascade.geometry.warp import integrate, warp
 from regcascade.networks import build_net
 from regcascade.networks.affine import AffineNetwork, PrecomputedAffine
@@ -30,8 +30,8 @@ class Cascade(nn.Module, ABC):
         levels: levels at which every network predicts a flow.
 
     Attributes:
-        recompute: saves memory in training without changing a result. `stage` keeps only what a stage returns, and runs
-            its network again for its gradient; `none` keeps everything.
+        recompute: `stage` saves memory in training: it keeps only what a stage returns, and runs its network again for
+            its gradient; `none` keeps everything.
 
     Args:
         model: base network of every stage: a name, or a mapping with `name` and options.
@@ -40,8 +40,7 @@ class Cascade(nn.Module, ABC):
         stages: a network for each of the `n` stages, instead of `model`.
         share_weights: use one set of weights for all stages.
         integrate: K squarings that integrate what a stage predicts as a stationary velocity; 0 takes it as the flow.
-        detach: pass no gradient from a stage to the previous ones. The similarity then sees every stage, since each
-            would learn from nothing else.
+        detach: pass no gradient from a stage to the previous ones; the similarity then sees every stage.
     """
 
     levels: ClassVar[tuple[int, ...]] = (0,)
@@ -76,6 +75,7 @@ class Cascade(nn.Module, ABC):
         self.integrate = integrate
         self.detach = detach
         self.share_weights = share_weights
+        self.sets_of_weights = min(n, 1) if share_weights else n
         self.nets = nn.ModuleList(
             build_net(spec, levels=self.levels, flow_multiplier=1 / n) for spec in specs[: self.sets_of_weights]
         )
@@ -89,11 +89,6 @@ class Cascade(nn.Module, ABC):
     def needs_alignment(self) -> bool:
         """Whether each pair must come with an affine map."""
         return isinstance(self.affine, PrecomputedAffine)
-
-    @property
-    def sets_of_weights(self) -> int:
-        """Number of networks to train: n, or 1 if the stages share one."""
-        return min(self.n, 1) if self.share_weights else self.n
 
     @abstractmethod
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
@@ -112,7 +107,12 @@ class Cascade(nn.Module, ABC):
             alignment: `(B, 4, 4)` from voxels of the fixed to those of the moving scan; only `affine=precomputed`
                 needs it.
         """
-        _check_pair(moving, fixed)
+        if moving.shape != fixed.shape:
+            raise ValueError(f"moving is {tuple(moving.shape)} and fixed {tuple(fixed.shape)}: bring them to one size.")
+        if moving.ndim != 5 or moving.shape[1] != 1 or min(size_of(moving)) < SMALLEST_SIDE:
+            raise ValueError(
+                f"Images are (B, 1, X, Y, Z) with {SMALLEST_SIDE} voxels a side or more; got {tuple(moving.shape)}."
+            )
         stages: list[Stage] = []
         if self.affine is not None:
             stages.append(self._run(self._affine_stage, moving, fixed, alignment))
@@ -133,14 +133,11 @@ class Cascade(nn.Module, ABC):
         return self(moving, fixed, alignment=torch.eye(4, device=moving.device).expand(len(moving), 4, 4))
 
     def about(self, r: int = 1, repeat: str = "stage") -> dict[str, Any]:
-        """What a summary says of it: how it registers, and its size.
+        """Summarise how it registers, and its size.
 
         Returns:
             `n`, `r`, `repeat`, `parameters`, `weights_mib` of float32 weights, and `paper_size_mib` as DR-Net
             counts (weights and Adam's two moments).
-
-        Raises:
-            ValueError: if r or repeat is not valid.
         """
         self.order(r, repeat)
         parameters = sum(parameter.numel() for parameter in self.parameters())
@@ -160,31 +157,29 @@ class Cascade(nn.Module, ABC):
         return tuple(stages) if self.detach else (stages[-1],)
 
     def phase_done(self, done: float) -> float:
-        """Compute the fraction of the current phase that is done, for the learning rate; here there is one phase."""
+        """Compute which fraction of the current phase is done, for the learning rate."""
         return done
 
     def on_progress(self, done: float) -> None:
-        """Note before each training step which fraction of the training is done; for strategies with phases."""
+        """Note before a training step which fraction of the training is done; for strategies with phases."""
 
     def _run(self, stage: Callable[..., Stage], *inputs: Any) -> Stage:
-        """Run a stage; if asked, recompute it for its gradient in the same precision with the same random numbers."""
+        """Run a stage; with `recompute`, again for its gradient, in the same precision with the same random numbers."""
         if self.recompute == "none" or not torch.is_grad_enabled():
             return stage(*inputs)
         result: Stage = checkpoint(stage, *inputs, use_reentrant=False)
         return result
 
-    def _affine_map(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Affine:
+    def _affine_stage(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Stage:
         if isinstance(self.affine, AffineNetwork):
-            return self.affine(moving, fixed)  # a frozen one has no parameter that wants a gradient
-        if alignment is None:
+            affine: Affine = self.affine(moving, fixed)  # a frozen one has no parameter that wants a gradient
+        elif alignment is None:
             raise ValueError(
                 "affine=precomputed needs an alignment of every scan to one and the same, and these have none: prepare "
                 "them with regcascade prepare --align SCAN."
             )
-        return Affine.of_voxels(alignment, size_of(moving))
-
-    def _affine_stage(self, moving: Image, fixed: Image, alignment: Homogeneous | None) -> Stage:
-        affine = self._affine_map(moving, fixed, alignment)
+        else:
+            affine = Affine.of_voxels(alignment, size_of(moving))
         totals = {level: affine.displacement(level) for level in self.levels}
         return Stage(flow=totals[0], totals=totals, moved=warp(moving, totals[0]), affine=affine)
 
@@ -195,27 +190,17 @@ def continued(moving: Image, before: Stage | None, predicted: Mapping[int, Level
     Args:
         moving: original moving image.
         before: stage so far; None at the start.
-        predicted: flows by level, or velocities if `squarings` integrate them.
-        squarings: K of `geometry.integrate`; 0 takes the prediction as the flow.
+        predicted: flows by level, or velocities if `squarings` (K of `geometry.integrate`) is above 0.
     """
     flows = {level: integrate(field, squarings) if squarings else field for level, field in predicted.items()}
     totals = flows if before is None else {level: before.followed_by(flow, level) for level, flow in flows.items()}
-    velocity = Velocity(predicted[0], squarings) if squarings else None
-    return Stage(flow=flows[0], totals=totals, moved=warp(moving, totals[0]), velocity=velocity)
+    velocity = predicted[0] if squarings else None
+    return Stage(flows[0], totals, warp(moving, totals[0]), velocity=velocity, squarings=squarings)
 
 
 def moved_so_far(moving: Image, before: Stage | None) -> Image:
     """Return the moving image that the next network sees."""
     return moving if before is None else before.moved
-
-
-def _check_pair(moving: Image, fixed: Image) -> None:
-    if moving.shape != fixed.shape:
-        raise ValueError(f"moving is {tuple(moving.shape)} and fixed {tuple(fixed.shape)}: bring them to one size.")
-    if moving.ndim != 5 or moving.shape[1] != 1 or min(size_of(moving)) < SMALLEST_SIDE:
-        raise ValueError(
-            f"Images are (B, 1, X, Y, Z) with {SMALLEST_SIDE} voxels a side or more; got {tuple(moving.shape)}."
-        )
 
 
 def parts(cascade: Cascade) -> list[tuple[str, int]]:

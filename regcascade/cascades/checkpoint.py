@@ -14,7 +14,6 @@ from regcascade.utils.registry import Spec
 from regcascade.utils.version import __version__
 
 CHECKPOINT_KEY = "regcascade"
-
 FORMAT = 1
 PREFIX = "cascade."
 MODEL_KEYS = ("model", "cascade", "n", "affine", "size")
@@ -27,21 +26,13 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Content of a checkpoint file.
-
-    Attributes:
-        path: of the file.
-        description: of the model, its data and its training (see `describe`).
-        weights: state dict of the cascade.
-        step: optimiser steps so far.
-        param_groups: of the optimiser; None if no training can resume from it.
-    """
+    """Content of a checkpoint file."""
 
     path: Path
-    description: Mapping[str, Any]
-    weights: Mapping[str, Tensor]
-    step: int
-    param_groups: Sequence[Mapping[str, Any]] | None = None
+    description: Mapping[str, Any]  # see `describe`
+    weights: Mapping[str, Tensor]  # state dict of the cascade
+    step: int  # optimiser steps so far
+    param_groups: Sequence[Mapping[str, Any]] | None = None  # of the optimiser; None if no training can resume
 
     def build(self) -> Cascade:
         """Build the cascade it describes, with its weights, in evaluation mode."""
@@ -59,11 +50,7 @@ class Checkpoint:
         return {**self.description["data"], **changed}
 
     def load_into(self, cascade: Cascade) -> None:
-        """Copy its weights into a cascade of the same shape.
-
-        Raises:
-            CheckpointError: if a weight is missing, left over or of another shape; then nothing is copied.
-        """
+        """Copy its weights into a cascade that fits (see `check_fits`)."""
         self.check_fits(cascade)
         cascade.load_state_dict(dict(self.weights))
 
@@ -110,8 +97,7 @@ def describe(
 def write(path: str | Path, cascade: Cascade, description: Mapping[str, Any], step: int = 0) -> None:
     """Write a cascade and its description (see `describe`) as a checkpoint, whole or not at all.
 
-    It loads, registers and evaluates like one of a training. A training can start from it (`init=`), not resume.
-    `step` is the number of optimiser steps so far.
+    A training can start from it (`init=`), not resume. `step` is the number of optimiser steps so far.
     """
     state = {f"{PREFIX}{key}": value.detach().cpu() for key, value in cascade.state_dict().items()}
     with written_whole(Path(path)) as temporary:
@@ -156,15 +142,15 @@ def read(path: str | Path) -> Checkpoint:
             f"{path} has format {description['format']} and this is regcascade {__version__}, which reads up to "
             f"{FORMAT}: update regcascade."
         )
-    weights = {key[len(PREFIX) :]: value for key, value in content["state_dict"].items() if key.startswith(PREFIX)}
-    return Checkpoint(path, description, weights, content.get("global_step", 0), _param_groups(content))
-
-
-def _param_groups(content: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    groups: Sequence[Mapping[str, Any]] | None = None
     match content:
-        case {"pytorch-lightning_version": str(), "optimizer_states": [{"param_groups": [{}, *_] as groups}, *_]}:
-            return groups
-    return None
+        case {"pytorch-lightning_version": str(), "optimizer_states": [{"param_groups": [{}, *_] as found}, *_]}:
+            groups = found
+    return Checkpoint(path, description, _below(PREFIX, content["state_dict"]), content.get("global_step", 0), groups)
+
+
+def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
 
 
 def _is_whole(content: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
@@ -193,8 +179,7 @@ def load(path: str | Path) -> Cascade:
 def load_affine(cascade: Cascade, path: str | Path) -> None:
     """Copy the weights of a checkpoint's affine stage into a cascade of the same volume size."""
     checkpoint = read(path)
-    prefix = "affine."
-    weights = {key[len(prefix) :]: value for key, value in checkpoint.weights.items() if key.startswith(prefix)}
+    weights = _below("affine.", checkpoint.weights)
     if cascade.affine is None or cascade.size is None or not weights:
         raise CheckpointError(f"{path} has no affine stage ({checkpoint.summary}): train one with experiment=affine.")
     if tuple(checkpoint.description["size"]) != cascade.size:

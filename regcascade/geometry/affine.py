@@ -1,31 +1,24 @@
-"""Affine maps of voxel coordinates, and stationary velocities."""
+"""Affine maps of voxel coordinates."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.geometry.warp import integrate, voxels_along
+from regcascade.geometry.warp import voxels_along
 from regcascade.types import Flow, Homogeneous, Matrix, Size, Vector, level_size
 
 
 @dataclass(frozen=True)
 class Affine:
-    """An affine map about the centre of the volume: p -> A (p - c) + c + b.
+    """An affine map about the centre of the volume: p -> A (p - c) + c + b."""
 
-    Attributes:
-        matrix: A, `(B, 3, 3)`.
-        offset: b, `(B, 3)`, in voxels of the full grid.
-        size: sides of the full grid; c = (size - 1) / 2.
-        frozen: the map was computed, not predicted, so no loss judges it.
-    """
-
-    matrix: Matrix
-    offset: Vector
-    size: Size
-    frozen: bool = False
+    matrix: Matrix  # A, (B, 3, 3)
+    offset: Vector  # b, (B, 3), in voxels of the full grid
+    size: Size  # sides of the full grid; c = (size - 1) / 2
+    frozen: bool = False  # computed, not predicted, so no loss judges it
 
     @classmethod
     def of_voxels(cls, homogeneous: Homogeneous, size: Size) -> "Affine":
@@ -40,15 +33,8 @@ class Affine:
         offset = -torch.einsum("bij,bj->bi", matrix, self.offset)
         return Affine(matrix, offset, self.size, self.frozen)
 
-    def detached(self) -> "Affine":
-        """The same map, through which no gradient passes."""
-        return replace(self, matrix=self.matrix.detach(), offset=self.offset.detach())
-
     def displacement(self, level: int = 0) -> Flow:
-        """The map as a flow on the grid of a level, in voxels of that level.
-
-        There b is `b / 2^level`, and the volume's centre c lies at `(S / 2^level - 1) / 2`.
-        """
+        """The map as a flow in voxels of a level, where b is `b / 2^level` and c is `(S / 2^level - 1) / 2`."""
         weights = self.matrix - torch.eye(3, dtype=self.matrix.dtype, device=self.matrix.device)
         flow = (self.offset / 2**level)[:, :, None, None, None]
         for axis, side in enumerate(level_size(self.size, level)):
@@ -62,33 +48,8 @@ class Affine:
             return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow) + self.displacement(level)
 
 
-@dataclass(frozen=True)
-class Velocity:
-    """A stationary velocity, which `geometry.warp.integrate` turns into a flow.
-
-    Attributes:
-        field: in voxels of its own grid per unit of time.
-        squarings: K of scaling and squaring.
-    """
-
-    field: Flow
-    squarings: int
-
-    def flow(self) -> Flow:
-        """The flow after unit time."""
-        return integrate(self.field, self.squarings)
-
-    def inverse_flow(self) -> Flow:
-        """The flow of the opposite velocity, which inverts `flow`."""
-        return integrate(-self.field, self.squarings)
-
-
 def between_voxels(fixed: Float[Tensor, "4 4"], moving: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
-    """The map from voxels of a fixed scan to voxels of a moving one, both aligned to one reference.
-
-    Args:
-        fixed, moving: the maps from mm of the reference to voxels of each scan.
-    """
+    """The map from voxels of a fixed scan to those of a moving one, given each scan's from mm of one reference."""
     return (moving.double() @ fixed.double().inverse()).float()
 
 

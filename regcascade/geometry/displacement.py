@@ -1,7 +1,6 @@
 """A displacement field on a scan's grid: its values anywhere, its determinants and its inversion.
 
-Coordinates are voxels of the field's own grid. Beyond the border a field has the value of the nearest border voxel, as
-everywhere in `warp`; so its map is defined, and has an inverse, everywhere.
+Coordinates are voxels of the field's own grid. Beyond the border a field has the value of the nearest border voxel.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,10 +53,7 @@ def slabs(shape: Size) -> Iterator[tuple[slice, Places]]:
 
 
 def determinants(vectors: Vectors, to_voxels: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "x y z"]:
-    """Determinant of the Jacobian of `p -> p + to_voxels vectors(p)`, in voxels, by forward differences.
-
-    As `geometry.warp.jacobian_det`, but on the whole grid: the last plane along each axis takes backward differences.
-    """
+    """`geometry.warp.jacobian_det` of `p -> p + to_voxels vectors(p)`; backward differences on an axis' last plane."""
     result = np.empty(vectors.shape[:3], np.float32)
     for rows in planes((len(vectors), *vectors.shape[1:3])):
         block = vectors[max(rows.start - 1, 0) : rows.stop + 1]
@@ -85,11 +81,10 @@ def inverted(
         field: displacements in voxels at places in voxels.
         targets: in voxels.
         to_mm: from voxel steps to mm in the world of the targets.
-        tolerance: the error in mm at or below which a place counts as found.
+        tolerance: largest error of a place that counts as found, in mm.
 
     Returns:
-        The places in voxels, and the distance in mm between where they are taken and their target. It is above the
-        tolerance where no place was found, and NaN where the target is.
+        The places in voxels, and their errors in mm, NaN where the target is.
     """
     places = targets - field(targets)
     misses, errors = _misses(field, places, targets, to_mm)

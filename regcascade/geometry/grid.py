@@ -1,7 +1,7 @@
 """Where a scan's voxels lie in the world.
 
-Convention: places are in mm, RAS, as in nibabel. ITK's images and transforms are in LPS; only this module,
-`orientation.py` and `itk.py` convert. Arrays are `(X, Y, Z)` in the file's order; ITK's are reversed.
+Convention: places are in mm, RAS, as in nibabel. ITK's images and transforms are in LPS; only this module and `itk.py`
+convert. Arrays are `(X, Y, Z)` in the file's order; ITK's are reversed.
 """
 
 from dataclasses import dataclass
@@ -11,32 +11,35 @@ import SimpleITK as sitk
 from jaxtyping import Float, Shaped
 from nibabel.affines import apply_affine, voxel_sizes
 
-from regcascade.geometry.orientation import LPS_TO_RAS, itk_affine
 from regcascade.types import Size
 
-# Largest cosine between two axes of a grid that ITK is given. ITK keeps such axes in memory, but the quaternion of a
-# NIfTI file it writes has right angles, and some readers use it: that is off by at most 0.015 mm in 300 mm. Rounding
-# gives cosines of 1e-7 in NIfTI and up to 1e-4 in headers of four decimals.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Largest cosine between two axes of a grid that ITK is given: headers of four decimals round to that. A NIfTI file that
+# ITK writes has right angles in its quaternion, which is then off by at most 0.015 mm in 300 mm.
 SHEAR = 1e-4
 SAME = 0.01  # voxels by which the corners of equal grids may differ
 
 Places = Float[np.ndarray, "k 3"]
 
 
+def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
+    """The affine from voxel indices to RAS mm of an ITK image or header; the identity below three axes."""
+    axes = image.GetDimension()
+    if axes < 3:
+        return np.eye(4)
+    direction = np.array(image.GetDirection()).reshape(axes, axes)[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.array(image.GetSpacing()[:3])
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return LPS_TO_RAS @ affine
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """A grid of voxels in the world.
+    """A grid of voxels in the world."""
 
-    Attributes:
-        shape: voxels along each array axis.
-        affine: `(4, 4)` float64, from voxel indices (the centre of the first voxel is 0) to mm in RAS.
-
-    Raises:
-        ValueError: if the affine is not invertible or an axis has no voxels.
-    """
-
-    shape: Size
-    affine: np.ndarray
+    shape: Size  # voxels along each array axis
+    affine: np.ndarray  # (4, 4) float64, invertible, from voxel indices (the first voxel's centre is 0) to mm in RAS
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -79,7 +82,7 @@ class Geometry:
         return apply_affine(np.linalg.inv(self.affine), places)
 
     def contains(self, places: Places) -> Shaped[np.ndarray, " k"]:
-        """Which places (mm) lie in the grid, whose border is half a voxel beyond the outermost voxel centres."""
+        """Which places (mm) lie in the grid, whose border is half a voxel beyond the outermost centres."""
         voxels = self.to_voxels(places)
         return np.all((voxels >= -0.5) & (voxels <= np.array(self.shape) - 0.5), axis=-1)
 
@@ -95,11 +98,7 @@ class Geometry:
         return Geometry((rows.stop - rows.start, *self.shape[1:]), affine)
 
     def as_itk(self, voxels: np.ndarray) -> sitk.Image:
-        """`(X, Y, Z)` voxels, or `(X, Y, Z, 3)` vectors (not turned to LPS), as an ITK image on this grid.
-
-        Raises:
-            ValueError: if the grid is sheared; ITK's axes are at right angles.
-        """
+        """`(X, Y, Z)` voxels, or `(X, Y, Z, 3)` vectors as they are, as an ITK image; the grid must not be sheared."""
         image = sitk.GetImageFromArray(
             np.ascontiguousarray(np.moveaxis(voxels, (0, 1, 2), (2, 1, 0))), isVector=voxels.ndim == 4
         )

@@ -6,8 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regcascade.geometry.displacement import Vectors
-from regcascade.geometry.grid import Geometry
-from regcascade.geometry.orientation import LPS_TO_RAS
+from regcascade.geometry.grid import LPS_TO_RAS, Geometry
 
 TO_LPS = np.diag(LPS_TO_RAS)[:3].astype(np.float32)  # multiplies vectors; its own inverse
 

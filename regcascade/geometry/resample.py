@@ -19,12 +19,9 @@ def resampled(image: sitk.Image, grid: Geometry, mover: Mover, fill: float | Non
 
     Args:
         image: 3D.
-        grid: the grid of the result.
+        grid: of the result.
         mover: from places of that grid to places of the image.
-        fill: the value beyond the image; by default its minimum.
-
-    Raises:
-        ValueError: if the pixel type cannot hold `fill`.
+        fill: value beyond the image, which its pixel type must hold; by default its minimum.
     """
     kind = sitk.GetArrayViewFromImage(image).dtype
     whole = kind.kind in "iu"
@@ -42,12 +39,8 @@ def resampled_labels(labels: sitk.Image, grid: Geometry, mover: Mover, interpola
 
     Args:
         labels: 3D, whole numbers.
-        grid: the grid of the result.
-        mover: from places of that grid to places of the labels.
+        grid, mover: see `resampled`.
         interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
-
-    Raises:
-        ValueError: for another interpolation, or labels that are no whole numbers.
     """
     choices = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLabelLinear}
     if interpolation not in choices:

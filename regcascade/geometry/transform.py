@@ -25,18 +25,9 @@ PROBES = 12  # along each axis of a grid
 class Transform:
     """A map from the world of a fixed scan to that of a moving one; it brings the moving scan onto the fixed one.
 
-    Convention: the place x of the fixed world, in mm, lies at `affine(x + displacement(x))` in the moving world, so
-    `moved(x) = moving(affine(x + displacement(x)))`. Between voxels the displacement is trilinear. Beyond the fixed
-    grid it is that of the nearest border voxel; in ITK it is zero from half a voxel beyond the outermost centres on.
-
-    Attributes:
-        fixed: the fixed scan's grid.
-        moving: the moving scan's grid.
-        affine: `4 x 4`, mm to mm, RAS.
-        displacement: `(X, Y, Z, 3)` float32, mm, RAS, on the fixed grid.
-
-    Raises:
-        ValueError: if the affine map is not invertible, or the displacement has another shape or is not finite.
+    Convention: `moved(x) = moving(affine(x + displacement(x)))` for a place x of the fixed world, in mm. Between voxels
+    the displacement is trilinear. Beyond the fixed grid it is that of the nearest border voxel; in ITK it is zero from
+    half a voxel beyond the outermost centres on.
 
     >>> grid = Geometry((4, 4, 4), np.eye(4))
     >>> shift = Transform(grid, grid, np.eye(4), np.ones((4, 4, 4, 3), np.float32))
@@ -46,8 +37,8 @@ class Transform:
 
     fixed: Geometry
     moving: Geometry
-    affine: np.ndarray
-    displacement: Vectors = field(repr=False)
+    affine: np.ndarray  # (4, 4), invertible, mm to mm, RAS
+    displacement: Vectors = field(repr=False)  # (X, Y, Z, 3) float32, mm, RAS, on the fixed grid
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -70,8 +61,7 @@ class Transform:
         """The transform of a network's flow, sampled at every voxel of the fixed scan.
 
         Args:
-            flow: `(1, 3, x, y, z)` in voxels of the network's grid, where voxel p goes to `p + flow(p)`. Beyond the
-                grid it is that of the nearest border voxel.
+            flow: `(1, 3, x, y, z)` in voxels of the network's grid, where voxel p goes to `p + flow(p)`.
             grid: `4 x 4`, from voxels of the network's grid to mm of the fixed world, RAS.
             fixed, moving: the scans' grids.
             affine: `4 x 4`, from mm of the fixed world to mm of the moving one, applied after the flow.
@@ -80,9 +70,8 @@ class Transform:
         turn = np.asarray(grid, np.float32)[:3, :3].T
         displacement = np.empty((*fixed.shape, 3), np.float32)
         for rows, voxels in slabs(fixed.shape):
-            displacement[rows] = (values_at(volume, apply_affine(to_grid, voxels)) @ turn).reshape(
-                -1, *fixed.shape[1:], 3
-            )
+            values = values_at(volume, apply_affine(to_grid, voxels)) @ turn
+            displacement[rows] = values.reshape(-1, *fixed.shape[1:], 3)
         return cls(fixed, moving, affine, displacement)
 
     def itk(self) -> sitk.CompositeTransform:
@@ -107,7 +96,7 @@ class Transform:
         Args:
             labels: 3D, whole numbers, on any grid.
             interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
-            like: another grid of the fixed world, in place of the fixed scan's.
+            like: see `warp_image`.
         """
         return resampled_labels(labels, like or self.fixed, self._mover(like), interpolation)
 
@@ -127,9 +116,8 @@ class Transform:
     def meets(self, image: Geometry) -> bool:
         """Whether any of `PROBES` places along each axis of either grid comes to lie in the other."""
         there = self.points_to_moving(self.fixed.probes(PROBES))
-        return bool(
-            image.contains(there).any() or self.fixed.contains(self.points_to_fixed(image.probes(PROBES))).any()
-        )
+        back = self.points_to_fixed(image.probes(PROBES))
+        return bool(image.contains(there).any() or self.fixed.contains(back).any())
 
     def total(self) -> Vectors:
         """The vectors from each voxel of the fixed grid to where it lies in the moving world, as `displacement`."""
@@ -146,23 +134,15 @@ class Transform:
             yield rows, (there - places).astype(np.float32).reshape(self.displacement[rows].shape)
 
     def jacobian_det(self) -> Float[np.ndarray, "x y z"]:
-        """Determinant of the Jacobian of the whole map, world to world, at every voxel of the fixed grid.
-
-        Differences are forward, and backward on the last plane along each axis. 1 keeps volume; at or below 0 the map
-        folds.
-        """
+        """Determinant of the Jacobian of the whole map, world to world, at every voxel of the fixed grid."""
         result = determinants(self.displacement, np.linalg.inv(self.fixed.affine[:3, :3]))
         result *= np.float32(np.linalg.det(self.affine[:3, :3]))
         return result
 
     def compose(self, then: "Transform") -> "Transform":
-        """Compose two transforms into one: this one brings A onto B, `then` brings the result onto C.
+        """Compose two transforms into one, with the fixed grid of `then` and the moving grid of this one.
 
-        `self.compose(then).warp_image(image)` is `then.warp_image(self.warp_image(image))` up to interpolation, as in
-        `geometry.warp.compose`. Places go the other way: `then` takes them from C to B, this one from B to A.
-
-        Returns:
-            A transform with the fixed grid of `then` and the moving grid of this one.
+        `self.compose(then).warp_image(image)` is `then.warp_image(self.warp_image(image))` up to interpolation.
         """
         back = np.linalg.inv(then.affine[:3, :3])
         volume = as_volume(self.displacement)
@@ -206,15 +186,10 @@ class Transform:
 
 @dataclass(frozen=True, eq=False)
 class Inverse:
-    """An inverse, and how far to trust it.
+    """An inverse, and how far to trust it."""
 
-    Attributes:
-        transform: the inverse; its fixed grid is the moving grid of the original.
-        residual_mm: `(X, Y, Z)` on that grid: the distance between each voxel and where going there and back leads.
-        reached: `(X, Y, Z)`: the voxels that have an inverse, found to within 0.001 mm and inside the other grid.
-            Elsewhere the transform holds the best that was found.
-    """
-
-    transform: Transform
-    residual_mm: Float[np.ndarray, "x y z"] = field(repr=False)
+    transform: Transform  # its fixed grid, (X, Y, Z), is the moving grid of the original
+    residual_mm: Float[np.ndarray, "x y z"] = field(repr=False)  # from each voxel to where going there and back leads
+    # The voxels that have an inverse, found to within 0.001 mm and inside the other grid; elsewhere `transform` holds
+    # the best that was found.
     reached: Bool[np.ndarray, "x y z"] = field(repr=False)

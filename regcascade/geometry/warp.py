@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regcascade.types import Flow, Labels, Points, Volume, level_size, size_of
+from regcascade.utils.precision import at_least_float32
 
 MANY_POINTS = 2**16  # from this many on, sampling uses every core
 
@@ -17,17 +18,13 @@ MANY_POINTS = 2**16  # from this many on, sampling uses every core
 def warp(image: Volume, flow: Flow, mode: str = "bilinear") -> Volume:
     """Pull `image` back through `flow`.
 
-    Convention: `out(p) = image(p + flow(p))`. `flow[:, a]` displaces along array axis a, in voxels. Coordinates
-    outside are clamped to the border. They are float32 (float64 for float64 flows) whatever autocast says, because half
-    precision steps by 0.125 voxel at 128.
+    Coordinates are float32 (float64 for float64 flows) whatever autocast says, because half precision steps by 0.125
+    voxel at 128.
 
     Args:
         image: `(B, C, X, Y, Z)` floating point, on the grid of `flow`.
-        flow: `(B, 3, X, Y, Z)`.
+        flow: `(B, 3, X, Y, Z)` in voxels: `out(p) = image(p + flow(p))`.
         mode: `bilinear` (trilinear in 3D) or `nearest`.
-
-    Raises:
-        ValueError: if the sides of image and flow differ.
 
     >>> flow = torch.zeros(1, 3, 4, 1, 1)
     >>> flow[:, 0] = 1  # each voxel takes the value of the next one along the first axis
@@ -37,26 +34,21 @@ def warp(image: Volume, flow: Flow, mode: str = "bilinear") -> Volume:
     if size_of(image) != size_of(flow):
         raise ValueError(f"warp: the image has sides {size_of(image)} and the flow {size_of(flow)}; they must agree.")
     with torch.autocast(flow.device.type, enabled=False):
-        flow = flow.to(_coordinate_dtype(flow))
-        image = image.to(flow.dtype)
-        return _sample(image, _normalised_coordinates(flow), mode)
+        flow = at_least_float32(flow)
+        return _sample(image.to(flow.dtype), _normalised_coordinates(flow), mode)
 
 
 def warp_labels(labels: Labels, flow: Flow, interpolation: str = "nearest") -> Labels:
-    """Pull a label map back through `flow`.
+    """Pull a label map, `(B, 1, X, Y, Z)` integers, back through `flow`.
 
-    Args:
-        labels: `(B, 1, X, Y, Z)` integers.
-        flow: `(B, 3, X, Y, Z)`.
-        interpolation: `nearest` takes the label of the nearest voxel. `linear` takes the label with the largest
-            trilinear share (one-hot, arg-max), background included, the smallest among equals; labels are warped one by
-            one, so memory does not grow with their number.
+    `interpolation` is `nearest`, or `linear`: the label with the largest trilinear share, background included, the
+    smallest among equals. Memory does not grow with the number of labels.
     """
     if interpolation == "nearest":
         return warp(labels.float(), flow, mode="nearest").round().to(labels.dtype)
     if interpolation != "linear":
         raise ValueError(f"warp_labels: interpolation={interpolation}; it is nearest or linear.")
-    moved, most = torch.zeros_like(labels), torch.full_like(labels, -1, dtype=_coordinate_dtype(flow))
+    moved, most = torch.zeros_like(labels), torch.full_like(labels, -1, dtype=at_least_float32(flow).dtype)
     for label in labels.unique().tolist():
         share = warp((labels == label).to(most.dtype), flow)
         larger = share > most
@@ -82,13 +74,8 @@ def compose(first: Flow, then: Flow) -> Flow:
 def integrate(velocity: Flow, squarings: int) -> Flow:
     """Integrate a stationary velocity over unit time by scaling and squaring (Arsigny et al., MICCAI 2006).
 
-    The flow `velocity / 2^K` is composed with itself K times. The opposite velocity gives the inverse, up to
-    interpolation and the error of the first step, which halves with each squaring. Up to interpolation the flow does
-    not fold if `velocity / 2^K` does not.
-
-    Args:
-        velocity: `(B, 3, X, Y, Z)`, in voxels per unit of time.
-        squarings: K; 0 returns the velocity itself.
+    The flow `velocity / 2^K`, `(B, 3, X, Y, Z)` in voxels, is composed with itself K times (`squarings`). The opposite
+    velocity gives the inverse, up to interpolation and the error of the first step, which halves with each squaring.
     """
     flow = velocity / 2**squarings
     for _ in range(squarings):
@@ -99,11 +86,8 @@ def integrate(velocity: Flow, squarings: int) -> Flow:
 def resize_flow(flow: Float[Tensor, "batch 3 small_x small_y small_z"], size: tuple[int, int, int], level: int) -> Flow:
     """Enlarge a flow of level `level` to the full grid `size`, in voxels of the full grid.
 
-    Convention: voxel i of level l sits at `2^l i + (2^l - 1) / 2`. So this is half-pixel trilinear interpolation, the
-    values times `2^l`, cut to `size`. In the interior a linear map stays the same map.
-
-    Raises:
-        ValueError: if the flow's sides are not `ceil(size / 2^level)`.
+    Half-pixel trilinear interpolation, the values times `2^l`, cut to `size`: voxel i of level l sits at
+    `2^l i + (2^l - 1) / 2` of the full grid. In the interior a linear map stays the same map.
 
     >>> resize_flow(torch.ones(1, 3, 2, 2, 2), (4, 4, 3), level=1).unique()  # one voxel there is two here
     tensor([2.])
@@ -117,7 +101,7 @@ def resize_flow(flow: Float[Tensor, "batch 3 small_x small_y small_z"], size: tu
     x, y, z = size
     scale = float(2**level)
     with torch.autocast(flow.device.type, enabled=False):
-        flow = flow.to(_coordinate_dtype(flow)) * scale
+        flow = at_least_float32(flow) * scale
         large = F.interpolate(flow, scale_factor=(scale,) * 3, mode="trilinear", align_corners=False)
         return large[:, :, :x, :y, :z]
 
@@ -133,25 +117,19 @@ def jacobian_det(flow: Flow) -> Float[Tensor, "batch x1 y1 z1"]:
     tensor([1.5000, 1.5000])
     """
     core = flow[:, :, :-1, :-1, :-1]
-    columns = [
-        flow[:, :, 1:, :-1, :-1] - core,
-        flow[:, :, :-1, 1:, :-1] - core,
-        flow[:, :, :-1, :-1, 1:] - core,
-    ]
-    # columns[a][:, i] = d flow_i / d axis_a; adding the identity gives the Jacobian of the map.
+    nexts = flow[:, :, 1:, :-1, :-1], flow[:, :, :-1, 1:, :-1], flow[:, :, :-1, :-1, 1:]
+    columns = [following - core for following in nexts]  # columns[a][:, i] = d flow_i / d axis_a
     identity = torch.eye(3, dtype=flow.dtype, device=flow.device)
     a, b, c = (column + unit.view(1, 3, 1, 1, 1) for unit, column in zip(identity, columns, strict=True))
     return (a * torch.linalg.cross(b, c, dim=1)).sum(1)
 
 
 def sample_at(volume: Volume, points: Points) -> Float[Tensor, "batch k channels"]:
-    """Sample a `(B, C, X, Y, Z)` volume at points in voxels, trilinearly; NaN where a point is NaN.
-
-    Values are interpolated in the precision of the points.
-    """
+    """Sample a `(B, C, X, Y, Z)` volume at points in voxels, trilinearly, in their precision; NaN stays."""
     missing = points.isnan().any(-1, keepdim=True)
-    filled = torch.where(missing, torch.zeros_like(points), points)
-    grid = _normalise(filled.transpose(1, 2)[..., None, None], size_of(volume))
+    filled = torch.where(missing, torch.zeros_like(points), points).transpose(1, 2)[..., None, None]
+    sides = torch.tensor(size_of(volume), dtype=points.dtype, device=points.device).view(1, 3, 1, 1, 1)
+    grid = ((2 * filled + 1) / sides - 1).flip(1).permute(0, 2, 3, 4, 1)
     sampler = _sample if points.shape[1] >= MANY_POINTS else _grid_sample
     values = sampler(volume.to(grid.dtype), grid, "bilinear")[..., 0, 0].transpose(1, 2)
     return values.masked_fill(missing, float("nan"))
@@ -183,15 +161,10 @@ def voxels_along(axis: int, side: int, like: Tensor) -> Tensor:
     return torch.arange(side, dtype=like.dtype, device=like.device).view(shape)
 
 
-def _coordinate_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
 def _normalised_coordinates(flow: Tensor) -> Tensor:
     """`p + flow(p)` as the `(B, X, Y, Z, 3)` grid that `grid_sample` takes: last axis first, -1..1 edge to edge.
 
-    The components stay apart in memory, as in the flow: `grid_sample` reads that as fast, and interleaving them takes
-    longer than the arithmetic. `unbind` has one gradient for all components, where indexing has one each.
+    Components stay apart in memory, which is faster than interleaving them. `unbind` has one gradient for all of them.
     """
     size, components = size_of(flow), flow.unbind(1)
     parts = []
@@ -202,18 +175,8 @@ def _normalised_coordinates(flow: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).permute(0, 2, 3, 4, 1)
 
 
-def _normalise(coordinates: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """Voxel coordinates `(B, 3, ...)` as `grid_sample` takes them, on no regular grid."""
-    sides = torch.tensor(size, dtype=coordinates.dtype, device=coordinates.device).view(1, 3, 1, 1, 1)
-    return ((2 * coordinates + 1) / sides - 1).flip(1).permute(0, 2, 3, 4, 1)
-
-
 def _sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """`grid_sample` on every core.
-
-    On the CPU it runs one thread per batch item. So the output of a single volume is cut into slabs along the first
-    axis, which become the batch; the image is viewed, not copied.
-    """
+    """`grid_sample` on every core: it runs one thread per batch item on a CPU, so slabs of a volume become a batch."""
     batch, side = grid.shape[:2]
     slabs = torch.get_num_threads() if grid.device.type == "cpu" else 1
     if batch > 1 or side < 2 * slabs or slabs == 1:

@@ -12,9 +12,8 @@ from monai.data.meta_tensor import MetaTensor
 from nibabel.affines import apply_affine
 
 from regcascade.data.preprocessing.alignment import align, as_itk
-from regcascade.geometry.grid import Geometry
+from regcascade.geometry.grid import LPS_TO_RAS, Geometry
 from regcascade.geometry.itk import affine_transform
-from regcascade.geometry.orientation import LPS_TO_RAS
 from regcascade.inference.model import Trained
 from regcascade.inference.scans import Scan
 from regcascade.utils.registry import check_choice

@@ -3,9 +3,8 @@
 from regcascade.losses.affine import affine_losses
 from regcascade.losses.consistency import inverse_consistency_loss
 from regcascade.losses.edge import edge_loss
-from regcascade.losses.folding import folding_loss
 from regcascade.losses.objective import Objective
-from regcascade.losses.smoothness import smoothness
+from regcascade.losses.smoothness import folding_loss, smoothness
 from regcascade.losses.supervision import landmark_loss, soft_dice_loss
 from regcascade.metrics.correlation import correlation_coefficient
 

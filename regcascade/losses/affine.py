@@ -5,8 +5,7 @@ from torch import Tensor
 
 from regcascade.types import Matrix
 
-# Added to A'A so that it can be inverted.
-EPSILON = 1e-5
+EPSILON = 1e-5  # added to A'A so that it can be inverted
 
 
 def affine_losses(matrix: Matrix) -> dict[str, Tensor]:
@@ -18,38 +17,27 @@ def affine_losses(matrix: Matrix) -> dict[str, Tensor]:
 
     - `det` is `0.5 (det A - 1)^2`.
     - `ortho` sums `k + (1 + eps)^2 / k - 2 (1 + eps)` over the eigenvalues k of `C = A'A + eps I`: 0 for a rotation,
-      more as an axis is stretched or squeezed. It needs no eigen-decomposition, whose gradient is infinite where
-      eigenvalues meet, as they do at the identity: the sum of k is the trace `s1`, and the sum of 1/k is `s2 / s3`,
-      the second over the third elementary symmetric polynomial.
+      more as an axis is stretched or squeezed. The sum of k is the trace `s1`, and the sum of 1/k is `s2 / s3`, the
+      second over the third elementary symmetric polynomial: the gradient of an eigen-decomposition is infinite where
+      eigenvalues meet, as they do at the identity.
 
-    Computation is in float64, since `s3` of a nearly singular matrix has no digits in float32. The results have the
-    precision of `matrix` (float32 for half precision). A singular matrix gives a large finite value.
+    Computation is in float64. A singular matrix gives a large finite value.
 
     Args:
         matrix: `(B, 3, 3)`; linear part A of the map `p -> A (p - c) + b + c` in voxels.
     """
     result = matrix.dtype if matrix.dtype == torch.float64 else torch.float32
-    # Apple's GPUs have no float64.
-    working = torch.float32 if matrix.device.type == "mps" else torch.float64
+    working = torch.float32 if matrix.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
     with torch.autocast(matrix.device.type, enabled=False):
-        a = matrix.to(working)
+        a = matrix.to(working)  # s3 of a nearly singular matrix has no digits in float32
         det = 0.5 * (_det(a) - 1).square()
-        ortho = _orthogonality(a)
+        unit = 1 + EPSILON
+        c = a.transpose(1, 2) @ a + EPSILON * torch.eye(3, dtype=a.dtype, device=a.device)
+        s1 = c.diagonal(dim1=1, dim2=2).sum(1)
+        s2 = (s1.square() - (c @ c).diagonal(dim1=1, dim2=2).sum(1)) / 2
+        s3 = _det(c).clamp(min=EPSILON**3)  # no eigenvalue is below epsilon, whatever the rounding
+        ortho = s1 + unit**2 * s2 / s3 - 6 * unit
         return {"det": det.mean().to(result), "ortho": ortho.mean().to(result)}
-
-
-def _orthogonality(a: Tensor) -> Tensor:
-    unit = 1 + EPSILON
-    c = a.transpose(1, 2) @ a + EPSILON * torch.eye(3, dtype=a.dtype, device=a.device)
-    s1 = _trace(c)
-    s2 = (s1.square() - _trace(c @ c)) / 2
-    # No eigenvalue is below epsilon, so their product is not below its cube, whatever the rounding.
-    s3 = _det(c).clamp(min=EPSILON**3)
-    return s1 + unit**2 * s2 / s3 - 6 * unit
-
-
-def _trace(matrices: Tensor) -> Tensor:
-    return matrices.diagonal(dim1=1, dim2=2).sum(1)
 
 
 def _det(matrices: Tensor) -> Tensor:

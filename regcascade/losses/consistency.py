@@ -15,12 +15,9 @@ def inverse_consistency_loss(flow: Flow, back: Flow) -> Tensor:
     of the Jacobian of c: squared forward differences summed over components and axes, averaged over voxels and the
     batch. It is 0 for maps that are each other's inverse, or are so up to a translation.
 
-    A voxel does not count if `back` takes it, or its neighbour, out of the volume. A pair of which nothing stays inside
-    has the loss 0.
+    A voxel counts only if `back` keeps it and its neighbours in the volume. A pair without such voxels has the loss 0.
 
-    Args:
-        flow: `(B, 3, X, Y, Z)` in voxels, with one scan as the moving one.
-        back: of the same shape, with the other scan as the moving one.
+    `flow` and `back`, `(B, 3, X, Y, Z)` in voxels, register a pair one way and the other.
     """
     with full_precision(flow, back) as (flow, back):
         left = compose(flow, back)

@@ -7,29 +7,22 @@ from regcascade.types import Image
 from regcascade.utils.precision import full_precision
 from regcascade.utils.registry import check_choice
 
-EDGE_FORMS = ("rms", "printed")
-
 # The literal Eq. 12 on DR-Net's data (0..255, |Omega| = 128^3) over the root mean square on 0..1.
 RMS_FACTOR = 255 / 128**1.5
 
-# Under the outer root; a millionth of an intensity unit is far below any difference that counts.
-_ROOT_EPSILON = 1e-12
+_ROOT_EPSILON = 1e-12  # under the outer root: equal edges would otherwise have an infinite gradient
 
 
 def sobel_magnitude(image: Image, epsilon: float = 1e-6) -> Image:
     """Compute the length of the 3D Sobel gradient at each voxel: `S(I)` of DR-Net, Eq. 11.
 
-    Convention: three 3x3x3 kernels, [-1, 0, 1] along one axis and [1, 2, 1] along the other two, not
-    normalised, so a ramp of 1 per voxel gives 32. Beyond the border the image continues with its edge values.
+    The 3x3x3 kernels, [-1, 0, 1] along one axis and [1, 2, 1] along the other two, are not normalised: a ramp of 1 per
+    voxel gives 32. Beyond the border the image continues with its edge values.
 
-    Args:
-        image: `(B, 1, X, Y, Z)`.
-        epsilon: added under the root; without it the gradient in a flat region is infinite. A flat region is
-            `sqrt(epsilon)`, not 0.
+    `epsilon` is added under the root for a finite gradient: a flat region is `sqrt(epsilon)`.
     """
     with full_precision(image) as (image,):
-        # The kernels are separable: shifted sums take a tenth of the time of a 3x3x3 convolution on a CPU, a
-        # fifth with the gradient.
+        # The kernels are separable: shifted sums take a tenth of the time of a 3x3x3 convolution on a CPU.
         padded = F.pad(image, (1,) * 6, mode="replicate")
         smooth_x = _smooth(padded, 2)
         smooth_xy = _smooth(smooth_x, 3)
@@ -48,20 +41,14 @@ def edge_loss(moved: Image, fixed: Image, form: str = "rms", epsilon: float = 1e
     True
 
     Args:
-        moved: `(B, 1, X, Y, Z)`, intensities 0..1.
-        fixed: `(B, 1, X, Y, Z)`.
-        form: `printed` is Eq. 12 to the letter: the 2-norm of `S(fixed) - S(moved)` over the number of voxels. On
-            intensities 0..1 it is hundreds of times smaller than `1 - CC` and shrinks with the volume. `rms` is
-            `255 / 128^1.5` times the root mean square of the difference: what the printed form gives on DR-Net's data
-            (0..255 at 128^3), at any size.
+        moved, fixed: `(B, 1, X, Y, Z)`, intensities 0..1.
+        form: `printed` is Eq. 12 to the letter: the 2-norm of `S(fixed) - S(moved)` over the number of voxels, which
+            shrinks with the volume. `rms` is `255 / 128^1.5` times the root mean square of the difference: what the
+            printed form gives on DR-Net's data (0..255 at 128^3), at any size.
         epsilon: added under the root of the Sobel magnitude.
-
-    Raises:
-        ValueError: for an unknown form.
     """
-    check_choice("edge", form, EDGE_FORMS)
+    check_choice("edge", form, ["rms", "printed"])
     difference = (sobel_magnitude(fixed, epsilon) - sobel_magnitude(moved, epsilon)).flatten(1)
-    # Images with equal edges would otherwise have an infinite gradient.
     root_mean_square = (difference.square().mean(1) + _ROOT_EPSILON).sqrt()
     factor = RMS_FACTOR if form == "rms" else difference.shape[1] ** -0.5
     return factor * root_mean_square.mean()

@@ -9,9 +9,8 @@ from regcascade.geometry.warp import warp
 from regcascade.losses.affine import affine_losses
 from regcascade.losses.consistency import inverse_consistency_loss
 from regcascade.losses.edge import edge_loss
-from regcascade.losses.folding import folding_loss
 from regcascade.losses.similarity import SIMILARITIES
-from regcascade.losses.smoothness import REGULARIZERS
+from regcascade.losses.smoothness import REGULARIZERS, folding_loss
 from regcascade.losses.supervision import landmark_loss, soft_dice_loss
 from regcascade.registration import Registration
 from regcascade.types import Batch, Image, swapped
@@ -19,8 +18,7 @@ from regcascade.utils.registry import Spec, check_choice
 
 LEVEL_NAMES = {0: "", 1: "_half", 2: "_quarter"}
 
-# What a term of weak supervision needs of each scan: how the keys of a batch end.
-SUPERVISION = {"labels": "labels", "landmarks": "points"}
+SUPERVISION = {"labels": "labels", "landmarks": "points"}  # how the batch's keys end, by the term that needs them
 
 
 class Objective(nn.Module):
@@ -28,8 +26,8 @@ class Objective(nn.Module):
 
     total = lambda1 similarity + lambda2 edge + smoothness + affine terms, where similarity and smoothness sum the
     full, half and quarter resolution with the weights 1, alpha, beta. The other terms, of neither RCN nor DR-Net,
-    judge the total flow: labels (1 - soft Dice) and landmarks (distance in voxels) for weak supervision, folding, and
-    inverse_consistency. The last needs every pair registered both ways; every other term is then the mean of both.
+    judge the total flow. `inverse_consistency` needs every pair registered both ways; every other term is then the mean
+    of both.
 
     >>> from regcascade import build
     >>> moving, fixed = torch.rand(2, 1, 1, 16, 16, 16)
@@ -86,6 +84,9 @@ class Objective(nn.Module):
         for option, value in [*self.weights.items(), ("alpha", alpha), ("beta", beta)]:
             if value < 0:
                 raise ValueError(f"The loss weight of {option} is {value}: weights are 0 or more.")
+        for level, weight in ((1, alpha), (2, beta)):
+            for term in ("similarity", "smoothness"):
+                self.weights[term + LEVEL_NAMES[level]] = self.weights[term] * weight
         self.smoothness_of = smoothness_of
         self.edge = edge
         self.similarity = SIMILARITIES.build(similarity)
@@ -114,20 +115,14 @@ class Objective(nn.Module):
                 "loss.smoothness_of=stages (as loss=rcn does), or leave detach out."
             )
 
-    @property
-    def supervision(self) -> list[str]:
-        """Terms of weak supervision that have a weight: `labels`, `landmarks`."""
-        return [term for term in SUPERVISION if self.weights[term] > 0]
-
     def check_supervision(self, scans_without: Callable[[str], Sequence[str]]) -> None:
         """Raise ValueError if a term with a weight needs what a training scan lacks.
 
         Args:
             scans_without: lists the training scans without `labels`, or without `points`.
         """
-        for term in self.supervision:
-            part = SUPERVISION[term]
-            without = scans_without(part)
+        for term, part in SUPERVISION.items():
+            without = scans_without(part) if self.weights[term] > 0 else []
             if without:
                 raise ValueError(
                     f"loss.{term}={self.weights[term]} needs {part} of every scan that trains, and {len(without)} have "
@@ -149,27 +144,27 @@ class Objective(nn.Module):
         """Compute every term, unweighted and averaged over the batch, and their weighted sum as `loss`.
 
         Args:
-            registration: of the batch.
-            fixed: images, `(B, 1, X, Y, Z)`.
-            batch: labels and points for weak supervision; None leaves its terms out, as validation does.
-            reverse: registration of the same pairs the other way round (`types.swapped`), if `both_ways`; None leaves
-                the inverse consistency out, as validation does.
-
-        Raises:
-            ValueError: if the batch lacks the labels or points that a term with a weight needs.
+            registration, fixed: of the batch.
+            batch: labels and points for weak supervision; None leaves its terms out.
+            reverse: registration of the same pairs the other way round (`types.swapped`); None leaves the inverse
+                consistency out.
         """
         terms = self._terms(registration, fixed, batch)
         if reverse is not None:
             back = self._terms(reverse, registration.moving, None if batch is None else swapped(batch))
             terms = {name: (value + back[name]) / 2 for name, value in terms.items()}
             terms["inverse_consistency"] = inverse_consistency_loss(registration.flow, reverse.flow)
-        terms["loss"] = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
+        terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return terms
 
     def _terms(self, registration: Registration, fixed: Image, batch: Batch | None) -> dict[str, Tensor]:
         """Compute the terms of one direction, unweighted."""
         fields = {level: registration.enlarged_total(level) for level in self.levels}
-        terms = self._similarities(registration, fixed, fields) | self._smoothness(registration, fields)
+        terms = {"similarity": _sum_of(self.similarity(stage.moved, fixed) for stage in registration.supervised)}
+        for level, field in fields.items():
+            if level > 0:
+                terms[f"similarity{LEVEL_NAMES[level]}"] = self.similarity(warp(registration.moving, field), fixed)
+        terms |= self._smoothness(registration, fields)
         if self.weights["edge"]:
             terms["edge"] = edge_loss(registration.moved, fixed, form=self.edge)
         if self.weights["folding"]:
@@ -178,43 +173,23 @@ class Objective(nn.Module):
             for name, value in affine_losses(registration.affine.matrix).items():
                 terms[f"affine_{name}"] = value
         if batch is not None:
-            terms |= self._supervision_terms(registration, batch)
-        return terms
-
-    def _similarities(self, registration: Registration, fixed: Image, fields: dict[int, Tensor]) -> dict[str, Tensor]:
-        terms = {"similarity": sum_of(self.similarity(stage.moved, fixed) for stage in registration.supervised)}
-        for level, field in fields.items():
-            if level > 0:
-                terms[f"similarity{LEVEL_NAMES[level]}"] = self.similarity(warp(registration.moving, field), fixed)
+            self.check_supervision(lambda part: [] if f"fixed_{part}" in batch else batch["fixed_name"])
+            if self.weights["labels"]:
+                terms["labels"] = soft_dice_loss(batch["moving_labels"], batch["fixed_labels"], registration.flow)
+            if self.weights["landmarks"]:
+                terms["landmarks"] = landmark_loss(batch["fixed_points"], batch["moving_points"], registration.flow)
         return terms
 
     def _smoothness(self, registration: Registration, fields: dict[int, Tensor]) -> dict[str, Tensor]:
         if not registration.deformable_stages:
             return {}
         if self.smoothness_of == "stages":
-            return {"smoothness": sum_of(self.regularizer(stage.flow) for stage in registration.deformable_stages)}
+            return {"smoothness": _sum_of(self.regularizer(stage.flow) for stage in registration.deformable_stages)}
         return {
             f"smoothness{LEVEL_NAMES[level]}": self.regularizer(registration.without_affine(field, level))
             for level, field in fields.items()
         }
 
-    def _supervision_terms(self, registration: Registration, batch: Batch) -> dict[str, Tensor]:
-        self.check_supervision(lambda part: [] if f"fixed_{part}" in batch else batch["fixed_name"])
-        terms = {}
-        if "labels" in self.supervision:
-            terms["labels"] = soft_dice_loss(batch["moving_labels"], batch["fixed_labels"], registration.flow)
-        if "landmarks" in self.supervision:
-            terms["landmarks"] = landmark_loss(batch["fixed_points"], batch["moving_points"], registration.flow)
-        return terms
 
-    def _weight(self, name: str) -> float:
-        for level in (1, 2):
-            stem = name.removesuffix(LEVEL_NAMES[level])
-            if stem != name:
-                return self.weights[stem] * self.level_weights[level]
-        return self.weights[name]
-
-
-def sum_of(values: Iterable[Tensor]) -> Tensor:
-    """Sum one or more scalar tensors."""
+def _sum_of(values: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(values)).sum()

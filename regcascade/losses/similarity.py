@@ -17,8 +17,6 @@ from regcascade.utils.registry import Registry, check_choice
 
 SIMILARITIES: Registry[nn.Module] = Registry("similarity")
 
-LNCC_WINDOWS = ("rectangular", "triangular", "gaussian")
-
 
 @SIMILARITIES.register("cc")
 class CorrelationLoss(nn.Module):
@@ -41,12 +39,11 @@ class CorrelationLoss(nn.Module):
 class LocalCorrelationLoss(nn.Module):
     """1 minus MONAI's squared local correlation, of a window around each voxel, averaged over voxels.
 
-    The variance in a window has a floor. MONAI's own floor, 1e-5 over the whole window, lies below the rounding of
-    float32: in a flat region with windows of 9 voxels it reports squared correlations of 30, and gradients to match.
-    With this floor a flat region counts as uncorrelated. Windows reach over the border into zeros.
+    The variance in a window has a floor, so that a flat region counts as uncorrelated: MONAI's own, 1e-5 over the whole
+    window, lies below the rounding of float32. Windows reach over the border into zeros.
 
-    A stride above 1 puts a window around every `stride`-th voxel only, cropped at the border. Neighbouring windows
-    overlap, so little is lost: a stride of a third of the window's side takes about a sixth of the time on a CPU.
+    A stride above 1 puts a window around every `stride`-th voxel only, cropped at the border: a third of the window's
+    side takes about a sixth of the time on a CPU.
 
     Args:
         kernel_size: side of the window in voxels, odd.
@@ -59,7 +56,7 @@ class LocalCorrelationLoss(nn.Module):
         self, kernel_size: int = 9, kernel_type: str = "rectangular", min_variance: float = 1e-5, stride: int = 1
     ) -> None:
         super().__init__()
-        check_choice("kernel_type", kernel_type, LNCC_WINDOWS)
+        check_choice("kernel_type", kernel_type, ("rectangular", "triangular", "gaussian"))
         if not 1 <= stride <= kernel_size:
             raise ValueError(f"stride={stride} is not valid: give 1 up to kernel_size={kernel_size} voxels.")
         if stride > 1 and kernel_type != "rectangular":
@@ -71,31 +68,28 @@ class LocalCorrelationLoss(nn.Module):
         from monai.losses import LocalNormalizedCrossCorrelationLoss  # here, since MONAI takes seconds to import
 
         self.loss = LocalNormalizedCrossCorrelationLoss(kernel_size=kernel_size, kernel_type=kernel_type)
-        # MONAI compares with variances that are sums over the window.
-        self.loss.smooth_dr = min_variance * float(self.loss.kernel_vol)
+        self.loss.smooth_dr = min_variance * float(self.loss.kernel_vol)  # MONAI's variances are sums over the window
         self.min_variance = min_variance
         self.stride = stride
 
     def forward(self, moved: Image, fixed: Image) -> Tensor:
         """Average 1 minus the squared local correlation over batch and windows."""
         with full_precision(moved, fixed) as (moved, fixed):
-            return 1 + self.loss(moved, fixed) if self.stride == 1 else 1 - self._strided(moved, fixed)
-
-    def _strided(self, moved: Image, fixed: Image) -> Tensor:
-        side = self.loss.kernel_size
-        products = torch.cat([moved, fixed, moved * moved, fixed * fixed, moved * fixed], dim=1)
-        means = F.avg_pool3d(products, side, self.stride, padding=side // 2, count_include_pad=False)
-        m, f, mm, ff, mf = means.unbind(1)
-        variances = (mm - m * m).clamp(min=self.min_variance) * (ff - f * f).clamp(min=self.min_variance)
-        return ((mf - m * f).square() / variances).mean()
+            if self.stride == 1:
+                return 1 + self.loss(moved, fixed)
+            side = self.loss.kernel_size
+            products = torch.cat([moved, fixed, moved * moved, fixed * fixed, moved * fixed], dim=1)
+            means = F.avg_pool3d(products, side, self.stride, padding=side // 2, count_include_pad=False)
+            m, f, mm, ff, mf = means.unbind(1)
+            variances = (mm - m * m).clamp(min=self.min_variance) * (ff - f * f).clamp(min=self.min_variance)
+            return 1 - ((mf - m * f).square() / variances).mean()
 
 
 @SIMILARITIES.register("mi")
 class MutualInformationLoss(nn.Module):
     """`log(num_bins) - MI`, with MONAI's global mutual information from Gaussian Parzen windows.
 
-    Mutual information is at most the logarithm of the number of bins, in nats, so the loss is not negative.
-    Intensities outside 0..1 count as 0 or 1. Memory holds `num_bins` copies of each image.
+    In nats, 0 or more. Intensities outside 0..1 count as 0 or 1. Memory holds `num_bins` copies of each image.
 
     Args:
         num_bins: bins of the histogram over 0..1, 2 or more.

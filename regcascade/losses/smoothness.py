@@ -1,10 +1,11 @@
-"""Regularizers: penalties on a flow that is not smooth, each a module `flow -> scalar`. Flows are in voxels."""
+"""Penalties on a flow that is not smooth, the regularizers, or that folds. Flows are `(B, 3, X, Y, Z)` in voxels."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from regcascade.geometry.warp import jacobian_det
 from regcascade.types import Flow, size_of
 from regcascade.utils.precision import full_precision
 from regcascade.utils.registry import Registry
@@ -15,14 +16,10 @@ REGULARIZERS: Registry[nn.Module] = Registry("regularizer")
 def smoothness(flow: Flow) -> Tensor:
     """Sum the squared forward differences of a flow over `3 |Omega|` (DR-Net, Eq. 10), averaged over the batch.
 
-    `|Omega| = X Y Z` counts every voxel, although the last plane of an axis has no forward difference. RCN's program
-    computes half of it.
+    `|Omega| = X Y Z`, although the last plane of an axis has no forward difference. RCN's program computes half of it.
 
     >>> float(smoothness(torch.full((1, 3, 4, 4, 4), 2.5)))  # a translation costs nothing
     0.0
-
-    Args:
-        flow: `(B, 3, X, Y, Z)`, in voxels.
     """
     with full_precision(flow) as (flow,):
         x, y, z = size_of(flow)
@@ -53,34 +50,32 @@ class _SquaredDifferences(torch.autograd.Function):
         return result.mul_(2 * gradient)
 
 
-def bending_energy(flow: Flow) -> Tensor:
-    """Compute MONAI's bending energy from squared second derivatives, so that an affine map costs nothing.
-
-    It averages the squared second derivatives along each axis, and twice the squared mixed ones, over batch, components
-    and inner voxels. Every side needs 5 voxels or more.
-
-    Args:
-        flow: `(B, 3, X, Y, Z)`, in voxels.
-    """
-    from monai.losses import BendingEnergyLoss  # here, since MONAI takes seconds to import
-
-    with full_precision(flow) as (flow,):
-        return BendingEnergyLoss(normalize=False)(flow)
-
-
 @REGULARIZERS.register("gradient")
 class GradientPenalty(nn.Module):
     """`smoothness`: squared first differences, the regularizer of RCN and DR-Net."""
 
     def forward(self, flow: Flow) -> Tensor:
-        """See `smoothness`."""
+        """Compute the penalty."""
         return smoothness(flow)
 
 
 @REGULARIZERS.register("bending")
 class BendingPenalty(nn.Module):
-    """`bending_energy`: squared second derivatives."""
+    """MONAI's bending energy: squared second derivatives, so that an affine map costs nothing.
+
+    It averages the squared second derivatives along each axis, and twice the squared mixed ones, over batch, components
+    and inner voxels. Every side needs 5 voxels or more.
+    """
 
     def forward(self, flow: Flow) -> Tensor:
-        """See `bending_energy`."""
-        return bending_energy(flow)
+        """Compute the penalty."""
+        from monai.losses import BendingEnergyLoss  # here, since MONAI takes seconds to import
+
+        with full_precision(flow) as (flow,):
+            return BendingEnergyLoss(normalize=False)(flow)
+
+
+def folding_loss(flow: Flow) -> Tensor:
+    """Average `max(0, -det)` of `geometry.jacobian_det` over voxels and the batch: 0 where nothing folds."""
+    with full_precision(flow) as (flow,):
+        return (-jacobian_det(flow)).clamp(min=0).mean()

@@ -4,6 +4,7 @@ Convention: `moved(p) = moving(p + flow(p))`, so the fixed landmark p belongs at
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,16 +24,14 @@ def soft_dice_loss(
 ) -> Tensor:
     """Compute 1 minus the soft Dice of the warped moving labels and the fixed ones, averaged over the pairs.
 
-    Each moving label is warped linearly as a mask m of 0 and 1, so that the loss has a gradient, and compared with the
-    fixed mask f by `2 sum(m f) / (sum m + sum f)`. A pair's Dice is the mean over its labels: one in neither scan does
-    not count, one in only one scan counts as 0. A pair without labels is left out; a batch without any has the loss 0.
+    Each moving label is warped linearly as a mask m of 0 and 1 and compared with the fixed mask f by
+    `2 sum(m f) / (sum m + sum f)`. A pair's Dice is the mean over its labels: one in neither scan does not count, one
+    in only one scan counts as 0. A pair without labels is left out; a batch without any has the loss 0.
 
-    Masks of many labels are large, so `LABELS_AT_ONCE` are made at a time. Where that takes several rounds, masks are
-    not kept for the gradient but made and warped again in the backward pass.
+    `LABELS_AT_ONCE` masks are made at a time; where that takes several rounds, the backward pass makes them again.
 
     Args:
-        moving_labels: `(B, 1, X, Y, Z)` integers.
-        fixed_labels: `(B, 1, X, Y, Z)` integers.
+        moving_labels, fixed_labels: `(B, 1, X, Y, Z)` integers.
         flow: `(B, 3, X, Y, Z)` in voxels.
         labels: values that count; None for all in the batch except 0, the background.
     """
@@ -45,7 +44,9 @@ def soft_dice_loss(
         if len(values) == 0:
             return flow.new_zeros(())
         groups = values.split(LABELS_AT_ONCE)
-        dice_of = _dice if len(groups) == 1 else _dice_kept_small
+        # Nothing in it is random, so there is no random state to keep.
+        again = partial(checkpoint, _dice, use_reentrant=False, preserve_rng_state=False)
+        dice_of = _dice if len(groups) == 1 else again
         rounds = [dice_of(moving_labels, fixed_labels, flow, group) for group in groups]
         dice, counts = (torch.cat(parts, dim=1) for parts in zip(*rounds, strict=True))
         return _mean_of_pairs(1 - dice, counts)
@@ -54,8 +55,8 @@ def soft_dice_loss(
 def landmark_loss(fixed_points: Points, moving_points: Points, flow: Flow) -> Tensor:
     """Average `|p_fixed + flow(p_fixed) - p_moving|` over landmarks, in voxels, then over the pairs of the batch.
 
-    A landmark that is NaN in either scan does not count. A pair without landmarks is left out; a batch without any has
-    the loss 0. The gradient is always finite.
+    A landmark that is NaN in either scan does not count. A pair without any is left out; a batch without any has the
+    loss 0. The gradient is always finite.
 
     Args:
         fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
@@ -65,7 +66,7 @@ def landmark_loss(fixed_points: Points, moving_points: Points, flow: Flow) -> Te
     with full_precision(flow, fixed_points, moving_points) as (flow, fixed_points, moving_points):
         known = ~(fixed_points + moving_points).isnan().any(-1)
         difference = warp_points(fixed_points, flow) - moving_points
-        # NaN is cut out before the norm: the gradient of one that is only left out afterwards would be NaN too.
+        # Before the norm: the gradient of a NaN that is left out afterwards would be NaN too.
         distance = difference.masked_fill(~known[..., None], 0.0).norm(dim=-1)
         return _mean_of_pairs(distance, known)
 
@@ -81,14 +82,6 @@ def _dice(
     shared, total = (moved * target).sum((2, 3, 4)), (moved + target).sum((2, 3, 4))
     # Below one voxel the fixed scan does not have the label, and the Dice is 0 whatever it is divided by.
     return 2 * shared / total.clamp(min=1), (moving_masks | fixed_masks).flatten(2).any(2)
-
-
-def _dice_kept_small(
-    moving: Labels, fixed: Labels, flow: Flow, values: Tensor
-) -> tuple[Float[Tensor, "batch labels"], Bool[Tensor, "batch labels"]]:
-    """Run `_dice` again for its gradient instead of keeping its masks."""
-    # Nothing in it is random, so there is no random state to keep.
-    return checkpoint(_dice, moving, fixed, flow, values, use_reentrant=False, preserve_rng_state=False)
 
 
 def _mean_of_pairs(values: Float[Tensor, "batch n"], counts: Bool[Tensor, "batch n"]) -> Tensor:

@@ -19,10 +19,8 @@ class PrecomputedAffine(nn.Module):
 class AffineNetwork(nn.Module):
     """Predict A = W + I and b; 14,166,288 parameters at 128^3.
 
-    The last layers span the whole last map, so the network fits one volume size only.
-
     Args:
-        size: sides of the volumes.
+        size: sides of the volumes; the last layers span the whole last map, so the network fits one size only.
         head_init: `near_zero` starts at the identity; `paper` (RCN) draws the last layers like any other.
     """
 

@@ -19,9 +19,8 @@ class Network(nn.Module):
     """Base class of a cascade's networks.
 
     A subclass builds its layers, puts a module with 3 output channels for each level into `self.heads`, ends its
-    constructor with `self.initialise()`, and returns from `features` the map that each head reads. This class pads and
-    concatenates the inputs, and crops and scales the flows. A network whose flows steer its own features, such as a
-    pyramid, overrides `flows` instead.
+    constructor with `self.initialise()`, and returns from `features` the map that each head reads. A network whose
+    flows steer its own features, such as a pyramid, overrides `flows` instead.
 
     Class attributes:
         scales: levels at which the network can predict a flow.
@@ -82,16 +81,15 @@ class Network(nn.Module):
         """Predict flows that deform `moving` onto `fixed`, by level, each in voxels of its own level, float32."""
         size = size_of(moving)
         pair = torch.cat([fixed, moving] if self.input_order == "fixed_first" else [moving, fixed], dim=1)
+        x, y, z = (-side % self.multiple for side in size)
+        if x or y or z:
+            pair = F.pad(pair, (0, z, 0, y, 0, x), mode="replicate")
         sides = {level: level_size(size, level) for level in self.levels}
-        flows = self.flows(_pad_to_multiple(pair, self.multiple))
+        flows = self.flows(pair)
         return {level: flows[level][:, :, :x, :y, :z] for level, (x, y, z) in sides.items()}
 
     def initialise(self) -> None:
-        """Draw the weights as RCN does, and those of the flow heads by `head_init`.
-
-        RCN's VoxelMorph has a normal(0, 1e-5) head: `near_zero` gives every network such a head. RCN's VTN draws its
-        head like any other layer: `head_init=paper`.
-        """
+        """Draw the weights as RCN does, those of the flow heads by `head_init` (`near_zero`: normal(0, 1e-5))."""
         self.apply(init_like_rcn)
         if self.head_init == "near_zero":
             for head in self.heads.values():
@@ -105,8 +103,3 @@ def shrink_head(head: nn.Module) -> None:
             nn.init.normal_(parameter, std=1e-5)
         else:
             nn.init.zeros_(parameter)
-
-
-def _pad_to_multiple(pair: Tensor, multiple: int) -> Tensor:
-    x, y, z = (-side % multiple for side in size_of(pair))
-    return F.pad(pair, (0, z, 0, y, 0, x), mode="replicate") if x or y or z else pair

@@ -12,8 +12,7 @@ LEAK = 0.1  # slope of LeakyReLU in RCN and DR-Net
 class SameConv3d(nn.Conv3d):
     """3D convolution with TensorFlow's SAME padding; output sides are `ceil(n / stride)`.
 
-    Of t = max((ceil(n / s) - 1) s + k - n, 0) zeros, t // 2 go before and the rest after. On an even side a 3^3
-    stride-2 convolution pads 0 and 1, where PyTorch's `padding=1` would start one voxel earlier.
+    On an even side a 3^3 stride-2 convolution pads 0 and 1, where PyTorch's `padding=1` would start one voxel earlier.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = True):
@@ -31,6 +30,8 @@ class SameConv3d(nn.Conv3d):
 
 def same_padding(sides: Sequence[int], kernel: int, stride: int) -> list[int]:
     """Compute TensorFlow's SAME padding in `F.pad`'s order: last axis first, before and after.
+
+    Of t = max((ceil(n / s) - 1) s + k - n, 0) zeros, t // 2 go before and the rest after.
 
     >>> same_padding([8, 7, 8], kernel=3, stride=2)
     [0, 1, 1, 1, 0, 1]
@@ -60,11 +61,7 @@ def conv(channels_in: int, channels_out: int, stride: int = 1, kernel: int = 3) 
 
 
 def init_like_rcn(module: nn.Module) -> None:
-    """Draw the weights of a convolution as RCN's program does: uniform within sqrt(3 / taps of one output), biases 0.
-
-    The bound there is sqrt(3 / product(shape[:-1])) of the TensorFlow shape, which ends in the output channels for a
-    convolution and in the input channels for an up-convolution.
-    """
+    """Draw a convolution's weights as RCN's program does: uniform within sqrt(3 / taps of one output), biases 0."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.uniform_(module.weight, -1, 1)
         taps = module.weight[0].numel()  # (out, in, k, k, k) and (in, out, k, k, k): all but the last in TensorFlow

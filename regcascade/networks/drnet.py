@@ -61,28 +61,23 @@ class DRNet(Network):
 
     def features(self, pair: Tensor) -> Mapping[int, Tensor]:
         """Compute the decoder's maps at full, half and quarter resolution."""
-        skips, x = self._encode(pair)
+        skips: list[Tensor] = []
+        x = scaled_pair = pair
+        for k, (block, down) in enumerate(zip(self.blocks, self.down, strict=True)):
+            if 1 <= k <= len(self.pyramid):
+                scaled_pair = self.pyramid[k - 1](scaled_pair)
+                x = torch.cat([x, scaled_pair], dim=1)
+            x = block(x)
+            skips.append(x)
+            if k < 4:  # pooled in parallel (Section 2.2.3): the mean keeps the background, the maximum the texture
+                x = torch.cat([F.avg_pool3d(x, 2), F.max_pool3d(x, 2)], dim=1)
+            x = down(x)
         maps = {}
         decoder = zip(self.paths, self.up, self.attention, self.decoder, strict=True)
         for k, (path, up, attention, fuse) in zip((3, 2, 1, 0), decoder, strict=True):
             x = fuse(attention(torch.cat([path(skips[k]), up(x)], dim=1)))
             maps[k] = x
         return maps
-
-    def _encode(self, pair: Tensor) -> tuple[list[Tensor], Tensor]:
-        skips, x, scaled_pair = [], pair, pair
-        for k, (block, down) in enumerate(zip(self.blocks, self.down, strict=True)):
-            if 1 <= k <= len(self.pyramid):
-                scaled_pair = self.pyramid[k - 1](scaled_pair)
-                x = torch.cat([x, scaled_pair], dim=1)
-            skips.append(block(x))
-            x = down(_pooled(skips[-1]) if k < 4 else skips[-1])
-        return skips, x
-
-
-def _pooled(x: Tensor) -> Tensor:
-    """Mean- and max-pool in parallel (Section 2.2.3): one keeps the background, the other the texture."""
-    return torch.cat([F.avg_pool3d(x, 2), F.max_pool3d(x, 2)], dim=1)
 
 
 class ConvRes(nn.Module):
@@ -132,9 +127,8 @@ class SCAM(nn.Module):
             nn.Conv3d(width // REDUCTION, width, 1, bias=False),
         )
         # Eq. 2 prints stride 2, which contradicts the size of its output; 1 here.
-        self.spatial = nn.Sequential(
-            SameConv3d(2, 2), nn.ReLU(), SameConv3d(2, 2), nn.ReLU(), SameConv3d(2, 1), nn.Sigmoid()
-        )  # fmt: skip
+        convolutions = SameConv3d(2, 2), nn.ReLU(), SameConv3d(2, 2), nn.ReLU(), SameConv3d(2, 1)
+        self.spatial = nn.Sequential(*convolutions, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute F M_c(F) + F M_s(F), of the shape of F."""

@@ -14,11 +14,10 @@ class MonaiLocalNet(Network):
     """Residual U-Net of `monai.networks.nets.LocalNet` (Hu et al., 2018), three halvings deep.
 
     MONAI averages the flows that it predicts at several resolutions. Here each is the flow head of its own level, 3^3
-    and without bias as in MONAI, so that one cascade can use the full resolution and another all three. Weights are
-    drawn as MONAI draws them, the heads near zero. The moving scan comes first.
+    and without bias as in MONAI. Weights are drawn as in MONAI, the heads near zero. The moving scan comes first.
 
-    Instance normalisation replaces batch normalisation. On batches of one pair the two train alike; in evaluation batch
-    normalisation would use running means over all stages and repeats of a cascade.
+    Instance normalisation replaces batch normalisation, which in evaluation would use running means over all stages and
+    repeats of a cascade.
 
     Args:
         width: feature maps at full resolution, doubled at every halving.

@@ -9,16 +9,14 @@ from regcascade.networks.base import NETS, Network, shrink_head
 
 WIDTHS = (16, 32, 32, 32, 32, 32)  # MONAI's default, the network of the VoxelMorph paper: down and up, pair by pair
 FINAL_WIDTHS = (16, 16)
-MOST_STEPS = 16
 
 
 @NETS.register("monai_voxelmorph")
 class MonaiVoxelMorph(Network):
     """U-Net of `monai.networks.nets.VoxelMorph` with its default widths: 244,323 parameters.
 
-    The last convolution is the flow head, drawn near zero; all other weights are drawn as MONAI draws them. The moving
-    scan comes first, as in MONAI. MONAI's integration is not used: at half resolution it integrates a velocity four
-    times too large (MONAI 1.6.1), and it takes the velocity outside the volume as 0 where ours clamps.
+    The last convolution is the flow head, drawn near zero; other weights are drawn as in MONAI. The moving scan comes
+    first. MONAI's integration is not used: at half resolution it takes a velocity four times too large (MONAI 1.6.1).
 
     Args:
         integration_steps: squarings that integrate the output as a stationary velocity; 0 takes it as the flow
@@ -34,8 +32,8 @@ class MonaiVoxelMorph(Network):
         from monai.networks.nets.voxelmorph import VoxelMorphUNet  # here, since MONAI takes seconds to import
 
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order="moving_first")
-        if not 0 <= integration_steps <= MOST_STEPS:
-            raise ValueError(f"integration_steps={integration_steps}: give 0 for none, or up to {MOST_STEPS}.")
+        if not 0 <= integration_steps <= 16:
+            raise ValueError(f"integration_steps={integration_steps}: give 0 for none, or up to 16.")
         self.integration_steps = integration_steps
         self.unet = VoxelMorphUNet(3, 2, WIDTHS[-1], WIDTHS, FINAL_WIDTHS)
         last = self.unet.net[1].get_submodule("final_conv_out")
@@ -49,5 +47,4 @@ class MonaiVoxelMorph(Network):
 
     def flows(self, pair: Tensor) -> Mapping[int, Tensor]:
         """Apply the last convolution, and integrate its output if asked."""
-        flows = super().flows(pair)
-        return {level: integrate(flow, self.integration_steps) for level, flow in flows.items()}
+        return {0: integrate(super().flows(pair)[0], self.integration_steps)}

@@ -19,13 +19,12 @@ class Pyramid(Network):
 
     One encoder sees each scan by itself, down to 1/8. From 1/8 to 1/2 the flow so far warps the moving scan's features;
     a decoder compares them with the fixed scan's, voxel by voxel, and predicts what to add to the flow. At full
-    resolution a 4^3 up-convolution of the features at 1/2 adds to the enlarged flow, so nothing is convolved there.
+    resolution a 4^3 up-convolution of the features at 1/2 adds to the enlarged flow.
 
     If the next coarser level is asked for too (as a multi-scale cascade does, which adds the levels up), a level's flow
     is what it adds to that one; otherwise it is the whole flow.
 
-    There is no `input_order`, since the scans are not concatenated. `flow_multiplier` also scales the flows that warp
-    features.
+    There is no `input_order`. `flow_multiplier` also scales the flows that warp features.
 
     Args:
         width: feature maps at 1/2; twice and four times as many at 1/4 and 1/8.
@@ -74,7 +73,9 @@ class Pyramid(Network):
             maps[level] = x = self.encoders[str(level)](x)
         decoded = x
         for level in range(COARSEST, -1, -1):
-            before = _enlarged(total[level + 1]) if level < COARSEST else None
+            before = None
+            if level < COARSEST:  # in voxels of this level
+                before = 2 * F.interpolate(total[level + 1], scale_factor=2, mode="trilinear")
             if level > 0:
                 fixed, moving = maps[level].chunk(2)
                 decoded = self.decoders[str(level)](self._compared(fixed, moving, before, level))
@@ -93,15 +94,10 @@ class Pyramid(Network):
 
 
 def local_correlation(fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
-    """Compute the cosine between a voxel's features in one map and those around it in the other.
-
-    Args:
-        fixed: `(B, C, X, Y, Z)`.
-        moving: of the same shape; 0 outside.
-        radius: r, in voxels.
+    """Compute the cosine between a voxel's features in one map and those around it in the other, which is 0 outside.
 
     Returns:
-        `(B, (2r + 1)^3, X, Y, Z)`; the offset along the last axis runs fastest.
+        `(B, (2r + 1)^3, X, Y, Z)` for maps `(B, C, X, Y, Z)` and a radius of r voxels; the last offset runs fastest.
     """
     side = 2 * radius + 1
     x, y, z = fixed.shape[2:]
@@ -116,8 +112,3 @@ def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequentia
         nn.InstanceNorm3d(channels_out, affine=True),
         nn.LeakyReLU(LEAK),
     )
-
-
-def _enlarged(flow: Tensor) -> Tensor:
-    """Enlarge a flow to the next finer level, in that level's voxels."""
-    return 2 * F.interpolate(flow, scale_factor=2, mode="trilinear")

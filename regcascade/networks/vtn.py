@@ -9,7 +9,7 @@ from regcascade.networks.base import NETS, Network
 from regcascade.networks.blocks import LEAK, SameConv3d, UpConv3d, conv
 
 WIDTH = 16  # feature maps at 1/2
-LEVELS = 6  # 1/2, 1/4, ... 1/64, each with twice the maps of the one before
+LEVELS = 6  # 1/2 to 1/64, each with twice the maps of the one before
 
 
 class VTNEncoder(nn.Module):
@@ -37,9 +37,9 @@ class VTNEncoder(nn.Module):
 class VTN(Network):
     """U-shaped network with 28,252,203 parameters at full resolution alone (RCN, Section 4.2).
 
-    From 1/64 up to 1/4 each scale enlarges a 3-channel prediction and passes it to the next scale beside the features;
-    there is none at 1/2. The head is a 4^3 stride-2 up-convolution times 20, as in RCN's program. For a multi-scale
-    cascade, 3^3 heads read the concatenated maps at 1/2 and 1/4.
+    From 1/64 up to 1/4 each scale enlarges a 3-channel prediction and passes it on beside the features. The head is a
+    4^3 stride-2 up-convolution times 20, as in RCN's program. In a multi-scale cascade, 3^3 heads read the concatenated
+    maps at 1/2 and 1/4.
 
     Args:
         width: feature maps at 1/2, doubled at each level below; 16 in RCN and DR-Net.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from regcascade.geometry.affine import Affine, Velocity
+from regcascade.geometry.affine import Affine
 from regcascade.geometry.warp import compose, integrate, warp
 from regcascade.metrics.jacobian import folding_percent
 from regcascade.registration import Registration, Stage
@@ -98,9 +98,10 @@ def registration(smooth, smooth_flow):
     totals = {0: affine.displacement()}
     stages = [Stage(totals[0], totals, warp(moving, totals[0]), affine)]
     for seed in (1, 2):
-        velocity = Velocity(smooth_flow(SIZE, 1.5, batch=1, seed=seed), 7)
-        total = stages[-1].followed_by(velocity.flow())
-        stages.append(Stage(velocity.flow(), {0: total}, warp(moving, total), velocity=velocity))
+        velocity = smooth_flow(SIZE, 1.5, batch=1, seed=seed)
+        flow = integrate(velocity, 7)
+        total = stages[-1].followed_by(flow)
+        stages.append(Stage(flow, {0: total}, warp(moving, total), velocity=velocity, squarings=7))
     return Registration(moving, tuple(stages), (stages[-1],))
 
 

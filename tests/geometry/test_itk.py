@@ -4,9 +4,8 @@ import numpy as np
 from known_transforms import fixed_points, moved_by_numpy
 from numpy.testing import assert_allclose
 
-from regcascade.geometry.grid import voxels_of
+from regcascade.geometry.grid import LPS_TO_RAS, voxels_of
 from regcascade.geometry.itk import affine_transform, field_image
-from regcascade.geometry.orientation import LPS_TO_RAS
 
 
 def in_lps(transform, points):

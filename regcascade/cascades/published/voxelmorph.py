@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from regcascade.cascades import build
-from regcascade.cascades.published.conversion import Published, converted, weight_names
+from regcascade.cascades.published.conversion import VOXELMORPH_LAYERS, Published, converted
 from regcascade.data.preprocessing.standard import Preprocessing
 from regcascade.types import Size
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 SIZE_OF_VOXELMORPH: Size = (160, 192, 224)
 SLOPE = 0.2  # of LeakyReLU, where the file does not say
-# The convolutions in their order; the flow head is the last.
-LAYERS = (
-    "passes.0.encoders.0.0", "passes.0.encoders.1.0", "passes.0.encoders.2.0", "passes.0.encoders.3.0",
-    "passes.0.bottom.0", "passes.0.up3.0", "passes.0.up2.0", "passes.0.up1.0.0", "passes.0.up1.1.0",
-    "passes.0.up0.0.0", "passes.0.up0.1.0", "heads.0",
-)  # fmt: skip
 
 
 def read_voxelmorph(
@@ -31,30 +25,30 @@ def read_voxelmorph(
 ) -> Published:
     """Read a Keras file of VoxelMorph, a whole model or its weights alone, as a cascade of one stage.
 
-    Only the order of the kernels' axes changes. The order of the inputs (moving first) and the flow (voxels, channel a
-    along axis a, added to the position in the fixed scan) stay.
+    Inputs keep their order (moving first). The flow keeps its meaning: voxels, channel a along axis a, added to the
+    position in the fixed scan.
 
     Args:
         file: HDF5, of the architecture that RCN and DR-Net call VoxelMorph ("vm2"), at any width.
         size: sides of the volumes it was trained on.
-        window: (width, level) that maps its images to 0..1. They were skull-stripped, normalised T1 scans, FreeSurfer's
-            `norm.mgz` over 255: (1, 0.5) is for images in 0..1, (255, 127.5) for `norm.mgz` itself.
+        window: (width, level) that maps its images to 0..1: (1, 0.5) for images in 0..1, (255, 127.5) for FreeSurfer's
+            `norm.mgz`, of which it was trained on 1/255.
         orientation: of the array axes of its images: left, inferior, anterior, FreeSurfer's.
 
     Raises:
-        ValueError: if the file is no Keras file, or of another network; the message names it.
+        ValueError: if the file is no Keras file, or of another network.
     """
     import h5py
 
     try:
         with h5py.File(file) as content:
-            layers, config = _layers(content, file), _config(content)
+            layers, config = _layers(content, file), _text(content.attrs.get("model_config", ""))
     except OSError as error:
         raise ValueError(f"{file} cannot be read as HDF5 ({error}): give a Keras file, .h5.") from error
-    if len(layers) != len(LAYERS):
+    if len(layers) != len(VOXELMORPH_LAYERS):
         raise ValueError(
-            f"{file} has {len(layers)} convolutions, and VoxelMorph of RCN and DR-Net {len(LAYERS)}: these weights "
-            "are of another network, which regcascade does not have."
+            f"{file} has {len(layers)} convolutions, and VoxelMorph of RCN and DR-Net {len(VOXELMORPH_LAYERS)}: these "
+            "weights are of another network, which regcascade does not have."
         )
     width = int(next(iter(layers.values()))["kernel"].shape[-1])
     if width % 16 or not width:
@@ -66,9 +60,8 @@ def read_voxelmorph(
     with torch.device("meta"):
         cascade = build(model, "cr", 1)
     arrays = {f"{layer}/{kind}": array for layer, kinds in layers.items() for kind, array in kinds.items()}
-    modules = {theirs: f"nets.0.{ours}" for theirs, ours in zip(layers, LAYERS, strict=True)}
-    names = weight_names(modules, cascade, "", ("/kernel", "/bias"))
-    weights = converted(arrays, cascade, names, f"VoxelMorph of width {width}", file)
+    modules = {theirs: f"nets.0.{ours}" for theirs, ours in zip(layers, VOXELMORPH_LAYERS, strict=True)}
+    weights = converted(arrays, cascade, modules, ("kernel", "bias"), f"VoxelMorph of width {width}", file)
     steps = Preprocessing(size=size, fit="crop_pad", intensity="window", window=window)
     preprocessing = steps.as_dict() | {"orientation": orientation, "spacing": [1.0, 1.0, 1.0]}
     return Published(model, {"name": "cr"}, 1, {"name": "none"}, size, preprocessing, weights)
@@ -80,28 +73,21 @@ def _layers(content: "h5py.File", file: Path) -> dict[str, dict[str, np.ndarray]
     if "layer_names" not in group.attrs:
         raise ValueError(f"{file} is no Keras file of weights: it lists no layer_names.")
     layers = {}
-    for name in (_text(name) for name in group.attrs["layer_names"]):
-        arrays: dict[str, np.ndarray] = {}
-
-        def collect(path: str, item: Any, arrays: dict[str, np.ndarray] = arrays) -> None:
-            if hasattr(item, "dtype"):  # a data set, not a group
-                arrays[path.rsplit("/", 1)[-1].removesuffix(":0")] = item[()]
-
+    for name in map(_text, group.attrs["layer_names"]):
         if name not in group:
             raise ValueError(f"{file} lists the layer {name} and does not hold it: it is damaged, get it again.")
-        group[name].visititems(collect)
+        found: list[tuple[str, Any]] = []
+        group[name].visititems(lambda *item, found=found: found.append(item))
+        arrays = {
+            path.rsplit("/", 1)[-1].removesuffix(":0"): item[()] for path, item in found if hasattr(item, "dtype")
+        }
         if arrays:
             layers[name] = arrays
     return layers
 
 
-def _config(content: "h5py.File") -> str:
-    """Read the JSON description of the model; empty if the file has none."""
-    return _text(content.attrs.get("model_config", ""))
-
-
 def _slope(config: str) -> float:
-    """Find the slope of its LeakyReLU."""
+    """Find the slope of LeakyReLU in the JSON description of the model, which may be empty."""
     try:
         layers = json.loads(config)["config"]["layers"] if config else []
     except (ValueError, KeyError, TypeError):

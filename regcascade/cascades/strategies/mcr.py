@@ -51,9 +51,8 @@ class MCR(Cascade):
                 "velocities, which add: leave out one of the two."
             )
         self.accumulate = accumulate
-        steps_up = self.levels[:-1]
         self.enlarge = nn.ModuleList(
-            nn.ModuleList(LearnedEnlargement() for _ in steps_up) for _ in range(self.sets_of_weights)
+            nn.ModuleList(LearnedEnlargement() for _ in self.levels[:-1]) for _ in range(self.sets_of_weights)
         )
 
     def step(self, k: int, moving: Image, fixed: Image, before: Stage | None) -> Stage:
@@ -63,11 +62,9 @@ class MCR(Cascade):
         fields = {coarsest: predicted[coarsest]}
         for level in reversed(self.levels[:-1]):
             larger = cast(nn.ModuleList, self.enlarge[k])[level](fields[level + 1], size_of(predicted[level]))
-            fields[level] = self._accumulated(larger, predicted[level])
+            own = predicted[level]
+            fields[level] = own + larger if self.accumulate == "add" else compose(larger, own)
         return continued(moving, before, fields, self.integrate)
-
-    def _accumulated(self, coarser: Flow, own: Flow) -> Flow:
-        return own + coarser if self.accumulate == "add" else compose(coarser, own)
 
 
 class LearnedEnlargement(nn.Module):

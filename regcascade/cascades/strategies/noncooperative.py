@@ -29,8 +29,8 @@ class AllStages(CR):
 class OneByOne(CR):
     """Train stages one after another with the earlier ones fixed, as DLIR does.
 
-    The training has n equal parts. In the k-th part stage k learns, earlier stages run without gradients and later ones
-    do not run. An affine stage that learns does so with the first stage.
+    The training has n equal parts. In the k-th stage k learns (the first with an affine stage), earlier stages run
+    without gradients and later ones do not run.
 
     Args:
         model, n, affine, stages, integrate: see `Cascade`. There is no `detach`: gradients never reach earlier stages.

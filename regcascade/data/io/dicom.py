@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regcascade.data.io.errors import VolumeError
-from regcascade.geometry.orientation import LPS_TO_RAS, itk_affine
+from regcascade.geometry.grid import LPS_TO_RAS, itk_affine
 
 POSITION, NUMBER = "0020|0032", "0020|0013"  # ImagePositionPatient, InstanceNumber
 STATED = {"SpacingBetweenSlices": "0018|0088", "SliceThickness": "0018|0050"}  # mm between slices, the better one first

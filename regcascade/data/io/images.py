@@ -21,8 +21,7 @@ from nibabel.spatialimages import SpatialImage
 
 from regcascade.data.io.dicom import series_files, series_header
 from regcascade.data.io.errors import VolumeError, readable
-from regcascade.geometry.grid import Geometry, voxels_of
-from regcascade.geometry.orientation import itk_affine
+from regcascade.geometry.grid import Geometry, itk_affine, voxels_of
 
 # File names that nibabel reads; everything else goes to ITK.
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz")

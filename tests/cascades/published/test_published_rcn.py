@@ -107,7 +107,7 @@ STEM = "gaffdfrm/deform_stem_0"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (drop(f"{STEM}/conv3_1/b"), f"weights of a VTN: it lacks {STEM}/conv3_1/b"),
+        (drop(f"{STEM}/conv3_1/b"), f"weights of a recursive cascade: it lacks {STEM}/conv3_1/b"),
         (drop(f"{STEM}/conv1/W"), f"no kernel {STEM}/conv1/W"),
         (put(f"{STEM}/conv9/W", (3, 3, 3, 1, 1)), f"{STEM}/conv9/W would be left over"),
         (put(f"{STEM}/conv2/W", (3, 3, 3, 2, 5)), r"conv2/W has the shape \[3, 3, 3, 2, 5\].*\[3, 3, 3, 2, 4\] there"),
