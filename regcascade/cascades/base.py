@@ -185,12 +185,9 @@ class Cascade(nn.Module, ABC):
 
 
 def continued(moving: Image, before: Stage | None, predicted: Mapping[int, LevelFlow], squarings: int = 0) -> Stage:
-    """Make the stage that continues `before` by what a network predicted, at every level.
+    """Continue `before` (None at the start) by what a network predicted at every level; `moving` is the original image.
 
-    Args:
-        moving: original moving image.
-        before: stage so far; None at the start.
-        predicted: flows by level, or velocities if `squarings` (K of `geometry.integrate`) is above 0.
+    `predicted` holds flows by level, or velocities if `squarings` (K of `geometry.integrate`) is above 0.
     """
     flows = {level: integrate(field, squarings) if squarings else field for level, field in predicted.items()}
     totals = flows if before is None else {level: before.followed_by(flow, level) for level, flow in flows.items()}

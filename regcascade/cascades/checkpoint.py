@@ -110,10 +110,7 @@ def pretrained_names() -> list[str]:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint without running code from it.
-
-    Args:
-        path: of a file, or one of `pretrained_names`.
+    """Read a checkpoint, a file or one of `pretrained_names`, without running code from it.
 
     Raises:
         CheckpointError: for a missing, truncated or foreign file, or one of a newer format.

@@ -78,8 +78,7 @@ def inverted(
     Damped Newton steps follow for the places that are left.
 
     Args:
-        field: displacements in voxels at places in voxels.
-        targets: in voxels.
+        field: displacements in voxels at places in voxels, as `targets` are.
         to_mm: from voxel steps to mm in the world of the targets.
         tolerance: largest error of a place that counts as found, in mm.
 

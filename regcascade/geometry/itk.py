@@ -24,11 +24,9 @@ def affine_transform(affine: np.ndarray) -> sitk.AffineTransform:
 
 
 def field_image(fixed: Geometry, parts: Iterable[tuple[slice, Vectors]]) -> sitk.Image:
-    """A displacement (mm, RAS) as ITK's vector image (mm, LPS), float32.
+    """A displacement (mm, RAS) on the grid `fixed` as ITK's vector image (mm, LPS), float32.
 
-    Args:
-        fixed: its grid.
-        parts: slices of planes along the first axis, each with the displacement there; together the whole grid.
+    `parts` are slices of planes along the first axis, each with the displacement there; together the whole grid.
     """
     vectors = np.empty((*fixed.shape[::-1], 3), np.float32)
     for rows, part in parts:

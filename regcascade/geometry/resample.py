@@ -17,11 +17,7 @@ Mover = sitk.Transform | Callable[[slice], sitk.Transform]
 def resampled(image: sitk.Image, grid: Geometry, mover: Mover, fill: float | None = None) -> sitk.Image:
     """Resample an image onto another grid, linearly, in its own pixel type (rounded for integers).
 
-    Args:
-        image: 3D.
-        grid: of the result.
-        mover: from places of that grid to places of the image.
-        fill: value beyond the image, which its pixel type must hold; by default its minimum.
+    `fill` is the value beyond the image, which its pixel type must hold; by default it is the image's minimum.
     """
     kind = sitk.GetArrayViewFromImage(image).dtype
     whole = kind.kind in "iu"
@@ -35,12 +31,9 @@ def resampled(image: sitk.Image, grid: Geometry, mover: Mover, fill: float | Non
 
 
 def resampled_labels(labels: sitk.Image, grid: Geometry, mover: Mover, interpolation: str = "nearest") -> sitk.Image:
-    """Resample a label map onto another grid; its values and pixel type stay, and 0 lies beyond it.
+    """Resample a 3D label map onto another grid; its values and pixel type stay, and 0 lies beyond it.
 
-    Args:
-        labels: 3D, whole numbers.
-        grid, mover: see `resampled`.
-        interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
+    `interpolation` is `nearest`, or `linear`: the label with the largest trilinear share.
     """
     choices = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLabelLinear}
     if interpolation not in choices:

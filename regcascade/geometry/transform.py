@@ -81,23 +81,15 @@ class Transform:
     def warp_image(self, image: sitk.Image, like: Geometry | None = None, fill: float | None = None) -> sitk.Image:
         """Bring an image of the moving world onto the fixed grid, linearly, in its own pixel type.
 
-        Args:
-            image: 3D, on any grid.
-            like: another grid of the fixed world, in place of the fixed scan's.
-            fill: the value beyond the image; by default its minimum.
+        `like` is another grid of the fixed world, in place of the fixed scan's. `fill` is the value beyond the image;
+        by default its minimum.
         """
         return resampled(image, like or self.fixed, self._mover(like), fill)
 
     def warp_labels(
         self, labels: sitk.Image, interpolation: str = "nearest", like: Geometry | None = None
     ) -> sitk.Image:
-        """Bring a label map of the moving world onto the fixed grid; its values stay, and 0 lies beyond it.
-
-        Args:
-            labels: 3D, whole numbers, on any grid.
-            interpolation: `nearest`, or `linear`: the label with the largest trilinear share.
-            like: see `warp_image`.
-        """
+        """Bring a label map of the moving world onto the fixed grid; see `resampled_labels` and `warp_image`."""
         return resampled_labels(labels, like or self.fixed, self._mover(like), interpolation)
 
     def points_to_moving(self, points: Places) -> Places:

@@ -18,8 +18,7 @@ MANY_POINTS = 2**16  # from this many on, sampling uses every core
 def warp(image: Volume, flow: Flow, mode: str = "bilinear") -> Volume:
     """Pull `image` back through `flow`.
 
-    Coordinates are float32 (float64 for float64 flows) whatever autocast says, because half precision steps by 0.125
-    voxel at 128.
+    Coordinates are float32, or float64 as the flow: half precision steps by 0.125 voxel at 128.
 
     Args:
         image: `(B, C, X, Y, Z)` floating point, on the grid of `flow`.

@@ -12,8 +12,8 @@ def inverse_consistency_loss(flow: Flow, back: Flow) -> Tensor:
     """Penalise the gradient of what remains after going back and forth (GradICON, Tian et al., CVPR 2023).
 
     Let c be the flow of both maps in turn: `id + c = (id + flow) o (id + back)`. The loss is the squared Frobenius norm
-    of the Jacobian of c: squared forward differences summed over components and axes, averaged over voxels and the
-    batch. It is 0 for maps that are each other's inverse, or are so up to a translation.
+    of the Jacobian of c, by forward differences, averaged over voxels and the batch. It is 0 for maps that are each
+    other's inverse up to a translation.
 
     A voxel counts only if `back` keeps it and its neighbours in the volume. A pair without such voxels has the loss 0.
 

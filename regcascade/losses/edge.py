@@ -32,7 +32,7 @@ def sobel_magnitude(image: Image, epsilon: float = 1e-6) -> Image:
         return (along_x.square() + along_y.square() + along_z.square() + epsilon).sqrt()
 
 
-def edge_loss(moved: Image, fixed: Image, form: str = "rms", epsilon: float = 1e-6) -> Tensor:
+def edge_loss(moved: Image, fixed: Image, form: str = "rms") -> Tensor:
     """Compare the edges of two images (DR-Net, Eq. 12), averaged over the batch.
 
     >>> import torch
@@ -45,10 +45,9 @@ def edge_loss(moved: Image, fixed: Image, form: str = "rms", epsilon: float = 1e
         form: `printed` is Eq. 12 to the letter: the 2-norm of `S(fixed) - S(moved)` over the number of voxels, which
             shrinks with the volume. `rms` is `255 / 128^1.5` times the root mean square of the difference: what the
             printed form gives on DR-Net's data (0..255 at 128^3), at any size.
-        epsilon: added under the root of the Sobel magnitude.
     """
     check_choice("edge", form, ["rms", "printed"])
-    difference = (sobel_magnitude(fixed, epsilon) - sobel_magnitude(moved, epsilon)).flatten(1)
+    difference = (sobel_magnitude(fixed) - sobel_magnitude(moved)).flatten(1)
     root_mean_square = (difference.square().mean(1) + _ROOT_EPSILON).sqrt()
     factor = RMS_FACTOR if form == "rms" else difference.shape[1] ** -0.5
     return factor * root_mean_square.mean()

@@ -116,11 +116,7 @@ class Objective(nn.Module):
             )
 
     def check_supervision(self, scans_without: Callable[[str], Sequence[str]]) -> None:
-        """Raise ValueError if a term with a weight needs what a training scan lacks.
-
-        Args:
-            scans_without: lists the training scans without `labels`, or without `points`.
-        """
+        """Raise ValueError if a term with a weight needs `labels` or `points` that a training scan lacks."""
         for term, part in SUPERVISION.items():
             without = scans_without(part) if self.weights[term] > 0 else []
             if without:
@@ -143,11 +139,8 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute every term, unweighted and averaged over the batch, and their weighted sum as `loss`.
 
-        Args:
-            registration, fixed: of the batch.
-            batch: labels and points for weak supervision; None leaves its terms out.
-            reverse: registration of the same pairs the other way round (`types.swapped`); None leaves the inverse
-                consistency out.
+        `batch` has the labels and points for weak supervision; None leaves its terms out. `reverse` is the registration
+        of the same pairs the other way round (`types.swapped`); None leaves the inverse consistency out.
         """
         terms = self._terms(registration, fixed, batch)
         if reverse is not None:

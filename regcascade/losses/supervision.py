@@ -3,7 +3,6 @@
 Convention: `moved(p) = moving(p + flow(p))`, so the fixed landmark p belongs at `p + flow(p)` of the moving scan.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -19,27 +18,22 @@ from regcascade.utils.precision import full_precision
 LABELS_AT_ONCE = 8
 
 
-def soft_dice_loss(
-    moving_labels: Labels, fixed_labels: Labels, flow: Flow, labels: Sequence[int] | None = None
-) -> Tensor:
+def soft_dice_loss(moving_labels: Labels, fixed_labels: Labels, flow: Flow) -> Tensor:
     """Compute 1 minus the soft Dice of the warped moving labels and the fixed ones, averaged over the pairs.
 
     Each moving label is warped linearly as a mask m of 0 and 1 and compared with the fixed mask f by
     `2 sum(m f) / (sum m + sum f)`. A pair's Dice is the mean over its labels: one in neither scan does not count, one
-    in only one scan counts as 0. A pair without labels is left out; a batch without any has the loss 0.
+    in only one scan counts as 0, the background never counts. A pair without labels is left out; a batch without any
+    has the loss 0.
 
     `LABELS_AT_ONCE` masks are made at a time; where that takes several rounds, the backward pass makes them again.
 
     Args:
         moving_labels, fixed_labels: `(B, 1, X, Y, Z)` integers.
         flow: `(B, 3, X, Y, Z)` in voxels.
-        labels: values that count; None for all in the batch except 0, the background.
     """
-    if labels is None:
-        present = torch.cat([moving_labels.unique(), fixed_labels.unique()]).unique()
-        values = present[present != 0]
-    else:
-        values = torch.as_tensor(list(labels), dtype=fixed_labels.dtype, device=fixed_labels.device)
+    present = torch.cat([moving_labels.unique(), fixed_labels.unique()]).unique()
+    values = present[present != 0]
     with full_precision(flow) as (flow,):
         if len(values) == 0:
             return flow.new_zeros(())

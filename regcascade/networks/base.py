@@ -74,7 +74,7 @@ class Network(nn.Module):
         """Apply the head of a level to a feature map; scaled, in float32."""
         with torch.autocast(features.device.type, enabled=False):  # half precision would round the flow itself
             flow: Tensor = self.heads[str(level)](at_least_float32(features))
-        # Whatever layout the feature maps have, warps read a flow fastest with one plane per component.
+        # Warps read a flow fastest with one plane per component.
         return flow.contiguous() * (self.flow_multiplier * self.head_gain)
 
     def forward(self, moving: Image, fixed: Image) -> dict[int, LevelFlow]:

@@ -21,10 +21,8 @@ class Pyramid(Network):
     a decoder compares them with the fixed scan's, voxel by voxel, and predicts what to add to the flow. At full
     resolution a 4^3 up-convolution of the features at 1/2 adds to the enlarged flow.
 
-    If the next coarser level is asked for too (as a multi-scale cascade does, which adds the levels up), a level's flow
-    is what it adds to that one; otherwise it is the whole flow.
-
-    There is no `input_order`. `flow_multiplier` also scales the flows that warp features.
+    A level's flow is what it adds to the next coarser level if that is asked for too (a multi-scale cascade adds the
+    levels up), otherwise the whole flow. `flow_multiplier` also scales the flows that warp features.
 
     Args:
         width: feature maps at 1/2; twice and four times as many at 1/4 and 1/8.
@@ -46,9 +44,7 @@ class Pyramid(Network):
     ) -> None:
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, head_init=head_init)
         if width < 1 or radius < 0:
-            raise ValueError(
-                f"width={width} and radius={radius} are not valid: 1 or more feature maps, 0 or more voxels."
-            )
+            raise ValueError(f"width={width}, radius={radius} is not valid: give 1 or more maps, 0 or more voxels.")
         self.radius = radius
         offsets = (2 * radius + 1) ** 3
         self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()

@@ -80,7 +80,7 @@ def test_gradients_reach_every_parameter_through_the_integration():
     [
         ({"name": "cr", "integrate": -1}, r"cascade\.integrate=-1: it counts squarings"),
         ({"name": "cr", "integrate": 2.5}, "integrate=2.5 is not of the right type; it wants int"),
-        ({"name": "mcr", "integrate": 7, "accumulate": "compose"}, "leave out one of the two"),
+        ({"name": "mcr", "integrate": 7, "accumulate": "compose"}, "leave one out"),
     ],
 )
 def test_options_that_cannot_be_are_refused(unchecked, options, message):

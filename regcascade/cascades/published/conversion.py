@@ -57,12 +57,11 @@ def converted(
     out, in), PyTorch as (out, in, x, y, z) and (in, out, x, y, z): one permutation for both, and no flip.
 
     Args:
-        arrays: variables by their names in the file.
+        arrays: variables of `file` by their names.
         module: has the wanted shapes; it may be on the meta device, and does not change.
         layers: name of each layer in the module, by its name in the file.
         kinds: last part of the names of weights and of biases in the file.
         what: kind of model, for messages.
-        file: of the variables.
 
     Raises:
         ValueError: if a variable is missing, left over, of another shape, or not finite; it names file and variable.

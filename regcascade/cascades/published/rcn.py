@@ -57,7 +57,7 @@ def read_rcn(file: Path, size: Size | None = None, recipe: str = "liver") -> Pub
 
     Args:
         file: .npz, each variable under its name (docs/published.md has the script).
-        size: sides of the volumes it was trained on; None means the papers' 128, or what the affine stem implies.
+        size: sides of the volumes it was trained on; None means 128, or what the affine stem implies.
         recipe: how its images were made, `liver` or `brain`.
 
     Raises:

@@ -21,7 +21,7 @@ class MCR(Cascade):
 
     Args:
         model, n, affine, stages, share_weights: see `Cascade`.
-        detach: see `Cascade`; at half and quarter resolution the similarity still sees the last stage only.
+        detach: see `Cascade`; at half and quarter resolution the similarity sees the last stage only.
         integrate: see `Cascade`; fields within a sub-network add up as velocities, and each scale is integrated before
             Eq. 5.
         accumulate: operator A of Eq. 4: `add` the enlarged coarser field, or `compose` with it.
@@ -46,10 +46,7 @@ class MCR(Cascade):
         )
         check_choice("cascade.accumulate", accumulate, ["add", "compose"])
         if integrate and accumulate == "compose":
-            raise ValueError(
-                "cascade.accumulate=compose composes deformations, and with cascade.integrate the fields are "
-                "velocities, which add: leave out one of the two."
-            )
+            raise ValueError("cascade.accumulate=compose needs flows, cascade.integrate has velocities: leave one out.")
         self.accumulate = accumulate
         self.enlarge = nn.ModuleList(
             nn.ModuleList(LearnedEnlargement() for _ in self.levels[:-1]) for _ in range(self.sets_of_weights)
@@ -68,10 +65,7 @@ class MCR(Cascade):
 
 
 class LearnedEnlargement(nn.Module):
-    """Learned 4^3 stride-2 up-convolution of a 3-channel field, which starts as trilinear enlargement times 2.
-
-    Edge values continue the field beyond its border, so the start is exact up to the border.
-    """
+    """Learned 4^3 stride-2 up-convolution of a flow continued by edge values; starts as trilinear, times 2."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class OneByOne(CR):
     without gradients and later ones do not run.
 
     Args:
-        model, n, affine, stages, integrate: see `Cascade`. There is no `detach`: gradients never reach earlier stages.
+        model, n, affine, stages, integrate: see `Cascade`.
         share_weights: must be false, since fixed and learning stages cannot share weights.
     """
 
