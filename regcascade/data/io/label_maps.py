@@ -19,8 +19,7 @@ from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, i
 
 from regcascade.data.io.images import read_header, read_volume
 from regcascade.data.io.itk_images import read_scan
-from regcascade.geometry.grid import Geometry, voxels_of
-from regcascade.geometry.orientation import LPS_TO_RAS
+from regcascade.geometry.grid import LPS_TO_RAS, Geometry, voxels_of
 
 TOLERANCE = 0.1  # of a voxel, by which the corners of grids that are the same may differ
 UNTURNED = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])

@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regcascade.geometry.grid import Geometry, Places
-from regcascade.geometry.orientation import LPS_TO_RAS
+from regcascade.geometry.grid import LPS_TO_RAS, Geometry, Places
 from regcascade.utils.files import written_whole
 
 AXES = ("x", "y", "z")

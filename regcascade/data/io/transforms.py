@@ -10,9 +10,8 @@ from regcascade.data.io.errors import UNREADABLE, first_line, readable
 from regcascade.data.io.images import H5_SUFFIXES, NIBABEL_SUFFIXES, kept_locale
 from regcascade.data.io.itk_images import WRITTEN as FIELD_SUFFIXES
 from regcascade.data.io.itk_images import stored_voxels, write_scan
-from regcascade.geometry.grid import Geometry, voxels_of
+from regcascade.geometry.grid import LPS_TO_RAS, Geometry, voxels_of
 from regcascade.geometry.itk import TO_LPS, field_image
-from regcascade.geometry.orientation import LPS_TO_RAS
 from regcascade.geometry.transform import Transform
 from regcascade.utils.files import written_in_folder
 

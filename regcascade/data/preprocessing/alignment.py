@@ -6,7 +6,7 @@ from monai.data.meta_tensor import MetaTensor
 from nibabel.affines import voxel_sizes
 
 from regcascade.data.io.transforms import matrix_of
-from regcascade.geometry.orientation import LPS_TO_RAS
+from regcascade.geometry.grid import LPS_TO_RAS
 
 LEVELS = ((4, 4.0), (2, 2.0), (1, 0.0))  # shrink factor and smoothing in mm, coarse to fine
 SMALLEST = 16  # voxels an axis keeps at the coarsest level

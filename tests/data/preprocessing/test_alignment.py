@@ -13,7 +13,7 @@ from regcascade.data import build_data
 from regcascade.data.preprocessing.alignment import LEVELS, _fits, align, as_itk
 from regcascade.data.preprocessing.case_files import PreparedCases
 from regcascade.geometry.affine import Affine, between_voxels, from_reference
-from regcascade.geometry.orientation import LPS_TO_RAS
+from regcascade.geometry.grid import LPS_TO_RAS
 from regcascade.geometry.warp import warp
 
 SHAPE = (26, 30, 28)
