@@ -51,7 +51,8 @@ class AppendCSV:
             differ = ", ".join(sorted(set(row) ^ set(columns))) or "their order"
             raise ValueError(f"{self.path} has other columns than this evaluation ({differ}): write elsewhere.")
         if self._columns and columns != self._columns:
-            table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+            with self.path.open(encoding="utf-8", newline="") as file:  # a row longer than the header loses its end
+                table = pd.DataFrame(csv.DictReader(file, restval=""), columns=self._columns, dtype=str)
             with writing(self.path), written_whole(self.path) as temporary:
                 table.reindex(columns=columns).to_csv(temporary, index=False, lineterminator="\n")
             self._columns = columns
