@@ -44,7 +44,7 @@ class Objective(nn.Module):
             affine displacement (DR-Net).
         affine_det: weight of 0.5 (det A - 1)^2, where an affine stage learns.
         affine_ortho: weight of the orthogonality of A, likewise.
-        similarity: `cc`, `lncc`, `mi`, `mse`, or a mapping with `name` and options.
+        similarity: `cc`, `lncc`, `mi`, `mind`, `mse`, or a mapping with `name` and options.
         regularizer: `gradient` (Eq. 10) or `bending`.
         edge: `rms` or `printed`; see `edge_loss`.
         labels: weight of `soft_dice_loss`; above 0 every training scan needs labels.

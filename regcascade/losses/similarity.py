@@ -109,6 +109,48 @@ class MutualInformationLoss(nn.Module):
             return self.offset + self.loss(moved, fixed)
 
 
+@SIMILARITIES.register("mind")
+class MindLoss(nn.Module):
+    """Mean squared difference of MIND-SSC descriptors (Heinrich et al., MICCAI 2013), also between modalities.
+
+    Args:
+        radius: of the patches that are compared, in voxels: their side is `2 radius + 1`.
+        dilation: distance of the patches' centres from the voxel, in voxels.
+    """
+
+    def __init__(self, radius: int = 1, dilation: int = 2) -> None:
+        super().__init__()
+        if radius < 0 or dilation < 1:
+            raise ValueError(f"radius={radius} and dilation={dilation} are not valid: 0 or more, 1 or more voxels.")
+        self.radius, self.dilation = radius, dilation
+
+    def forward(self, moved: Image, fixed: Image) -> Tensor:
+        """Average the squared difference over batch, channels and voxels."""
+        with full_precision(moved, fixed) as (moved, fixed):
+            return F.mse_loss(self.descriptors(moved), self.descriptors(fixed))
+
+    def descriptors(self, image: Image) -> Tensor:
+        """Describe each voxel by how alike the patches around it are, `(B, 12, X, Y, Z)` in 0..1.
+
+        The patches lie at the six neighbours; the twelve pairs are those that are not opposite. D is their mean squared
+        difference, less the smallest of the twelve; the descriptor is `exp(-D / V)`, V being the mean of the twelve
+        before that, held within a factor of 1000 of its mean over the volume. Borders are replicated.
+        """
+        x, y, z = image.shape[2:]
+        reach = self.dilation
+        padded = F.pad(image, (reach,) * 6, mode="replicate")
+        offsets = [tuple(sign * reach * (axis == other) for other in range(3)) for axis in range(3) for sign in (-1, 1)]
+        at = [padded[:, :, reach + i :, reach + j :, reach + k :][:, :, :x, :y, :z] for i, j, k in offsets]
+        pairs = [(a, b) for a in range(6) for b in range(a + 1, 6) if a // 2 != b // 2]
+        squared = torch.cat([(at[a] - at[b]).square() for a, b in pairs], dim=1)
+        patches = F.pad(squared, (self.radius,) * 6, mode="replicate")
+        distance = F.avg_pool3d(patches, 2 * self.radius + 1, stride=1)
+        spread = distance.mean(1, keepdim=True)
+        usual = spread.mean((2, 3, 4), keepdim=True).detach()
+        spread = torch.minimum(torch.maximum(spread, usual / 1000), usual * 1000) + torch.finfo(spread.dtype).tiny
+        return (-(distance - distance.amin(1, keepdim=True)) / spread).exp()
+
+
 @SIMILARITIES.register("mse")
 class MeanSquaredError(nn.Module):
     """Mean squared difference of intensities, for scans of one modality and scale."""

@@ -10,6 +10,7 @@ from regcascade.losses.similarity import (
     SIMILARITIES,
     CorrelationLoss,
     LocalCorrelationLoss,
+    MindLoss,
     MutualInformationLoss,
 )
 from regcascade.metrics.correlation import correlation_coefficient
@@ -56,6 +57,45 @@ def mutual_information(a, b, num_bins, sigma_ratio):
     wa, wb = weights(a), weights(b)
     joint = wa.T @ wb / len(wa)
     return (joint * np.log((joint + 1e-300) / np.outer(wa.mean(0), wb.mean(0)))).sum()
+
+
+def mind_ssc(image, radius, dilation):
+    """MIND-SSC voxel by voxel; an index beyond the border is the border's."""
+
+    def at(volume, *index):
+        return volume[tuple(min(max(i, 0), side - 1) for i, side in zip(index, volume.shape, strict=True))]
+
+    steps = [sign * dilation * np.eye(3, dtype=int)[axis] for axis in range(3) for sign in (-1, 1)]
+    pairs = [(a, b) for a, b in itertools.combinations(steps, 2) if not np.array_equal(a, -b)]
+    voxels = list(np.ndindex(image.shape))
+    squared = np.zeros((len(pairs), *image.shape))
+    for number, (a, b) in enumerate(pairs):
+        for voxel in voxels:
+            squared[(number, *voxel)] = (at(image, *(voxel + a)) - at(image, *(voxel + b))) ** 2
+    patch = list(itertools.product(range(-radius, radius + 1), repeat=3))
+    distance = np.array(
+        [[np.mean([at(one, *(np.array(voxel) + step)) for step in patch]) for voxel in voxels] for one in squared]
+    ).reshape(squared.shape)
+    spread = distance.mean(0)
+    spread = spread.clip(spread.mean() / 1000, spread.mean() * 1000)
+    return np.exp(-(distance - distance.min(0)) / spread)
+
+
+@pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (2, 1), (0, 1)])
+def test_mind_agrees_with_loops(radius, dilation):
+    a, b = images(0, 1, (6, 5, 7)), images(1, 1, (6, 5, 7))
+    expected = [mind_ssc(each[0, 0].numpy(), radius, dilation) for each in (a, b)]
+    loss = MindLoss(radius, dilation)
+    np.testing.assert_allclose(loss.descriptors(a)[0], expected[0], atol=1e-12)
+    np.testing.assert_allclose(loss(a, b), ((expected[0] - expected[1]) ** 2).mean(), rtol=1e-10)
+
+
+def test_mind_is_the_same_for_an_inverted_image_and_finite_for_a_constant_one():
+    a = images(0, 1)
+    np.testing.assert_allclose(MindLoss()(a, 1 - a), 0, atol=1e-20)
+    flat = torch.full((1, 1, *SIZE), 0.3, requires_grad=True)
+    MindLoss()(flat, images(1, 1, dtype=torch.float32)).backward()
+    assert flat.grad.isfinite().all()
 
 
 def test_correlation_agrees_with_the_printed_equations():
@@ -218,7 +258,7 @@ def test_options_reach_the_loss():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("ncc", "cc, lncc, mi, mse"),
+        ("ncc", "cc, lncc, mi, mind, mse"),
         ({"name": "lncc", "kernelsize": 5}, "kernel_size"),
         ({"name": "mse", "epsilon": 1.0}, "no option 'epsilon'"),
         ({"kernel_size": 5}, "'name'"),
