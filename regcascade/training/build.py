@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -18,6 +18,7 @@ from regcascade.cascades.checkpoint import describe, load_affine, read
 from regcascade.data import RegistrationData
 from regcascade.losses import Objective
 from regcascade.training.callbacks.checkpoints import WholeCheckpoints, checkpoint_callbacks
+from regcascade.training.callbacks.progress import TrainingProgress
 from regcascade.training.devices import placed
 from regcascade.training.execution import check_numbers, split_trainer
 from regcascade.training.module import RegistrationModule
@@ -90,12 +91,15 @@ def build_trainer(
 
     `trainer` is the result of `place_trainer`. If scans are labelled, the best checkpoint is that of the highest Dice.
     """
+    options = split_trainer(trainer)[1]
+    asked = options.get("enable_progress_bar", True) and not any(isinstance(each, ProgressBar) for each in callbacks)
+    bars = [TrainingProgress()] if asked else []
     try:
         return L.Trainer(
-            **split_trainer(trainer)[1],
+            **options,
             default_root_dir=folder,
             logger=list(loggers),
-            callbacks=[*callbacks, *checkpoint_callbacks(labelled, folder)],
+            callbacks=[*callbacks, *bars, *checkpoint_callbacks(labelled, folder)],
             plugins=[WholeCheckpoints()],
         )
     except (TypeError, RuntimeError) as error:

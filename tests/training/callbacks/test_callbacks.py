@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from regcascade.registration import Registration, Stage
 from regcascade.training.callbacks.checkpoints import checkpoint_callbacks
 from regcascade.training.callbacks.pictures import PictureCallback
+from regcascade.training.callbacks.progress import TrainingProgress
 from regcascade.training.callbacks.stop_reason import StopReason
 from regcascade.training.loggers.metrics_file import MetricsFile
 
@@ -217,3 +218,10 @@ def test_a_run_resumed_at_its_end_says_so(tmp_path):
     fit(tmp_path, Toy([]), reason, *checkpoint_callbacks(True, tmp_path), resume=True)
     assert reason.reason.startswith("Training stopped: max_steps=3 reached. Step 3")
     assert steps_of(tmp_path) == {"best.ckpt": 3 - 2, "last.ckpt": 3}
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(-1, "Epoch 1"), (3, "Epoch 1/2")])
+def test_the_bar_names_the_last_epoch_only_where_there_is_one(epochs, said):
+    bar = TrainingProgress()
+    bar._trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert bar._get_train_description(1).strip() == said
