@@ -103,7 +103,8 @@ class Registration:
         return resize_flow(totals[level], size_of(self.moving), level)
 
     def without_affine(self, flow: Flow, level: int = 0) -> Flow:
-        """Subtract the affine displacement, enlarged alike, from a total flow that was enlarged from a level."""
+        """Find the deformable field u of a total flow `A u + affine displacement` that was enlarged from a level."""
         if self.affine is None:
             return flow
-        return flow - resize_flow(self.affine.displacement(level), size_of(flow), level)
+        rest = flow - resize_flow(self.affine.displacement(level), size_of(flow), level)
+        return self.affine.inverse().turned(rest)

@@ -44,8 +44,12 @@ class Affine:
 
     def followed_by(self, flow: Flow, level: int = 0) -> Flow:
         """Compose this map with a flow predicted on its result: `A flow + displacement`, exact, without sampling."""
+        return self.turned(flow) + self.displacement(level)
+
+    def turned(self, flow: Flow) -> Flow:
+        """Multiply every vector of a flow by A."""
         with torch.autocast(flow.device.type, enabled=False):  # which would multiply in half precision
-            return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow) + self.displacement(level)
+            return torch.einsum("bij,bjxyz->bixyz", self.matrix, flow)
 
 
 def between_voxels(fixed: Float[Tensor, "4 4"], moving: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:

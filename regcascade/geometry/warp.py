@@ -59,7 +59,7 @@ def compose(first: Flow, then: Flow) -> Flow:
     """Compose two flows into one: `then + warp(first, then)`.
 
     `warp(image, compose(first, then))` equals `warp(warp(image, first), then)` up to interpolation: `first` deforms the
-    image and `then` deforms the result (RCN, Section 3.1; DR-Net, Eq. 5).
+    image and `then` deforms the result (RCN, Section 3; DR-Net, Eq. 5).
 
     >>> along_x = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1, 1)
     >>> shift = along_x.expand(1, 3, 4, 1, 1)

@@ -40,8 +40,8 @@ class Objective(nn.Module):
         alpha: weight of the half-resolution field (enlarged) in similarity and smoothness.
         beta: the same for the quarter resolution.
         smoothness: weight of the smoothness term; RCN's program halves Eq. 10.
-        smoothness_of: `stages`, each stage's own flow (RCN), or `fields`, the last stage's total fields minus the
-            affine displacement (DR-Net).
+        smoothness_of: `stages`, each stage's own flow (RCN), or `fields`, the last stage's total fields without the
+            affine map (DR-Net).
         affine_det: weight of 0.5 (det A - 1)^2, where an affine stage learns.
         affine_ortho: weight of the orthogonality of A, likewise.
         similarity: `cc`, `lncc`, `mi`, `mind`, `mse`, or a mapping with `name` and options.

@@ -13,7 +13,7 @@ from regcascade.networks.blocks import LEAK, SameConv3d
 
 @NETS.register("voxelmorph")
 class VoxelMorph(Network):
-    """Small U-Net: 300,547 parameters at full resolution alone (RCN, Section 4.2 and Table 4).
+    """Small U-Net: 300,547 parameters at full resolution alone (RCN, Section 4.1 and Table 4).
 
     Args:
         width_multiplier: factor on every width; 2 for "VM x2".

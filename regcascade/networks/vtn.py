@@ -35,7 +35,7 @@ class VTNEncoder(nn.Module):
 
 @NETS.register("vtn")
 class VTN(Network):
-    """U-shaped network with 28,252,203 parameters at full resolution alone (RCN, Section 4.2).
+    """U-shaped network with 28,252,203 parameters at full resolution alone (RCN, Section 4.1).
 
     From 1/64 up to 1/4 each scale enlarges a 3-channel prediction and passes it on beside the features. The head is a
     4^3 stride-2 up-convolution times 20, as in RCN's program. In a multi-scale cascade, 3^3 heads read the concatenated

@@ -97,9 +97,11 @@ def test_the_second_paper_s_loss_sees_the_last_total_fields(registration, fixed)
     terms = values(Objective(**weights, smoothness_of="fields")(registration, fixed))
     last = registration.stages[-1]
     fields = [resize_flow(last.totals[level], SIZE, level) for level in (0, 1, 2)]
-    # The affine part is left out level by level: enlarging is linear.
+    # The affine map is left out level by level: enlarging is linear, and A multiplies every level alike.
+    inverse = torch.linalg.inv(registration.affine.matrix).detach()
     parts = [total - registration.affine.displacement(level).detach() for level, total in last.totals.items()]
-    without = [resize_flow(part, SIZE, level) for level, part in enumerate(parts)]
+    deformable = [torch.einsum("bij,bjxyz->bixyz", inverse, part) for part in parts]
+    without = [resize_flow(field, SIZE, level) for level, field in enumerate(deformable)]
     names = ("", "_half", "_quarter")
     for name, field, rest in zip(names, fields, without, strict=True):
         assert terms[f"similarity{name}"] == pytest.approx(1 - cc(warp(registration.moving, field), fixed), rel=1e-4)
@@ -112,6 +114,21 @@ def test_the_second_paper_s_loss_sees_the_last_total_fields(registration, fixed)
     expected += 0.5 * terms["edge"] + 0.1 * terms["affine_det"] + 0.1 * terms["affine_ortho"]
     assert terms["loss"] == pytest.approx(expected, rel=1e-5)
     assert len(terms) == 10
+
+
+def test_an_affine_map_that_enlarges_does_not_make_the_deformable_field_rougher(smooth_flow, moving, fixed):
+    """DR-Net's network predicts on the result of the affine map, and its field is what Eq. 10 judges."""
+    affine = Affine(1.3 * torch.eye(3)[None], torch.tensor([[1.0, 0, -2]]), SIZE, frozen=True)
+    moving, fixed = moving[:1], fixed[:1]
+    first = Stage(affine.displacement(), {k: affine.displacement(k) for k in (0, 1, 2)}, moving, affine)
+    own = {level: smooth_flow(level_size(SIZE, level), seed=level).float()[:1] for level in (0, 1, 2)}
+    totals = {level: first.followed_by(flow, level) for level, flow in own.items()}
+    second = Stage(own[0], totals, warp(moving, totals[0]))
+    objective = Objective(alpha=0.5, beta=0.25, smoothness_of="fields")
+    terms = values(objective(Registration(moving, (first, second), (second,)), fixed))
+    for level, name in enumerate(("", "_half", "_quarter")):
+        expected = roughness(resize_flow(own[level], SIZE, level))
+        assert terms[f"smoothness{name}"] == pytest.approx(expected, rel=1e-3), name
 
 
 def test_single_scale_has_no_terms_of_other_levels(registration, fixed):

@@ -7,7 +7,7 @@ from regcascade.types import Image
 
 @CASCADES.register("cr")
 class CR(Cascade):
-    """Stage k registers what the previous stages left; `t_k = f_k + warp(t_{k-1}, f_k)` (RCN, Section 3.1).
+    """Stage k registers what the previous stages left; `t_k = f_k + warp(t_{k-1}, f_k)` (RCN, Section 3).
 
     Args:
         model, n, affine, stages, share_weights, integrate, detach: see `Cascade`.
