@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from regcascade.networks.base import NETS, Network
 from regcascade.networks.blocks import LEAK, SameConv3d, conv
+from regcascade.utils.registry import check_choice
 
 WIDTHS = (24, 48, 96, 192, 384)  # at full resolution down to 1/16; they and what follows give 22.3 million
-PYRAMID_CHANNELS = 4  # maps of the image pair at each smaller scale: two for each image
+PYRAMID_CHANNELS = 4  # maps of the image pair at each smaller scale
 REDUCTION = 16  # r of Eq. 1
 
 
@@ -22,6 +23,8 @@ class DRNet(Network):
         incep: use IncepBlocks; False puts one 3^3 convolution in place of each.
         pim: use the pyramidal input module.
         scam: apply spatial and channel attention after each concatenation.
+        channel_attention: `equation` adds the sigmoids of the two descriptors (Eq. 1), `text` takes the sigmoid of
+            their sum (Section 2.2.5).
         levels, flow_multiplier, input_order, head_init: see `Network`.
     """
 
@@ -34,12 +37,14 @@ class DRNet(Network):
         incep: bool = True,
         pim: bool = True,
         scam: bool = True,
+        channel_attention: str = "equation",
         levels: Iterable[int] = (0,),
         flow_multiplier: float = 1.0,
         input_order: str = "fixed_first",
         head_init: str = "near_zero",
     ) -> None:
         super().__init__(levels=levels, flow_multiplier=flow_multiplier, input_order=input_order, head_init=head_init)
+        check_choice("model.channel_attention", channel_attention, ["equation", "text"])
         block = IncepBlock if incep else conv
         self.pyramid = nn.ModuleList(
             SameConv3d(PYRAMID_CHANNELS if k else 2, PYRAMID_CHANNELS, stride=2) for k in range(3 if pim else 0)
@@ -54,7 +59,7 @@ class DRNet(Network):
         for k, width in reversed(list(enumerate(WIDTHS[:-1]))):
             self.paths.append(nn.Sequential(*(ConvRes(width, width) for _ in range(4 - k))))
             self.up.append(nn.ConvTranspose3d(WIDTHS[k + 1], width, kernel_size=2, stride=2))
-            self.attention.append(SCAM(2 * width) if scam else nn.Identity())
+            self.attention.append(SCAM(2 * width, channel_attention) if scam else nn.Identity())
             self.decoder.append(ConvRes(2 * width, width))
         self.heads.update({str(level): SameConv3d(WIDTHS[level], 3) for level in self.levels})
         self.initialise()
@@ -119,8 +124,9 @@ class IncepBlock(nn.Module):
 class SCAM(nn.Module):
     """Channel attention and spatial attention in parallel, summed (Eqs. 1 to 3)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channel_attention: str = "equation") -> None:
         super().__init__()
+        self.channel_attention = channel_attention
         self.mlp = nn.Sequential(
             nn.Conv3d(width, width // REDUCTION, 1, bias=False),
             nn.ReLU(),
@@ -134,6 +140,7 @@ class SCAM(nn.Module):
         """Compute F M_c(F) + F M_s(F), of the shape of F."""
         mean = self.mlp(x.mean((2, 3, 4), keepdim=True))
         peak = self.mlp(x.amax((2, 3, 4), keepdim=True))
-        channels = torch.sigmoid(mean) + torch.sigmoid(peak)
+        by_equation = self.channel_attention == "equation"
+        channels = torch.sigmoid(mean) + torch.sigmoid(peak) if by_equation else torch.sigmoid(mean + peak)
         spatial = self.spatial(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1))
         return x * (channels + spatial)

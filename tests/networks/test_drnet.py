@@ -35,6 +35,15 @@ def test_the_parts_of_the_paper_are_there():
     assert len(net.pyramid) == 3 and len(net.up) == 4
 
 
+def test_the_reading_of_channel_attention_is_an_option():
+    with torch.device("meta"):
+        assert {block.channel_attention for block in build_net("drnet").attention} == {"equation"}
+        net = build_net({"name": "drnet", "channel_attention": "text"})
+        assert {block.channel_attention for block in net.attention} == {"text"}
+        with pytest.raises(ValueError, match=r"model\.channel_attention=sum is not valid\. Known: equation, text"):
+            build_net({"name": "drnet", "channel_attention": "sum"})
+
+
 def convolution(image, layer):
     """A SAME convolution of one item with zeros outside, in float64."""
     weight, bias = (
@@ -72,8 +81,9 @@ def agrees(module, channels, reference):
         np.testing.assert_allclose(result[item], reference(x[item].numpy()), atol=1e-9)
 
 
-def test_scam_agrees_with_equations_1_to_3():
-    module = random_parameters(SCAM(32))
+@pytest.mark.parametrize("reading", ["equation", "text"])
+def test_scam_agrees_with_equations_1_to_3_and_with_the_text_s_reading_of_the_first(reading):
+    module = random_parameters(SCAM(32, reading))
     squeeze, _, widen = module.mlp
     first, second, third = (layer for layer in module.spatial if hasattr(layer, "weight"))
 
@@ -81,7 +91,8 @@ def test_scam_agrees_with_equations_1_to_3():
         return convolution(relu(convolution(vector[:, None, None, None], squeeze)), widen)
 
     def reference(x):
-        channels = sigmoid(mlp(x.mean((1, 2, 3)))) + sigmoid(mlp(x.max((1, 2, 3))))
+        mean, peak = mlp(x.mean((1, 2, 3))), mlp(x.max((1, 2, 3)))
+        channels = sigmoid(mean) + sigmoid(peak) if reading == "equation" else sigmoid(mean + peak)
         y = np.stack([x.mean(0), x.max(0)])
         spatial = sigmoid(convolution(relu(convolution(relu(convolution(y, first)), second)), third))
         return channels * x + spatial * x
