@@ -34,8 +34,8 @@ COUNTS = dict(zip(TABLES, (9, 16, 17, 6, 8, 4, 4, 4, 5, 9, 4, 4), strict=True))
 
 
 @functools.cache
-def config(experiment: str, scale: str = "paper") -> dict:
-    return composed(CONF, "train", [f"experiment={experiment}", f"scale={scale}"])
+def config(experiment: str, scale: str | None = None) -> dict:
+    return composed(CONF, "train", [f"experiment={experiment}", *([f"scale={scale}"] if scale else [])])
 
 
 def block(experiment: str) -> dict:
@@ -102,6 +102,11 @@ def test_an_experiment_composes_at_the_paper_s_settings(name):
     assert (options["optimizer"]["lr"], options["optimizer"]["head_lr"]) == (1e-4, 1.0)
     assert options["data"]["batch_size"] == (4 if first else 1)
     assert options["data"]["augmentation"] == ("bspline" if first else "none")
+    as_their_program = first and options["model"]["name"] == "vtn"  # which draws VoxelMorph's head near zero itself
+    assert options["model"]["head_init"] == ("paper" if as_their_program else "near_zero")
+    if options["affine"]["name"] != "precomputed":
+        assert options["affine"]["head_init"] == ("paper" if first else "near_zero")
+    assert options["reproduces"]["scale"] == "paper"
     assert list(options["data"]["test"]) == (["lpba"] if "/brain" in name else ["sliver", "lits", "lspig"])
     assert options["data"]["atlas"] == ATLASES.get(options["reproduces"]["data"])
     Objective(**options["loss"]).check_levels(CASCADES.get(options["cascade"]["name"]).levels)
@@ -140,6 +145,38 @@ def test_a_row_runs_on_the_hippocampus_too(name):
     assert options["reproduces"]["scale"] == "hippocampus"
 
 
+@pytest.mark.parametrize(
+    ("own", "row"),
+    [
+        (["model=drnet", "cascade=mcr", "n=3"], "drnet/dr_mcr3_l"),
+        (["model=papers/vtn", "cascade=cr", "n=2"], "rcn/vtn_n2"),
+        (["model=papers/vtn", "cascade=all_stages", "n=3"], "rcn/vtn_addd"),
+        (["model=voxelmorph", "cascade=cr", "n=0"], "rcn/affine"),
+    ],
+)
+def test_the_paper_s_scale_makes_a_model_of_one_s_own_the_paper_s_training(own, row):
+    ours, theirs = composed(CONF, "train", [*own, "scale=paper", "data=liver"]), config(row)
+    assert (ours.pop("reproduces")["scale"], theirs.pop("reproduces")["experiment"]) == ("paper", row)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["rcn/vm_prealigned", "drnet/vm_cr2", "drnet/affine"])
+def test_an_experiment_has_the_paper_s_scale_already(name):
+    assert config(name, "paper") == config(name)
+
+
+def test_a_plain_training_has_no_scale_and_what_is_named_wins_over_the_paper_s():
+    plain = composed(CONF, "train", [])
+    assert plain["reproduces"]["scale"] is None
+    assert (plain["trainer"]["max_steps"], plain["affine"]["name"], plain["data"]["batch_size"]) == (240, "none", 1)
+    named = ["affine=none", "optimizer=adam", "trainer.max_steps=7", "data.batch_size=2"]
+    options = composed(CONF, "train", ["cascade=cr", "scale=paper", *named])
+    assert (options["affine"]["name"], options["optimizer"]["schedule"]) == ("none", "cosine")
+    assert (options["trainer"]["max_steps"], options["data"]["batch_size"]) == (7, 2)
+    only_affine = composed(CONF, "train", ["experiment=affine", "scale=paper"])  # the experiment has no schedule
+    assert (only_affine["trainer"]["max_steps"], only_affine["affine"]["name"]) == (100_000, "learned")
+
+
 def test_what_the_command_line_says_wins_over_the_scale():
     options = composed(CONF, "train", ["experiment=drnet/dr", "scale=small", "affine=frozen", "trainer.max_steps=7"])
     assert (options["affine"]["name"], options["trainer"]["max_steps"]) == ("frozen", 7)
@@ -163,7 +200,7 @@ def test_the_classes_are_those_of_the_papers():
         ("voxelmorph", "cr"), ("voxelmorph", "mcr"), ("vtn", "cr"), ("vtn", "all_stages"), ("vtn", "mcr"),
         ("drnet", "cr"), ("drnet", "mcr"),
     }  # fmt: skip
-    assert len(CLASSES) == 16
+    assert len(CLASSES) == 17
 
 
 @pytest.fixture

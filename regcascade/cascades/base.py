@@ -102,7 +102,7 @@ class Cascade(nn.Module, ABC):
         Args:
             moving: `(B, 1, X, Y, Z)` in 0..1, to be deformed.
             fixed: of the same shape, to be met.
-            r: how often each network is applied (RCN, Section 3.4); 1 is how it was trained.
+            r: how often each network is applied (RCN, Section 3.3).
             repeat: `stage` repeats each stage in place (1, 1, 2, 2), `chain` the whole chain (1, 2, 1, 2).
             alignment: `(B, 4, 4)` from voxels of the fixed to those of the moving scan; only `affine=precomputed`
                 needs it.
@@ -128,9 +128,9 @@ class Cascade(nn.Module, ABC):
         alignment = batch.get("alignment") if self.needs_alignment else None
         return self(batch["moving"], batch["fixed"], r, repeat, alignment)
 
-    def register_images(self, moving: Image, fixed: Image) -> Registration:
+    def register_images(self, moving: Image, fixed: Image, r: int = 1) -> Registration:
         """Register a batch of images; if they must come with an alignment, it is the identity."""
-        return self(moving, fixed, alignment=torch.eye(4, device=moving.device).expand(len(moving), 4, 4))
+        return self(moving, fixed, r, alignment=torch.eye(4, device=moving.device).expand(len(moving), 4, 4))
 
     def about(self, r: int = 1, repeat: str = "stage") -> dict[str, Any]:
         """Summarise how it registers, and its size.

@@ -21,9 +21,10 @@ LONGEST_FOLDER_NAME = 150
 
 
 def register_resolvers() -> None:
-    """Register `run_folder`, `job_folder` and `first_rank` with OmegaConf, for the hydra section of the configs."""
+    """Register the resolvers of the configs: `run_folder`, `job_folder`, `first_rank`, `of_paper` (scale=paper)."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("of_paper", lambda cascade, dr, rcn: dr if cascade == "mcr" else rcn, replace=True)
     OmegaConf.register_new_resolver("first_rank", lambda own, other: own if is_first_starter() else other, replace=True)
 
 
@@ -85,11 +86,13 @@ def owner(checkpoint: Path) -> Path | None:
 
 
 def composed(conf: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose the config of `train` or `evaluate` as plain values, interpolations unresolved."""
+    """Compose the config of `train` or `evaluate` as plain values, with RUN as its folder."""
     register_resolvers()
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        config = OmegaConf.to_container(compose(name, list(overrides)))
-    return {str(key): value for key, value in config.items()}  # type: ignore[union-attr]  # a mapping
+        config = compose(name, list(overrides))
+    config.paths.run = "RUN"  # in place of Hydra's own folder, which only a job has
+    options = OmegaConf.to_container(config, resolve=True)
+    return {str(key): value for key, value in options.items()}  # type: ignore[union-attr]  # a mapping
 
 
 def in_sweep() -> bool:

@@ -23,6 +23,7 @@ from regcascade.training.devices import placed
 from regcascade.training.execution import check_numbers, split_trainer
 from regcascade.training.module import RegistrationModule
 from regcascade.training.optimizer import Optimization
+from regcascade.training.repeats import Repeats
 from regcascade.types import Size
 from regcascade.utils.registry import check_options
 
@@ -60,7 +61,8 @@ def build_module(options: Mapping[str, Any], data: RegistrationData, fresh: bool
     if min(data.size) < SMALLEST_SIDE:
         raise ValueError(f"data.size={list(data.size)}: the networks need {SMALLEST_SIDE} voxels a side or more.")
     cascade = build_cascade(options, data.size)
-    cascade.order(options["r"], options["repeat"])  # raises for invalid values before training
+    repeats = Repeats.of(options.get("train_r", 1), options["repeat"], options["seed"])
+    cascade.order(repeats.unless(options["r"]), options["repeat"])  # raises for invalid values before training
     if fresh and (affine := options["affine"].get("checkpoint")):
         load_affine(cascade, affine)
     if fresh and options["init"]:
@@ -71,7 +73,7 @@ def build_module(options: Mapping[str, Any], data: RegistrationData, fresh: bool
         options["model"], options["cascade"], cascade.n, _affine(options), data.size,
         data.label_names, data.preprocessing, options["data"], options["loss"],
     )  # fmt: skip
-    return RegistrationModule(cascade, objective, optimization, description, tuple(data.label_names))
+    return RegistrationModule(cascade, objective, optimization, description, tuple(data.label_names), repeats)
 
 
 def place_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:

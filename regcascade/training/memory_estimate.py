@@ -61,6 +61,7 @@ class Step:
     precision: str = "32-true"  # Lightning's name
     recompute: str = "none"  # see `Execution`
     moments: int = 2  # numbers that the optimiser stores per weight
+    r: int = 1  # how often each network is applied
 
     def footprint(self, n: int) -> Footprint:
         """Count the bytes of a step with n stages, in about a second at any size."""
@@ -87,8 +88,8 @@ class Step:
         device = next(cascade.parameters()).device
         moving, fixed = (torch.rand(self.batch, 1, *self.size, device=device) for _ in range(2))
         with mixed_precision(device, self.precision):
-            registration = cascade.register_images(moving, fixed)
-            reverse = cascade.register_images(fixed, moving) if self.objective.both_ways else None
+            registration = cascade.register_images(moving, fixed, self.r)
+            reverse = cascade.register_images(fixed, moving, self.r) if self.objective.both_ways else None
             loss = self.objective(registration, fixed, reverse=reverse)["loss"]
         loss.backward()
 

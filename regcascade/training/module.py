@@ -21,6 +21,7 @@ from regcascade.metrics.landmarks import landmark_distance_voxels
 from regcascade.metrics.overlap import mean_dice
 from regcascade.registration import Registration
 from regcascade.training.optimizer import Optimization
+from regcascade.training.repeats import Repeats
 from regcascade.types import Batch, swapped
 from regcascade.utils import distributed as ranks
 
@@ -33,7 +34,7 @@ class RegistrationModule(L.LightningModule):
     """Train a cascade.
 
     Checkpoints hold the `description` of the model (see `checkpoint.describe`). The validation Dice is averaged over
-    the values of `labels`.
+    the values of `labels`. Validation applies each network as often as training does at most.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RegistrationModule(L.LightningModule):
         optimization: Optimization | None = None,
         description: Mapping[str, Any] | None = None,
         labels: tuple[int, ...] = (),
+        repeats: Repeats | None = None,
     ) -> None:
         super().__init__()
         objective.check_levels(cascade.levels)
@@ -53,6 +55,7 @@ class RegistrationModule(L.LightningModule):
         self.optimization = optimization or Optimization()
         self.description = dict(description or {})
         self.labels = labels
+        self.repeats = repeats or Repeats()
         self._validation_rows: list[dict[str, float]] = []
         self._validation_failures: list[str] = []
         self._time_done = 0.0
@@ -73,8 +76,9 @@ class RegistrationModule(L.LightningModule):
         """Compute the loss of a batch, and log the mean of each term over the ranks as `train/<term>`."""
         self._time_done = self._share_of_time()
         self.cascade.on_progress(self.done())
-        registration = self.cascade.register(batch)
-        reverse = self.cascade.register(swapped(batch)) if self.objective.both_ways else None
+        how = self.repeats.at(self.global_step), self.repeats.repeat
+        registration = self.cascade.register(batch, *how)
+        reverse = self.cascade.register(swapped(batch), *how) if self.objective.both_ways else None
         terms = self.objective(registration, batch["fixed"], batch, reverse)
         # One exchange gives every rank the means, and tells of a loss that is not finite before any weight changes.
         means = dict(zip(terms, ranks.mean(torch.stack(list(terms.values()))), strict=True))
@@ -91,7 +95,7 @@ class RegistrationModule(L.LightningModule):
         The loss omits weak supervision, so that it is comparable between trainings with and without it, and inverse
         consistency, which needs the reverse registration.
         """
-        registration = self.cascade.register(batch)
+        registration = self.cascade.register(batch, self.repeats.most, self.repeats.repeat)
         terms = self.objective(registration, batch["fixed"])
         if failure := _not_finite(terms, batch):
             if ranks.count() == 1:

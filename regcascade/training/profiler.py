@@ -54,6 +54,7 @@ def profile(
     batch: int = 1,
     precision: str = "32-true",
     repeats: int = 3,
+    r: int = 1,
 ) -> Profile:
     """Time registrations and training steps on the cascade's device, after one of each that does not count.
 
@@ -66,7 +67,7 @@ def profile(
     for _ in range(repeats + 1):
         watch = Stopwatch(device)
         with watch.on("all"), torch.inference_mode(), mixed_precision(device, precision):
-            cascade.register_images(moving, fixed)
+            cascade.register_images(moving, fixed, r)
         inference.append(watch.seconds["all"])
     cascade.train()
     if device.type == "cuda":
@@ -76,8 +77,8 @@ def profile(
         with watch.on("step"):
             with mixed_precision(device, precision):
                 with watch.on("cascade"), _timed_networks(cascade, watch):
-                    registration = cascade.register_images(moving, fixed)
-                    reverse = cascade.register_images(fixed, moving) if objective.both_ways else None
+                    registration = cascade.register_images(moving, fixed, r)
+                    reverse = cascade.register_images(fixed, moving, r) if objective.both_ways else None
                 watch.seconds["warps"] = watch.seconds["cascade"] - watch.seconds["networks"]
                 with watch.on("losses"):
                     loss = objective(registration, fixed, reverse=reverse)["loss"]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import yaml
 
 from regcascade.cli.main import main
+from regcascade.cli.run_folder import composed
+from regcascade.report.paper.deviations import trained_otherwise
 from regcascade.report.paper.experiments import CONF, TABLES, Row, printed_number, read_rows, rows_of, title
-from regcascade.report.paper.runs import Found, find
+from regcascade.report.paper.runs import Found, Training, find
 from regcascade.report.paper.table import lines_of, numbers, printed_table, shown_table
 from regcascade.report.tables.markup import markdown
 from regcascade.utils.files import file_hash
@@ -142,6 +145,17 @@ def test_other_weights_to_start_from_callbacks_and_scans_stand_beside_it_too(run
     runs.evaluation("one", run, ["sliver"])
     said = "data.train=10, init=weights.ckpt, callbacks.ema.decay=0.9"
     assert runs.lines("rcn/2", 16)["Settings"].tolist() == [said]
+
+
+def test_a_run_from_other_initial_weights_than_the_program_s_says_so():
+    def of(*overrides: str) -> str:
+        config = composed(CONF, "train", ["experiment=rcn/vtn_n2", *overrides])
+        del config["train_r"], config["model"]["width"]  # an older version's config lacks what is newer
+        return ", ".join(trained_otherwise(Training(Path("nowhere"), config, []), partial(composed, CONF)))
+
+    assert of() == ""
+    said = "model.head_init=near_zero, affine.head_init=near_zero"
+    assert of("model=vtn", "affine=learned") == said
 
 
 def test_a_run_in_miniature_is_marked_and_in_columns_of_its_own_data(runs):

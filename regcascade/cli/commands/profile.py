@@ -20,6 +20,7 @@ from regcascade.training.execution import check_precision, likely_device, set_ex
 from regcascade.training.memory_estimate import Step, free_memory
 from regcascade.training.optimizer import MOMENTS
 from regcascade.training.profiler import Profile, profile
+from regcascade.training.repeats import Repeats
 from regcascade.utils.memory import GIB, MIB
 
 SIZE = "size="
@@ -43,20 +44,22 @@ def run(arguments: argparse.Namespace) -> None:
     optimization = build_optimization(options["optimizer"])
     batch = options["data"].get("batch_size", 1)
     objective, moments = build_objective(options["loss"]), MOMENTS[optimization.name]
+    r = Repeats.of(options["train_r"]).most
     step = Step(
-        lambda n: build_cascade(options, size, n), objective, size, batch, precision, execution.recompute, moments
+        lambda n: build_cascade(options, size, n), objective, size, batch, precision, execution.recompute, moments, r
     )
     n = len(options["cascade"].get("stages") or [None]) if options["n"] is None else int(options["n"])
     console = Console()
     with torch.device("meta"):  # counting needs no memory
         console.print(model_table(parts(build_cascade(options, size, n))))
     sides = "x".join(map(str, size))
-    console.print(f"n={n}, {sides}, batch {batch}, {precision}, recompute={execution.recompute}, {device}")
+    console.print(f"n={n}, {sides}, batch {batch}, {precision}, recompute={execution.recompute}, r={r}, {device}")
     if not arguments.no_run:
         cascade = build_cascade(options, size, n).to(device)
         set_execution(cascade, options["trainer"], size, batch)
         optimizer = optimization.optimizer(parameter for parameter in cascade.parameters() if parameter.requires_grad)
-        console.print(_times(profile(cascade, step.objective, optimizer, size, batch, precision, arguments.repeats)))
+        measured = profile(cascade, step.objective, optimizer, size, batch, precision, arguments.repeats, r)
+        console.print(_times(measured))
     footprint, memory = step.footprint(n), table("Memory (estimated)", "", "MiB")
     for name in ("weights", "gradients", "moments", "activations", "total"):
         memory.add_row(name, f"{getattr(footprint, name) / MIB:,.1f}")

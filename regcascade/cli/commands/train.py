@@ -86,7 +86,8 @@ def train(config: DictConfig) -> dict[str, Any]:
             path = None if checkpoint is None else checkpoint.path
             trainer.fit(module, data, ckpt_path=path, weights_only=True)
         if trainer.is_global_zero:
-            results |= _evaluated(trainer, module, data, folder, EvaluationOptions(options["r"], options["repeat"]))
+            measured = EvaluationOptions(module.repeats.unless(options["r"]), options["repeat"])
+            results |= _evaluated(trainer, module, data, folder, measured)
     except BaseException:
         close_loggers(trainer.loggers, failed=True)
         if _is_started_by_rank_0():
@@ -108,7 +109,7 @@ def _checked(config: DictConfig) -> dict[str, Any]:
             f"data={reproduces['data']} data.validation_pairs=null."
         )
 
-    def single_options(seed: int, r: int, repeat: str) -> None:
+    def single_options(seed: int, r: int | None, repeat: str) -> None:
         """Declare the types of the options that are in no group."""
 
     check_options("train", {key: options[key] for key in ("seed", "r", "repeat")}, single_options)

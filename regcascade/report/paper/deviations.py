@@ -11,7 +11,7 @@ from regcascade.report.paper.runs import PAPER_SCALE, Evaluation, Training
 from regcascade.utils.diff import changes, in_yaml
 
 Compose = Callable[[str, Sequence[str]], Mapping[str, Any]]
-_GROUPS = ("n", "model", "cascade", "affine", "loss", "optimizer")
+_GROUPS = ("n", "train_r", "model", "cascade", "affine", "loss", "optimizer")
 _OF_AFFINE = ("checkpoint",)  # says where the weights are, not what they are
 _LOADING = ("root", "pairs", "num_workers", "cache", "validate", "seed")  # of the data: where it is, how it is read
 _OF_TRAINER = (
@@ -31,7 +31,7 @@ def trained_otherwise(training: Training, compose: Compose) -> Iterator[str]:
         yield f"scale={scale} ({config['data'].get('name')}{volume})"
     meant = compose("train", [f"experiment={training.experiment}", f"scale={scale}"])
     for group in _GROUPS:
-        yield from changed_options(group, config.get(group), meant.get(group), leave_out=_OF_AFFINE)
+        yield from changed_options(group, config.get(group, meant.get(group)), meant.get(group), leave_out=_OF_AFFINE)
     yield from changed_options("data", config["data"], meant["data"], leave_out=_LOADING)
     ours, theirs = ({key: of["trainer"].get(key) for key in _OF_TRAINER} for of in (config, meant))
     yield from changed_options("trainer", ours, theirs)
@@ -68,7 +68,9 @@ def evaluated_otherwise(evaluation: Evaluation, row: Row) -> Iterator[str]:
 
 
 def changed_options(name: str, ours: Any, theirs: Any, leave_out: Sequence[str] = ()) -> Iterator[str]:
-    """Write `name.key=value` of every option that differs."""
+    """Write `name.key=value` of every option that differs, except those that `ours`, being older, does not have."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        theirs = {key: value for key, value in theirs.items() if key in ours}
     for key, _, value in changes(theirs, ours, name, leave_out):
         yield f"{key}={in_yaml(value)}"
 

@@ -86,7 +86,7 @@ def read_rows(conf: Path = CONF) -> list[Row]:
     if not folder.is_dir():
         raise ValueError(f"There is no {folder}: the papers' experiments come with the repository, so run it there.")
     rows = []
-    for path in sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path)):  # rcn/ before rcn/brain/
+    for path in sorted(folder.rglob("[!_]*.yaml"), key=lambda path: (len(path.parts), path)):  # rcn/ before rcn/brain/
         block = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("reproduces")
         if block is None:
             continue
