@@ -25,7 +25,7 @@ class Repeats:
         whole = all(type(r) is int for r in given)  # no bool
         if len(given) != 2 or not whole or not 1 <= given[0] <= given[1]:
             raise ValueError(f"train_r={train_r}: give an integer, 1 or more, or a range of them, such as [1,3].")
-        return cls(*given, repeat, seed)
+        return cls(given[0], given[1], repeat, seed)
 
     def at(self, step: int) -> int:
         """Compute the r of a training step."""
