@@ -41,6 +41,8 @@ def test_help_of_hydras_commands_names_every_option_and_group_without_hydra(name
     config = composed(CONF, name, [])
     assert set(config) - {"reproduces"} <= named
     options = yaml.safe_load(said.partition("== Options")[2].partition("==\n")[2].partition("\n==")[0])
+    folders = options.pop("paths")  # whose interpolations are resolved in the config
+    assert folders.keys() == config["paths"].keys()
     assert options and all(config[key] == value for key, value in options.items())
     assert {"experiment", "sweep"} <= named or name == "evaluate"
     assert "model [voxelmorph]: drnet, " in said or "data [trained]: brain, " in said
