@@ -18,6 +18,7 @@ from regcascade.utils.registry import Registry, Spec, check_choice
 
 CASCADES: Registry["Cascade"] = Registry("cascade", reserved=("model", "n", "affine"))
 SMALLEST_SIDE = 16
+MOST_RUNS = 1000  # of networks in one registration; more in a file or an option is a slip
 RECOMPUTE = ("none", "stage")
 
 
@@ -61,9 +62,11 @@ class Cascade(nn.Module, ABC):
         super().__init__()
         if isinstance(stages, str):
             raise ValueError(f"cascade.stages={stages}: give a list, such as [{stages}].")
-        specs = list(stages) if stages else [model] * n
         if n < 0 or (n == 0 and affine is None):
             raise ValueError(f"n={n}: a cascade has one stage or more, or none but an affine stage (affine=learned).")
+        if n > MOST_RUNS:
+            raise ValueError(f"n={n}: a cascade has {MOST_RUNS} stages at most.")
+        specs = list(stages) if stages else [model] * n
         if len(specs) != n:
             raise ValueError(f"cascade.stages names {len(specs)} networks and n={n}: leave n out, or make them agree.")
         if share_weights and stages and any(spec != specs[0] for spec in specs):
@@ -146,8 +149,9 @@ class Cascade(nn.Module, ABC):
 
     def order(self, r: int, repeat: str) -> list[int]:
         """List which network runs at each step."""
-        if not isinstance(r, int) or r < 1:
-            raise ValueError(f"r={r}: how often each network is applied is an integer, 1 or more.")
+        most = MOST_RUNS // max(self.n, 1)
+        if not isinstance(r, int) or not 1 <= r <= most:
+            raise ValueError(f"r={r}: how often each network is applied is an integer, 1 or more, here {most} at most.")
         check_choice("repeat", repeat, ["stage", "chain"])
         chain = [0 if self.share_weights else k for k in range(self.n)]
         return chain * r if repeat == "chain" else [k for k in chain for _ in range(r)]

@@ -1,14 +1,18 @@
 """Self-describing checkpoints: plain values inside, built by the registries, and loaded without running code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._pytree import tree_iter
 
 from regcascade.cascades import Cascade, build
+from regcascade.data.options import check_size
 from regcascade.utils.files import written_whole
 from regcascade.utils.registry import Spec
 from regcascade.utils.version import __version__
@@ -18,6 +22,7 @@ FORMAT = 1
 PREFIX = "cascade."
 MODEL_KEYS = ("model", "cascade", "n", "affine", "size")
 PRETRAINED = Path(__file__).parent / "pretrained"
+REPLACED = 4  # times as many weights as the file's may be made: some networks make a weight, then replace it
 
 
 class CheckpointError(ValueError):
@@ -32,14 +37,16 @@ class Checkpoint:
     description: Mapping[str, Any]  # see `describe`
     weights: Mapping[str, Tensor]  # state dict of the cascade
     step: int  # optimiser steps so far
-    param_groups: Sequence[Mapping[str, Any]] | None = None  # of the optimiser; None if no training can resume
+    optimizer: Mapping[str, Any] | None = None  # its state dict; None if no training can resume
 
     def build(self) -> Cascade:
         """Build the cascade it describes, with its weights, in evaluation mode."""
         try:
-            cascade = build(**{key: self.description[key] for key in MODEL_KEYS})
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"The model that {self.path} describes cannot be built: {error}") from error
+            with _at_most(REPLACED * sum(weight.numel() for weight in self.weights.values())):
+                cascade = build(**{key: self.description[key] for key in MODEL_KEYS})
+        except Exception as error:  # an edited description makes networks raise nearly anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise CheckpointError(f"The model that {self.path} describes cannot be built: {reason}") from error
         self.load_into(cascade)
         cascade.description = self.description
         return cascade.eval()
@@ -113,7 +120,7 @@ def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint, a file or one of `pretrained_names`, without running code from it.
 
     Raises:
-        CheckpointError: for a missing, truncated or foreign file, or one of a newer format.
+        ValueError: for a missing, truncated or foreign file, one of a newer format, or volumes larger than memory.
     """
     path = Path(path)
     if not path.exists() and str(path) in pretrained_names():
@@ -125,6 +132,8 @@ def read(path: str | Path) -> Checkpoint:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not all(_is_plain(value) for value in tree_iter(content) if isinstance(value, Tensor)):
+            raise ValueError("a tensor in it is sparse, nested, quantised, complex, or without its data")
     except Exception as error:  # damaged files make torch raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -139,11 +148,13 @@ def read(path: str | Path) -> Checkpoint:
             f"{path} has format {description['format']} and this is regcascade {__version__}, which reads up to "
             f"{FORMAT}: update regcascade."
         )
-    groups: Sequence[Mapping[str, Any]] | None = None
+    check_size(f"{path}: size", description["size"])
+    optimizer: Mapping[str, Any] | None = None
     match content:
-        case {"pytorch-lightning_version": str(), "optimizer_states": [{"param_groups": [{}, *_] as found}, *_]}:
-            groups = found
-    return Checkpoint(path, description, _below(PREFIX, content["state_dict"]), content.get("global_step", 0), groups)
+        case {"pytorch-lightning_version": str(), "optimizer_states": [{"param_groups": [{}, *_]} as found, *_]}:
+            optimizer = found
+    weights = _below(PREFIX, content["state_dict"])
+    return Checkpoint(path, description, weights, content.get("global_step", 0), optimizer)
 
 
 def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,14 +163,40 @@ def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_whole(content: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
     weights, step = content.get("state_dict"), content.get("global_step", 0)
-    keys = {*MODEL_KEYS, "format", "data", "label_names", "preprocessing"}
+    mappings = ("data", "label_names", "preprocessing")
     return (
-        keys <= set(description)
+        {*MODEL_KEYS, *mappings, "format"} <= set(description)
         and isinstance(description["format"], int)
+        and all(isinstance(description[key], dict) for key in mappings)
         and isinstance(step, int)
         and isinstance(weights, dict)
         and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items())
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds a real number of its own for each element."""
+    if tensor.is_nested or tensor.is_quantized or tensor.is_complex() or tensor.layout != torch.strided:
+        return False
+    return tensor.device.type == "cpu" and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+
+
+@contextmanager
+def _at_most(weights: int) -> Iterator[None]:
+    """Raise ValueError in the block as soon as modules have made more weights, before these take memory."""
+    made = 0
+
+    def count(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        nonlocal made
+        made += 0 if weight is None else weight.numel()
+        if made > weights:
+            raise ValueError("it has more weights than the file holds.")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def load(path: str | Path) -> Cascade:

@@ -123,6 +123,9 @@ def reason(error: Exception) -> str | None:
     last = traceback.extract_tb(error.__traceback__)[-1:]
     if isinstance(error, OSError) and last and last[0].name == "mkdir":
         return f"The folder {error.filename} cannot be made ({error.strerror}). Give another (paths.runs, paths.run)."
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+        what = str(error).partition("\n")[0]
+        return f"Not enough memory ({what}). Choose a smaller size, batch or n; regcascade profile estimates a step."
     if "Config group override must be" in str(error):
         pairs = [word.lstrip("+").partition("=") for word in sys.argv[1:]]
         given = [f"{key}={value}" for key, _, value in pairs if value == "null" and (CONF / key.split("@")[0]).is_dir()]

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from regcascade.report.runs.sweeps import shown_value, swept_by
 from regcascade.utils.diff import differences
-from regcascade.utils.files import claimed
+from regcascade.utils.files import claimed, read_yaml
 from regcascade.utils.launch import from_first_rank, is_first_starter, launched
 
 LONGEST_FOLDER_NAME = 150
@@ -145,7 +145,7 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, li
     folder = owner(resumed)
     if folder is None or in_sweep():  # the command of a sweep gives the whole config of its jobs
         return config, []
-    stored = OmegaConf.load(folder / "config.yaml")
+    stored = OmegaConf.create(read_yaml(folder / "config.yaml"))
     if isinstance(stored, ListConfig) or "paths" not in stored:
         raise ValueError(f"{folder / 'config.yaml'} is not the config of a run.")
     stored = OmegaConf.create(_moved(OmegaConf.to_container(stored), str(stored.paths.run), str(config.paths.run)))

@@ -137,7 +137,7 @@ def _before(folder: Path, config: DictConfig) -> Job | None:
     file = folder / "config.yaml"
     if file.is_file():
         now = OmegaConf.to_container(config, resolve=True)
-        changes = list(differences(OmegaConf.to_container(OmegaConf.load(file)), now))
+        changes = list(differences(read_yaml(file), now))
         if changes := [change for change in changes if not change.startswith("logger.")]:
             raise ValueError(
                 f"{folder} holds a run with other options ({'; '.join(changes[:_MOST_NAMED])}). Go on with the same "

@@ -6,6 +6,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from regcascade.types import Size
+from regcascade.utils.memory import GIB, available_memory
+
+VOLUMES = 10  # float32, that any registration holds: two images, what is moved, a flow, its sum, sampling places
 
 
 def check_count(option: str, value: object, minimum: int) -> int:
@@ -25,11 +28,16 @@ def check_number(option: str, value: object, minimum: float = 0.0, maximum: floa
 
 
 def check_size(option: str, value: object) -> Size:
-    """Check three sides in voxels."""
+    """Check three sides in voxels, and that there is memory for the volumes of the smallest registration."""
     sides = _numbers(value, 3, Integral)
     if not sides or min(sides) < 1:
         raise ValueError(f"{option}={value} is not valid: give three sides in voxels, such as [128,128,128].")
     x, y, z = (int(side) for side in sides)
+    if (needed := VOLUMES * 4 * x * y * z) > (free := available_memory()):
+        raise ValueError(
+            f"{option}={value}: to register volumes of that size takes {needed / GIB:.1f} GiB or more, and "
+            f"{free / GIB:.1f} GiB are free. Choose a smaller one."
+        )
     return x, y, z
 
 

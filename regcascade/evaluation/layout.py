@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from regcascade.utils import files
 
 CONFIG, GIT, DIFFERENCE = "config.yaml", "git.json", "git.diff"  # what ran
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
@@ -17,7 +17,6 @@ FAILED = "failed"  # column of why a pair failed, else empty
 BEFORE = "_before"  # suffix of the measures before registration
 
 EVALUATE = "Evaluate it (again): python evaluate.py checkpoint=FILE."
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
     """Read a YAML file of names and values; raise ValueError with the remedy if that fails."""
-    return _read(path, "YAML", lambda text: yaml.load(text, _Loader) or {}, remedy)
+    return _read(path, "YAML", lambda text: files.parse_yaml(text) or {}, remedy)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def _read(path: Path, kind: str, parse: Callable[[str], Any], remedy: str) -> dict[str, Any]:
     try:
         content = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}. {remedy}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold names and values. {remedy}")

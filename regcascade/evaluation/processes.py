@@ -11,7 +11,7 @@ import torch.distributed
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 
-from regcascade.utils.launch import launched
+from regcascade.utils.launch import check_cores, check_nodes, launched
 
 _LONG = timedelta(days=30)  # how long a process waits for the last pair of the others
 
@@ -54,9 +54,13 @@ def devices_of(accelerator: str, devices: Any, num_nodes: int) -> Fabric:
     # Processes exchange no tensors; gloo takes no GPU memory.
     strategy = DDPStrategy(process_group_backend="gloo") if several else "auto"
     try:
-        return Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"accelerator={accelerator}, devices={devices}, num_nodes={num_nodes}: {error}") from error
+    check_nodes("num_nodes", num_nodes)
+    if fabric.device.type == "cpu":
+        check_cores("devices", fabric.world_size // num_nodes)
+    return fabric
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from regcascade.utils.launch import launched
+from regcascade.utils.launch import check_cores, check_nodes, launched
 
 DDP = "ddp_find_unused_parameters_true"  # fixed stages, and heads whose weight is 0, get no gradient
 
@@ -41,6 +41,7 @@ def placed(trainer: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"trainer.num_nodes={nodes}: it counts machines, 1 or more, or is auto.")
     if isinstance(devices, int) and (isinstance(devices, bool) or devices == 0 or devices < -1):
         raise ValueError(f"trainer.devices={devices}: it counts devices, 1 or more, lists them ([0,2]) or is auto.")
+    check_nodes("trainer.num_nodes", nodes)
     options |= {"devices": devices, "num_nodes": nodes}
     several = devices_in_all(options) > 1
     strategy = options.get("strategy", "auto")
@@ -59,12 +60,7 @@ def devices_in_all(options: Mapping[str, Any]) -> int:
 def _check_devices(accelerator: str, devices: Any) -> None:
     gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if accelerator == "cpu" or (accelerator == "auto" and not gpus and not mps):
-        cores = max(os.cpu_count() or 1, 2)
-        if _number(devices, "cpu") > cores:
-            raise ValueError(
-                f"trainer.devices={devices} on a CPU: a process each, and there are {cores} CPU cores. Set {cores} or "
-                "fewer, or trainer.accelerator=gpu for GPUs."
-            )
+        check_cores("trainer.devices", _number(devices, "cpu"))
         return
     if mps or accelerator not in ("auto", "gpu", "cuda"):  # Lightning checks these
         return

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -10,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
+
+MOST_VALUES, DEEPEST = 100_000, 50  # of a YAML file: values, with its aliases written out, and levels
 
 
 class NotWritten(ValueError):
@@ -47,6 +52,42 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all; NaN raises ValueError."""
     write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's where there is one
+    """Reads plain values, and 1e-4 as a number, as Hydra does."""
+
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML of plain values; raise ValueError with the reason if it is none, nests deeply, or aliases multiply."""
+    sizes: dict[str | None, float] = {}  # values of what each anchor names, aliases written out
+    within: list[tuple[str | None, float]] = [(None, 0.0)]  # anchor and values so far, of what is open
+    try:
+        for event in yaml.parse(text, _Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                within.append((event.anchor, 0.0))
+            elif isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+                ended = within.pop() if isinstance(event, yaml.CollectionEndEvent) else (event.anchor, 0.0)
+                is_alias = isinstance(event, yaml.AliasEvent)
+                sizes[ended[0]] = size = sizes.get(event.anchor, math.inf) if is_alias else 1.0 + ended[1]
+                within[-1] = (within[-1][0], within[-1][1] + size)
+            if len(within) > DEEPEST or within[-1][1] > MOST_VALUES:
+                raise ValueError(f"it nests deeper than {DEEPEST} levels, or aliases make over {MOST_VALUES} values")
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def read_yaml(path: Path, remedy: str = "Mend it.") -> Any:
+    """Read a YAML file; raise ValueError, naming the file, with the remedy, if it is missing or as `parse_yaml`."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}. {remedy}") from error
 
 
 @contextmanager

@@ -41,6 +41,26 @@ def launched() -> Launch | None:
     return launch if launch.ranks > 1 else None
 
 
+def check_nodes(option: str, nodes: int) -> None:
+    """Raise ValueError for several machines that no launcher has started, which would wait for each other for ever."""
+    if nodes > 1 and launched() is None and "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"{option}={nodes}, and no launcher started this process, so that it would wait for the other machines. "
+            f"Start it by srun --nodes {nodes}, by torchrun --nnodes {nodes} on each machine, or with NODE_RANK, "
+            f"MASTER_ADDR and MASTER_PORT set on each; or leave {option} out."
+        )
+
+
+def check_cores(option: str, processes: int) -> None:
+    """Raise ValueError for more processes than there are CPU cores on this machine; two are always allowed."""
+    cores = max(os.cpu_count() or 1, 2)
+    if processes > cores:
+        raise ValueError(
+            f"{option}={processes} on a CPU: a process each, and there are {cores} CPU cores. Set {cores} or fewer, or "
+            f"{option.removesuffix('devices')}accelerator=gpu for GPUs."
+        )
+
+
 def from_first_rank(name: str, value: Callable[[], str]) -> str:
     """Give all ranks of a launcher the value that rank 0 makes, before there is a process group.
 

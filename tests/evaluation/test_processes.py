@@ -21,10 +21,20 @@ def test_one_device_is_one_process_without_a_group():
         share.check_parent()
 
 
-@pytest.mark.parametrize(("devices", "said"), [(0, "devices=0"), ("many", "devices=many")])
-def test_devices_that_cannot_be_are_told(devices, said):
+@pytest.mark.parametrize(
+    ("devices", "nodes", "said"),
+    [
+        (0, 1, "devices=0"),
+        ("many", 1, "devices=many"),
+        (99, 1, "devices=99 on a CPU: a process each, and there are 4 CPU cores.*or accelerator=gpu"),
+        (1, 2, "num_nodes=2, and no launcher started this process.*srun --nodes 2.*torchrun.*NODE_RANK"),
+    ],
+)
+def test_devices_that_cannot_be_are_told(devices, nodes, said, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match=said):
-        devices_of("cpu", devices, 1)
+        devices_of("cpu", devices, nodes)
 
 
 def test_a_process_ends_with_the_one_that_started_it():

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from regcascade import build
 from regcascade.cascades.checkpoint import Checkpoint, CheckpointError, describe
 from regcascade.losses import Objective
 from regcascade.training.module import RegistrationModule
 from regcascade.training.optimizer import Optimization
-from regcascade.training.resume import check_resumed, check_state
+from regcascade.training.resume import check_resumed, check_state, restoring
 
 SIZE = (16, 16, 16)
 
@@ -28,8 +29,7 @@ def checkpoint(of: RegistrationModule) -> Checkpoint:
     optimizer = of.configure_optimizers()["optimizer"]
     for group in optimizer.param_groups:
         group["lr"] *= 0.123
-    groups = optimizer.state_dict()["param_groups"]
-    return Checkpoint(Path("some.ckpt"), of.description, of.cascade.state_dict(), 7, groups)
+    return Checkpoint(Path("some.ckpt"), of.description, of.cascade.state_dict(), 7, optimizer.state_dict())
 
 
 STARTED = Optimization("adam", lr=3e-4, weight_decay=0.01, head_lr=7.0)
@@ -93,3 +93,54 @@ def test_weights_alone_are_refused_and_init_named():
     with pytest.raises(CheckpointError, match=r"weights only.*init=weights\.ckpt"):
         check_state(weights)
     check_state(checkpoint(of))
+
+
+def stepped() -> Checkpoint:
+    """After a step of the optimiser, as Adam keeps its moments from then on."""
+    of = module(STARTED)
+    optimizer = of.configure_optimizers()["optimizer"]
+    for weight in of.cascade.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    return Checkpoint(Path("some.ckpt"), of.description, of.cascade.state_dict(), 1, optimizer.state_dict())
+
+
+def test_moments_of_a_training_go_on():
+    assert check_resumed(stepped(), module(STARTED)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "junk"),
+    [
+        (("state", 0, "exp_avg"), torch.zeros(7)),
+        (("state", 0, "exp_avg"), "junk"),
+        (("state", 0, "exp_avg_sq"), torch.zeros(1, dtype=torch.int8)),
+        (("state", 0), {"step": torch.tensor(1.0)}),
+        (("state", 0), {"step": "x", "exp_avg": "x", "exp_avg_sq": "x"}),
+        (("state", 999), {"step": torch.tensor(1.0)}),
+        (("state",), [1, 2]),
+        (("param_groups", 0), {"a": 1}),
+        (("param_groups", 0, "lr"), "x"),
+        (("param_groups", 0, "initial_lr"), "x"),
+    ],
+)
+def test_junk_in_the_state_of_the_optimiser_is_refused_before_it_is_used(place, junk):
+    then = stepped()
+    *above, last = place
+    node: Any = then.optimizer
+    for key in above:
+        node = node[key]
+    node[last] = junk
+    with pytest.raises(CheckpointError, match=r"^some\.ckpt cannot be resumed: the state of its .*init=some\.ckpt"):
+        check_resumed(then, module(STARTED))
+
+
+def test_what_fails_while_lightning_restores_names_the_file_and_nothing_else_does():
+    def restore_training_state() -> None:
+        raise KeyError("lr_lambdas")
+
+    message = r"some\.ckpt cannot be resumed.*KeyError.*lr_lambdas"
+    with pytest.raises(CheckpointError, match=message), restoring(stepped()):
+        restore_training_state()
+    with pytest.raises(KeyError, match="ours"), restoring(stepped()):
+        raise KeyError("ours")

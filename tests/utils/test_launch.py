@@ -121,6 +121,7 @@ def test_several_devices_mean_ddp_unless_another_strategy_is_named(devices, coun
         (0, {"accelerator": "gpu"}, r"trainer\.accelerator=gpu: no GPU is visible"),
         (0, {"devices": 0}, r"trainer\.devices=0"),
         (0, {"num_nodes": "many"}, r"trainer\.num_nodes=many"),
+        (0, {"num_nodes": 2}, r"trainer\.num_nodes=2, and no launcher.*srun --nodes 2.*torchrun --nnodes 2"),
     ],
 )
 def test_devices_that_are_not_there(monkeypatch, there, options, message):

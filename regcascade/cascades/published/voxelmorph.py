@@ -10,6 +10,7 @@ import torch
 
 from regcascade.cascades import build
 from regcascade.cascades.published.conversion import VOXELMORPH_LAYERS, Published, converted
+from regcascade.data.io.hdf5 import opened
 from regcascade.data.preprocessing.standard import Preprocessing
 from regcascade.types import Size
 
@@ -38,13 +39,8 @@ def read_voxelmorph(
     Raises:
         ValueError: if the file is no Keras file, or of another network.
     """
-    import h5py
-
-    try:
-        with h5py.File(file) as content:
-            layers, config = _layers(content, file), _text(content.attrs.get("model_config", ""))
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read as HDF5 ({error}): give a Keras file, .h5.") from error
+    with opened(file) as content:
+        layers, config = _layers(content, file), _text(content.attrs.get("model_config", ""))
     if len(layers) != len(VOXELMORPH_LAYERS):
         raise ValueError(
             f"{file} has {len(layers)} convolutions, and VoxelMorph of RCN and DR-Net {len(VOXELMORPH_LAYERS)}: these "

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from regcascade.cli.console import key_and_value, label_names, say
@@ -23,6 +22,7 @@ from regcascade.data.preprocessing.case_files import PreparedCases
 from regcascade.data.preprocessing.prepare import DONE, FAILED, KEPT, prepare
 from regcascade.report.figures.contact_sheet import write_contact_sheets
 from regcascade.report.tables.outcomes import outcome_table
+from regcascade.utils.files import parse_yaml, read_yaml
 
 LISTS = Path(set_lists.__file__).parent / "lists"
 BESIDE = ("labels", "masks", "points")  # options of files that belong to --images
@@ -118,7 +118,7 @@ def recipe_of(recipe: str, options: Sequence[str]) -> dict[str, Any]:
     """Read --recipe and --set: the name of the recipe and its options."""
     spec: dict[str, Any] = {"name": recipe}
     if recipe.endswith((".yaml", ".yml")):
-        content = _parsed(recipe, _text("--recipe", Path(recipe)))
+        content = read_yaml(Path(recipe))
         if not isinstance(content, dict):
             raise ValueError(f"{recipe} must hold the options of a recipe, its name among them.")
         spec = content
@@ -134,6 +134,6 @@ def _text(option: str, path: Path) -> str:
 
 def _parsed(what: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{what} is no valid YAML: {' '.join(str(error).split())}") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{what} is no valid YAML: {error}") from error

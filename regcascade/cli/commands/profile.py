@@ -5,7 +5,6 @@ import math
 from dataclasses import replace
 
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from regcascade.training.memory_estimate import Step, free_memory
 from regcascade.training.optimizer import MOMENTS
 from regcascade.training.profiler import Profile, profile
 from regcascade.training.repeats import Repeats
+from regcascade.utils.files import parse_yaml
 from regcascade.utils.memory import GIB, MIB
 
 SIZE = "size="
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     options = composed(CONF, "train", [given for given in arguments.overrides if not given.startswith(SIZE)])
     sizes = [text.removeprefix(SIZE) for text in arguments.overrides if text.startswith(SIZE)]
     # Prepared data have no option of that name, as their files tell it.
-    size = check_size("size", yaml.safe_load(sizes[-1]) if sizes else options["data"].get("size", PAPERS_SIZE))
+    size = check_size("size", parse_yaml(sizes[-1]) if sizes else options["data"].get("size", PAPERS_SIZE))
     execution, _ = split_trainer(options["trainer"])
     device = likely_device(options["trainer"]["accelerator"])
     precision = str(options["trainer"]["precision"])
@@ -54,18 +54,24 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(model_table(parts(build_cascade(options, size, n))))
     sides = "x".join(map(str, size))
     console.print(f"n={n}, {sides}, batch {batch}, {precision}, recompute={execution.recompute}, r={r}, {device}")
+    footprint, here = step.footprint(n), free_memory(device)
+    if not arguments.no_run and footprint.total > here:
+        raise ValueError(
+            f"A training step of n={n} takes about {footprint.total / GIB:.1f} GiB, and {here / GIB:.1f} GiB are free "
+            "here: --no-run shows what fits. Smaller: size=, n=, data.batch_size=, trainer.recompute=stage."
+        )
     if not arguments.no_run:
         cascade = build_cascade(options, size, n).to(device)
         set_execution(cascade, options["trainer"], size, batch)
         optimizer = optimization.optimizer(parameter for parameter in cascade.parameters() if parameter.requires_grad)
         measured = profile(cascade, step.objective, optimizer, size, batch, precision, arguments.repeats, r)
         console.print(_times(measured))
-    footprint, memory = step.footprint(n), table("Memory (estimated)", "", "MiB")
+    memory = table("Memory (estimated)", "", "MiB")
     for name in ("weights", "gradients", "moments", "activations", "total"):
         memory.add_row(name, f"{getattr(footprint, name) / MIB:,.1f}")
     console.print(memory)
     if not options["cascade"].get("stages"):
-        free = free_memory(device) if arguments.memory is None else arguments.memory * GIB
+        free = here if arguments.memory is None else arguments.memory * GIB
         console.print(_fitting(step, n, free))
 
 

@@ -29,7 +29,7 @@ from regcascade.training.execution import set_execution
 from regcascade.training.loggers.evaluation import log_evaluation
 from regcascade.training.loggers.wandb_run import begin_logging, close_loggers
 from regcascade.training.module import RegistrationModule
-from regcascade.training.resume import check_resumed, check_state
+from regcascade.training.resume import check_resumed, check_state, restoring
 from regcascade.utils.launch import follow_parent, outlive_parent
 from regcascade.utils.registry import check_options, import_user_modules
 
@@ -84,7 +84,8 @@ def train(config: DictConfig) -> dict[str, Any]:
         begin_logging(trainer.loggers, options, module.cascade.n, sum(of for _, of in parts(module.cascade)))
         with explained(data.num_workers, partial(resuming_training, folder / CHECKPOINTS)):
             path = None if checkpoint is None else checkpoint.path
-            trainer.fit(module, data, ckpt_path=path, weights_only=True)
+            with restoring(checkpoint):
+                trainer.fit(module, data, ckpt_path=path, weights_only=True)
         if trainer.is_global_zero:
             measured = EvaluationOptions(module.repeats.unless(options["r"]), options["repeat"])
             results |= _evaluated(trainer, module, data, folder, measured)

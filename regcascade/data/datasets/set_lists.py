@@ -5,8 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from regcascade.utils.files import read_yaml
 from regcascade.utils.registry import did_you_mean
 
 ROLES = ("train", "test", "development")
@@ -56,10 +55,7 @@ def read_set_list(path: Path) -> SetList:
     Raises:
         ValueError: naming the file, if it is missing, no YAML, or lacks or has something it should not.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as the list of a set ({' '.join(str(error).split())}).") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no list of a set: see those of data/lists.")
     _check_keys(f"{path}:", content, [field.name for field in fields(SetList)])

@@ -7,9 +7,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from regcascade.data.io.errors import UNREADABLE, first_line, readable
+from regcascade.data.io.hdf5 import opened
 from regcascade.data.io.images import H5_SUFFIXES, NIBABEL_SUFFIXES, kept_locale
 from regcascade.data.io.itk_images import WRITTEN as FIELD_SUFFIXES
 from regcascade.data.io.itk_images import stored_voxels, write_scan
+from regcascade.data.options import check_size
 from regcascade.geometry.grid import LPS_TO_RAS, Geometry, voxels_of
 from regcascade.geometry.itk import TO_LPS, field_image
 from regcascade.geometry.transform import Transform
@@ -50,7 +52,7 @@ def knows_moving(path: Path) -> bool:
     """Tell whether a file holds the moving scan's grid, as only the `.h5` of regcascade does."""
     if not path.name.lower().endswith(H5_SUFFIXES):
         return False
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         return GROUP in file
 
 
@@ -104,6 +106,9 @@ def _read_field(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
 
 def _read_composite(path: Path) -> tuple[Geometry, np.ndarray, np.ndarray]:
     """Read grid, affine map and displacement (RAS) of a composite that applies its one field first."""
+    if path.name.lower().endswith(H5_SUFFIXES):
+        with opened(path):  # ITK would follow its links
+            pass
     try:
         whole = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
         whole.FlattenTransform()
@@ -155,15 +160,15 @@ def _add_grids(plain: Path, path: Path, transform: Transform) -> None:
 
 def _own_group(path: Path) -> tuple[Geometry, Geometry, np.ndarray]:
     """Read both grids and the affine map that regcascade adds to an `.h5`."""
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         group = file[GROUP]
         if group.attrs.get("format") != FORMAT:
             raise ValueError(f"{path} was written by another version of regcascade, which this one cannot read.")
         try:
             fixed, moving = (
-                Geometry(tuple(group[f"{name}_shape"][()].tolist()), group[f"{name}_affine"][()])
+                Geometry(check_size("shape", group[f"{name}_shape"][()]), group[f"{name}_affine"][()])
                 for name in ("fixed", "moving")
             )
-            return fixed, moving, group["affine"][()]
-        except (KeyError, ValueError) as error:
+            return fixed, moving, np.array(group["affine"][()], np.float64)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: its group {GROUP} is damaged ({error}). Make the transform again.") from error

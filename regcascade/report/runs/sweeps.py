@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from regcascade.evaluation.layout import CHECKPOINTS, LAST, PAIRS, SUMMARY, read_json
-from regcascade.utils.files import write_json
+from regcascade.utils.files import read_yaml, write_json
 
 SWEEP, JOB = "sweep.json", "job.json"
 OVERRIDES = ".hydra/overrides.yaml"  # Hydra's own record of a job
@@ -94,10 +92,7 @@ def read_job(folder: Path) -> Job:
 def overrides_of(folder: Path) -> dict[str, str]:
     """Read the overrides of a run, values by their keys; none where Hydra left no record."""
     file = folder / OVERRIDES
-    try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}. Remove its folder.") from error
+    given = read_yaml(file) if file.is_file() else []
     if not isinstance(given, list):
         raise ValueError(f"{file} is no list of overrides. Remove its folder.")
     parts = (str(one).lstrip("+").partition("=") for one in given)

@@ -50,6 +50,14 @@ def test_nothing_is_run_if_only_the_estimate_is_asked_for(capsys, monkeypatch):
     assert next(numbers(line)[-1] for line in printed.splitlines() if line.startswith("none ")) == "0"
 
 
+def test_a_step_that_does_not_fit_is_not_run(capsys, monkeypatch):
+    monkeypatch.setattr("regcascade.cli.commands.profile.profile", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("regcascade.cli.commands.profile.free_memory", lambda _: 2.0**20)
+    with pytest.raises(SystemExit):
+        main(["profile", "n=1", "cascade=cr", f"size={list(SIZE)}".replace(" ", "")])
+    assert "A training step of n=1 takes about 0.0 GiB, and 0.0 GiB are free here: --no-run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

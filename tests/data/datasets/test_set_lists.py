@@ -139,9 +139,9 @@ def test_the_brain_lists_prepare_freesurfers_folders_and_the_authors_files(tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot be read as the list"),
+        (None, "cannot be read as YAML"),
         ("[1]", "is no list of a set"),
-        ("name: [x", "cannot be read as the list"),
+        ("name: [x", "cannot be read as YAML"),
         ("name: x\n", "is no whole list of a set (missing"),
         ("nme: x\n", "'nme' is not known. Known: name, title"),
         ("raw: {recipes: liver}\n", "raw: 'recipes' is not known. Known: images, labels"),

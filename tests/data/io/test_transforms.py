@@ -14,7 +14,7 @@ from known_transforms import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 
-from regcascade.data.io.transforms import read_transform, write_transform
+from regcascade.data.io.transforms import GROUP, knows_moving, read_transform, write_transform
 from regcascade.geometry.grid import Geometry, voxels_of
 from regcascade.geometry.transform import Transform
 
@@ -124,6 +124,47 @@ def test_files_that_are_no_transform_are_told(transform, tmp_path):
             read_transform(tmp_path / name)
         assert name in str(error.value)
         assert "\n" not in str(error.value)
+
+
+FIELD = "TransformGroup/2/TransformParameters"
+OWN = ("affine", "fixed_affine", "fixed_shape", "moving_affine", "moving_shape")
+
+
+@pytest.mark.parametrize("how", ["link", "storage", "virtual", "own group"])
+def test_what_lies_in_another_file_is_never_read(how, transform, tmp_path):
+    count = transform.displacement.size
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["secret"], file["affine"] = np.arange(float(count)), 2 * np.eye(4)
+    np.arange(float(count)).tofile(tmp_path / "secret.raw")
+    write_transform(transform, tmp_path / "t.h5")
+    place = f"{GROUP}/affine" if how == "own group" else FIELD
+    with h5py.File(tmp_path / "t.h5", "r+") as file:
+        del file[place]
+        if how == "storage":
+            file.create_dataset(place, (count,), "f8", external=[(str(tmp_path / "secret.raw"), 0, 8 * count)])
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((count,), "f8")
+            layout[:] = h5py.VirtualSource("secret.h5", "secret", (count,))
+            file.create_virtual_dataset(place, layout)
+        else:
+            file[place] = h5py.ExternalLink("secret.h5", "affine" if how == "own group" else "secret")
+    for read in (read_transform, knows_moving):
+        with pytest.raises(ValueError, match=rf"t\.h5: {place} lies in another file, which is not read"):
+            read(tmp_path / "t.h5")
+
+
+@pytest.mark.parametrize("name", [*(f"{GROUP}/{name}" for name in OWN), FIELD])
+def test_parts_of_other_shapes_and_kinds_are_told(name, transform, tmp_path):
+    write_transform(transform, tmp_path / "t.h5")
+    for value in (np.arange(2.0), np.zeros((2, 2, 2)), 3.0, "text", None, np.full(3, 10**9)):
+        with h5py.File(tmp_path / "t.h5", "r+") as file:
+            del file[name]
+            if value is None:
+                file.create_group(name)
+            else:
+                file[name] = value
+        with pytest.raises(ValueError, match=r"t\.h5"):
+            read_transform(tmp_path / "t.h5")
 
 
 def test_files_that_cannot_be_written_are_told(transform, tmp_path):
