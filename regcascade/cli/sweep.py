@@ -26,6 +26,7 @@ from regcascade.report.tables.compare import print_comparison, untested, write_c
 from regcascade.report.tables.ranking import left_out, rank
 from regcascade.utils import distributed as ranks
 from regcascade.utils.diff import differences
+from regcascade.utils.files import read_yaml
 
 RANKING = "ranking"
 _PRINTED = ("dice_mean", "cc", "landmark_distance_mm", "folding_percent")  # the files have all measures
