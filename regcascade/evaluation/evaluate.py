@@ -31,7 +31,8 @@ class EvaluationOptions:
     """What an evaluation does with each pair.
 
     Attributes:
-        r, repeat: how often each network is applied, see `Cascade.forward`.
+        r: how often each network is applied, see `Cascade.forward`.
+        repeat: in which order, see there.
         labels: how labels are warped, `nearest` or `linear`, see `warp_labels`.
         metrics: `plain`, or `learn2reg` to add the measures of Learn2Reg's evaluator.
         stages: whether to measure after every stage too.

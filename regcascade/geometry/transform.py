@@ -63,7 +63,8 @@ class Transform:
         Args:
             flow: `(1, 3, x, y, z)` in voxels of the network's grid, where voxel p goes to `p + flow(p)`.
             grid: `4 x 4`, from voxels of the network's grid to mm of the fixed world, RAS.
-            fixed, moving: the scans' grids.
+            fixed: the fixed scan's grid.
+            moving: the moving scan's grid.
             affine: `4 x 4`, from mm of the fixed world to mm of the moving one, applied after the flow.
         """
         volume, to_grid = flow.detach().to("cpu", torch.float32), np.linalg.inv(grid) @ fixed.affine

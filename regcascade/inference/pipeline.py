@@ -38,7 +38,8 @@ class RegisterOptions:
 
     Attributes:
         initial: the map before the networks, see `INITIALS`.
-        r, repeat: how often each network is applied, see `Cascade.forward`.
+        r: how often each network is applied, see `Cascade.forward`.
+        repeat: in which order, see there.
         refine: steps of optimisation on the pair itself.
         refine_of: `flow` or `weights`, see `refine`.
         refine_loss: `trained` or `lncc`, see `refinement_objective`.
@@ -83,7 +84,8 @@ class Registered:
         report: measures and settings as plain values, see docs/register.md.
         registration: result of the cascade, on its own grid, on the CPU.
         batch: the pair as the cascade saw it.
-        fixed, moving: the scans.
+        fixed: the fixed scan.
+        moving: the moving scan.
     """
 
     transform: Transform
@@ -117,7 +119,8 @@ def register(
     """Register two scans of any format, size, spacing and orientation.
 
     Args:
-        fixed, moving: an image file or DICOM folder, or `ScanFiles` with labels, landmarks or a mask.
+        fixed: an image file or DICOM folder, or `ScanFiles` with labels, landmarks or a mask.
+        moving: the same, of the scan that is deformed.
         model: a checkpoint file, or what `regcascade.load` returned.
         options: how to register; by default `RegisterOptions()`.
         recipe: how to prepare images for the model; by default as the checkpoint says.

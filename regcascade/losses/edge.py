@@ -41,7 +41,8 @@ def edge_loss(moved: Image, fixed: Image, form: str = "rms") -> Tensor:
     True
 
     Args:
-        moved, fixed: `(B, 1, X, Y, Z)`, intensities 0..1.
+        moved: `(B, 1, X, Y, Z)`, intensities 0..1.
+        fixed: the same.
         form: `printed` is Eq. 12 to the letter: the 2-norm of `S(fixed) - S(moved)` over the number of voxels, which
             shrinks with the volume. `rms` is `255 / 128^1.5` times the root mean square of the difference: what the
             printed form gives on DR-Net's data (0..255 at 128^3), at any size.

@@ -29,7 +29,8 @@ def soft_dice_loss(moving_labels: Labels, fixed_labels: Labels, flow: Flow) -> T
     `LABELS_AT_ONCE` masks are made at a time; where that takes several rounds, the backward pass makes them again.
 
     Args:
-        moving_labels, fixed_labels: `(B, 1, X, Y, Z)` integers.
+        moving_labels: `(B, 1, X, Y, Z)` integers.
+        fixed_labels: the same.
         flow: `(B, 3, X, Y, Z)` in voxels.
     """
     present = torch.cat([moving_labels.unique(), fixed_labels.unique()]).unique()

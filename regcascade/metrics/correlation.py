@@ -10,7 +10,8 @@ def correlation_coefficient(a: Image, b: Image, epsilon: float = 1e-6) -> Scalar
     Means are subtracted first, since the sums of Eq. 8 lose digits. RCN's program adds `epsilon` to each variance too.
 
     Args:
-        a, b: `(B, 1, X, Y, Z)`.
+        a: `(B, 1, X, Y, Z)`.
+        b: the same.
         epsilon: added to both variances, in squared intensities: a constant image has correlation and gradient 0.
 
     >>> import torch

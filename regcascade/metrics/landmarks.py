@@ -24,7 +24,9 @@ def landmark_distance_mm(fixed_points: Points, moving_points: Points, flow: Flow
     """Do as `landmark_distance_voxels`, in mm; both ends of a distance lie in the moving grid.
 
     Args:
-        fixed_points, moving_points, flow: as there.
+        fixed_points: `(B, K, 3)` in voxels of the fixed grid, NaN where missing.
+        moving_points: the same landmarks in voxels of the moving grid.
+        flow: `(B, 3, X, Y, Z)`.
         moving_spacing: `(B, 3)`, mm per voxel of the moving grid.
     """
     difference = warp_points(fixed_points, flow) - moving_points

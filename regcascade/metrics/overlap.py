@@ -13,7 +13,8 @@ def dice_per_label(moved_labels: Labels, fixed_labels: Labels, labels: Sequence[
     """Compute the Dice overlap of each label, `2 |A and B| / (|A| + |B|)`.
 
     Args:
-        moved_labels, fixed_labels: `(B, 1, X, Y, Z)`.
+        moved_labels: `(B, 1, X, Y, Z)`.
+        fixed_labels: the same.
         labels: the labels to measure, positive.
 
     Returns:

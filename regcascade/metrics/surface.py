@@ -27,7 +27,9 @@ def surface_measures(
     centres of voxels. Results equal MONAI's `compute_hausdorff_distance` and `compute_average_surface_distance`.
 
     Args:
-        moved_labels, fixed_labels, labels: see `dice_per_label`.
+        moved_labels: `(B, 1, X, Y, Z)`.
+        fixed_labels: the same.
+        labels: the labels to measure, positive.
         spacing: `(B, 3)`, mm per voxel of the fixed grid.
 
     >>> fixed = torch.zeros(1, 1, 9, 9, 9, dtype=torch.long)

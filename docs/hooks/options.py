@@ -1,0 +1,207 @@
+"""Write the page of every option, from the registries, the signatures, their docstrings and conf/."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import lightning as L
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from omegaconf import OmegaConf
+
+from regcascade.cascades import CASCADES
+from regcascade.cli.run_folder import register_resolvers
+from regcascade.data.augmentation import AUGMENTATIONS
+from regcascade.data.datasets.base import DATA_SETS
+from regcascade.data.module import RegistrationData
+from regcascade.data.preprocessing.recipes import RECIPES
+from regcascade.data.preprocessing.standard import Preprocessing
+from regcascade.evaluation.baselines.base import METHODS
+from regcascade.evaluation.evaluate import EvaluationOptions
+from regcascade.losses import Objective
+from regcascade.losses.similarity import SIMILARITIES
+from regcascade.losses.smoothness import REGULARIZERS
+from regcascade.networks import NETS
+from regcascade.networks.affine import AffineNetwork
+from regcascade.report.paper.experiments import CONF
+from regcascade.training.execution import Execution
+from regcascade.training.optimizer import Optimization
+from regcascade.utils.registry import Registry
+
+Row = tuple[str, Any, str, str]  # option, default, type, meaning
+
+INTRODUCTION = """\
+# Every option
+
+`python train.py KEY=VALUE` sets an option, and `GROUP=NAME` chooses a file of a group: `model=drnet model.scam=false`.
+Values are YAML: `[1,2]` is a list, `{name: lncc, kernel_size: 7}` a mapping, `null` nothing. This page is made from the
+signatures and configs of the program that it was built with. `python train.py GROUP=NAME --cfg job` prints what a
+choice comes to.
+"""
+OWNERS: Mapping[str, Callable[[str], Iterable[type]]] = {  # of the options of a group's choice
+    "model": lambda name: [NETS.get(name)],
+    "cascade": lambda name: [CASCADES.get(name)],
+    "affine": lambda name: [AffineNetwork],
+    "loss": lambda name: [Objective],
+    "optimizer": lambda name: [Optimization],
+    "data": lambda name: [*([DATA_SETS.get(name)] if name in DATA_SETS.names() else []), Preprocessing, RegistrationData],
+    "trainer": lambda name: [Execution, L.Trainer],
+    "method": lambda name: [METHODS.get(name)] if name in METHODS.names() else [],
+}
+NAMED: Mapping[str, Mapping[str, Registry[Any]]] = {  # registries whose names are values of an option of a group
+    "loss": {"loss.similarity": SIMILARITIES, "loss.regularizer": REGULARIZERS},
+    "data": {"data.augmentation": AUGMENTATIONS},
+}
+WORDS = {int: "integer", float: "number", str: "text", bool: "true, false", NoneType: "null"}
+COMMENT = re.compile(r"^(?:  )?(\w+):.*?\s#\s(.+)$", re.MULTILINE)
+DESCRIBED = re.compile(r"^ {4}(\w+(?:, \w+)*)(?: \([^)]*\))?: (.+(?:\n {5,}.+)*)", re.MULTILINE)
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add the page."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        files.append(File.generated(config, "reference/options.md", content=page()))
+    return files
+
+
+def page() -> str:
+    """Write the page: the options of no group, those of each group and its choices, and those of recipes."""
+    train, evaluate = (yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")) for name in PROGRAMS)
+    groups = {name: default for one in train["defaults"] if one != "_self_" for name, default in one.items()}
+    parts = [INTRODUCTION, "## Of no group\n", alone("train", train, []), alone("evaluate", evaluate, [EvaluationOptions])]
+    parts += [of_group(group, default) for group, default in sorted(groups.items())]
+    parts += [of_group("method", "network", "evaluate")]
+    parts += ["## recipe\n\nOptions of `regcascade prepare --recipe NAME --set KEY=VALUE`.\n", registered("recipe", RECIPES)]
+    return "\n".join(parts)
+
+
+PROGRAMS = ("train", "evaluate")
+
+
+def alone(program: str, config: Mapping[str, Any], owners: Iterable[type]) -> str:
+    """Write the options of a program that are in no group."""
+    values = {key: value for key, value in config.items() if key not in ("defaults", "hydra", "reproduces", "paths")}
+    return f"### {program}.py\n\n" + table(values, owners, comments(CONF / f"{program}.yaml"))
+
+
+def of_group(group: str, default: str | None, program: str = "train") -> str:
+    """Write the choices of a group, each with its options."""
+    chosen = f"Without a choice: `{group}={default}`." if default else "Without a choice: none."
+    parts = [f"## {group}\n\n`{group}=NAME` of `{program}.py`. {chosen}\n"]
+    paths = sorted(path for path in (CONF / group).rglob("[!_]*.yaml"))
+    if group not in OWNERS and group not in ("logger", "callbacks"):  # sets options of other groups
+        names = {path: path.relative_to(CONF / group).with_suffix("").as_posix() for path in paths}
+        rows = [f"| `{group}={names[path]}` | {cell(header(path))} |" for path in paths]
+        return parts[0] + "\n| choice | what |\n|---|---|\n" + "\n".join(rows) + "\n"
+    shared = {key: text for name in SHARED for key, text in comments(CONF / name).items()} if group == "data" else {}
+    for path in paths:
+        choice = f"{group}={path.stem}"
+        program = "evaluate" if "evaluate" in (program, {"trained": "evaluate"}.get(path.stem)) else "train"
+        made = OmegaConf.to_container(compose(program, [choice]), resolve=False)
+        assert isinstance(made, dict)
+        parts.append(f"### {choice}\n\n{header(path)}\n")
+        explained = shared | comments(path)
+        if group in ("logger", "callbacks"):
+            for name, options in made[group].items():
+                values = {f"{name}.{key}": value for key, value in options.items() if not key.startswith("_")}
+                parts.append(table(values, [get_object(options["_target_"])], explained, group))
+        else:
+            values = {key: value for key, value in made[group].items() if key != "name" or group == "optimizer"}
+            parts.append(table(values, OWNERS[group](made[group].get("name", "")), explained, group))
+    return "\n".join(parts + [registered(option, registry) for option, registry in NAMED.get(group, {}).items()])
+
+
+SHARED = ("data_loading.yaml", "data_preprocessing.yaml")
+
+
+def registered(option: str, registry: Registry[Any]) -> str:
+    """Write the options of each class of a registry, from its signature."""
+    parts = []
+    for name in registry.names():
+        cls = registry.get(name)
+        parameters = inspect.signature(cls).parameters.values()
+        values = {one.name: one.default for one in parameters if one.name not in registry.reserved}
+        about = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+        parts.append(f"### {option}={name}\n\n{about}\n\n{table(values, [cls], {})}")
+    return "\n".join(parts)
+
+
+def table(values: Mapping[str, Any], owners: Iterable[type], explained: Mapping[str, str], group: str = "") -> str:
+    """Write options as a table; the meaning is that of the docstring, or else the comment of the config."""
+    if not values:
+        return "No options.\n"
+    owners, lines = list(owners), ["| option | default | type | meaning |", "|---|---|---|---|"]
+    for option, default in values.items():
+        key = option.rpartition(".")[2]
+        types = [found for owner in owners if (found := type_of(owner, key))]
+        texts = [found for owner in owners if (found := meanings(owner).get(key))]
+        meaning = (texts or [explained.get(key, "")])[0]
+        if owners[-1:] == [L.Trainer] and explained.get(key):
+            meaning = explained[key]
+        name = f"{group}.{option}" if group else option
+        lines.append(f"| `{name}` | {plain(default)} | {cell((types or [''])[0])} | {cell(meaning)} |")
+    return "\n".join(lines) + "\n"
+
+
+def type_of(owner: Callable[..., Any], key: str) -> str:
+    """Say which values an option takes, by its annotation."""
+    parameter = inspect.signature(owner).parameters.get(key)
+    return "" if parameter is None else in_words(parameter.annotation)
+
+
+def in_words(annotation: Any) -> str:
+    """Name a type as YAML's reader knows it."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in parts)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(in_words(part) for part in parts if not (part is int and float in parts)))
+    if isinstance(origin, type):
+        return "mapping" if issubclass(origin, Mapping) else "list"
+    return WORDS.get(annotation, "")
+
+
+def meanings(owner: Any) -> dict[str, str]:
+    """Read what a class's docstring, or that of a class above it, says of each parameter."""
+    found: dict[str, str] = {}
+    for cls in reversed([one for one in getattr(owner, "__mro__", [owner]) if one.__module__ != "builtins"]):
+        if not cls.__module__.startswith(("regcascade", "lightning")):
+            continue
+        for doc in (cls.__doc__, getattr(getattr(cls, "__init__", None), "__doc__", None)):
+            for names, text in DESCRIBED.findall(inspect.cleandoc(doc or "")):
+                text = re.sub(r"\s+", " ", text).replace("``", "`")
+                text = text if cls.__module__.startswith("regcascade") else text.split(". ")[0]
+                found |= dict.fromkeys(names.split(", "), text)
+    return found
+
+
+def comments(path: Path) -> dict[str, str]:
+    """Read the comment that follows each option of a config."""
+    return dict(COMMENT.findall(path.read_text(encoding="utf-8")))
+
+
+def header(path: Path) -> str:
+    """Read the comment that a config opens with."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
+    end = next((k for k, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return " ".join(line.lstrip("# ").strip() for line in lines[:end])
+
+
+def plain(value: Any) -> str:
+    """Write a default as YAML, in one line."""
+    if value is inspect.Parameter.empty:
+        return "required"
+    value = list(value) if isinstance(value, tuple) else value
+    return f"`{yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix('...').strip().removesuffix('...').strip()}`"
+
+
+def cell(text: str) -> str:
+    """Keep a text within its cell."""
+    return re.sub(r"\|(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\|", text)
