@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)")
 SHOWN_BY_BROWSERS = {".md", ".png", ".jpg", ".svg", ".gif", ".html", ".txt", ".pdf", ".json", ".csv"}
@@ -42,6 +43,13 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             text = (root / path).read_text(encoding="utf-8")
             wanted += [os.path.normpath(Path(path).parent / target) for target in LINK.findall(text)]
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
+    """Leave the navigation out of the home page, whose tab has no other."""
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation"]
+    return markdown
 
 
 def published(path: str, root: Path, config: MkDocsConfig) -> File:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -15,7 +15,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from omegaconf import OmegaConf
 
-from regcascade.cascades import CASCADES
+from regcascade.cascades import CASCADES, Cascade, build
 from regcascade.cli.run_folder import register_resolvers
 from regcascade.data.augmentation import AUGMENTATIONS
 from regcascade.data.datasets.base import DATA_SETS
@@ -44,13 +44,17 @@ Values are YAML: `[1,2]` is a list, `{name: lncc, kernel_size: 7}` a mapping, `n
 signatures and configs of the program that it was built with. `python train.py GROUP=NAME --cfg job` prints what a
 choice comes to.
 """
-OWNERS: Mapping[str, Callable[[str], Iterable[type]]] = {  # of the options of a group's choice
+OWNERS: Mapping[str, Callable[[str], Sequence[type]]] = {  # of the options of a group's choice
     "model": lambda name: [NETS.get(name)],
     "cascade": lambda name: [CASCADES.get(name)],
     "affine": lambda name: [AffineNetwork],
     "loss": lambda name: [Objective],
     "optimizer": lambda name: [Optimization],
-    "data": lambda name: [*([DATA_SETS.get(name)] if name in DATA_SETS.names() else []), Preprocessing, RegistrationData],
+    "data": lambda name: [
+        *([DATA_SETS.get(name)] if name in DATA_SETS.names() else []),
+        Preprocessing,
+        RegistrationData,
+    ],
     "trainer": lambda name: [Execution, L.Trainer],
     "method": lambda name: [METHODS.get(name)] if name in METHODS.names() else [],
 }
@@ -58,7 +62,16 @@ NAMED: Mapping[str, Mapping[str, Registry[Any]]] = {  # registries whose names a
     "loss": {"loss.similarity": SIMILARITIES, "loss.regularizer": REGULARIZERS},
     "data": {"data.augmentation": AUGMENTATIONS},
 }
-WORDS = {int: "integer", float: "number", str: "text", bool: "true, false", NoneType: "null"}
+INSTANTIATED = ("logger", "callbacks")  # groups of objects, each with the class that it names
+SHARED: Mapping[str, tuple[str, type]] = {
+    "data_preprocessing.yaml": ("Options of raw scans", Preprocessing),
+    "data_loading.yaml": ("Options of every data set", RegistrationData),
+}
+YAML = {"None": "null", "True": "true", "False": "false"}
+PYTHON = re.compile(r"\b(?:None|True|False)\b")
+SENTENCE = re.compile(r"\.\s+(?=[A-Z`])")
+LONGEST_TYPE = 60
+WORDS = {int: "integer", float: "number", str: "text", bool: "true, false", NoneType: "null", Path: "path"}
 COMMENT = re.compile(r"^(?:  )?(\w+):.*?\s#\s(.+)$", re.MULTILINE)
 DESCRIBED = re.compile(r"^ {4}(\w+(?:, \w+)*)(?: \([^)]*\))?: (.+(?:\n {5,}.+)*)", re.MULTILINE)
 
@@ -73,52 +86,64 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def page() -> str:
     """Write the page: the options of no group, those of each group and its choices, and those of recipes."""
-    train, evaluate = (yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")) for name in PROGRAMS)
+    train, evaluate = (
+        yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("train", "evaluate")
+    )
     groups = {name: default for one in train["defaults"] if one != "_self_" for name, default in one.items()}
-    parts = [INTRODUCTION, "## Of no group\n", alone("train", train, []), alone("evaluate", evaluate, [EvaluationOptions])]
+    parts = [INTRODUCTION, "## Of no group\n"]
+    parts += [alone("train", train, [build, Cascade.forward]), alone("evaluate", evaluate, [EvaluationOptions])]
     parts += [of_group(group, default) for group, default in sorted(groups.items())]
     parts += [of_group("method", "network", "evaluate")]
-    parts += ["## recipe\n\nOptions of `regcascade prepare --recipe NAME --set KEY=VALUE`.\n", registered("recipe", RECIPES)]
+    parts += [
+        "## recipe\n\nOptions of `regcascade prepare --recipe NAME --set KEY=VALUE`.\n",
+        registered("recipe", RECIPES),
+    ]
     return "\n".join(parts)
 
 
-PROGRAMS = ("train", "evaluate")
-
-
-def alone(program: str, config: Mapping[str, Any], owners: Iterable[type]) -> str:
+def alone(program: str, config: Mapping[str, Any], owners: Sequence[Callable[..., Any]]) -> str:
     """Write the options of a program that are in no group."""
     values = {key: value for key, value in config.items() if key not in ("defaults", "hydra", "reproduces", "paths")}
-    return f"### {program}.py\n\n" + table(values, owners, comments(CONF / f"{program}.yaml"))
+    return f"### {program}.py\n\n" + table(values, owners, comments(CONF / f"{program}.yaml"), by_comment=True)
 
 
 def of_group(group: str, default: str | None, program: str = "train") -> str:
-    """Write the choices of a group, each with its options."""
+    """Write the choices of a group, each with its options; options that several choices share are written once."""
     chosen = f"Without a choice: `{group}={default}`." if default else "Without a choice: none."
     parts = [f"## {group}\n\n`{group}=NAME` of `{program}.py`. {chosen}\n"]
-    paths = sorted(path for path in (CONF / group).rglob("[!_]*.yaml"))
-    if group not in OWNERS and group not in ("logger", "callbacks"):  # sets options of other groups
+    paths = sorted((CONF / group).rglob("[!_]*.yaml"), key=lambda path: (path.stem != "default", path))
+    if group not in (*OWNERS, *INSTANTIATED):  # sets options of other groups
         names = {path: path.relative_to(CONF / group).with_suffix("").as_posix() for path in paths}
         rows = [f"| `{group}={names[path]}` | {cell(header(path))} |" for path in paths]
-        return parts[0] + "\n| choice | what |\n|---|---|\n" + "\n".join(rows) + "\n"
-    shared = {key: text for name in SHARED for key, text in comments(CONF / name).items()} if group == "data" else {}
+        return "\n".join([*parts, "| choice | what |", "|---|---|", *rows, ""])
+    shared: dict[str, Any] = {}
+    for name, (title, owner) in SHARED.items() if group == "data" else ():
+        values = yaml.safe_load((CONF / name).read_text(encoding="utf-8"))
+        parts.append(f"### {title}\n\n{header(CONF / name)}\n\n{table(values, [owner], {}, 'data.')}")
+        shared |= values
     for path in paths:
-        choice = f"{group}={path.stem}"
-        program = "evaluate" if "evaluate" in (program, {"trained": "evaluate"}.get(path.stem)) else "train"
-        made = OmegaConf.to_container(compose(program, [choice]), resolve=False)
+        made = OmegaConf.to_container(
+            compose("evaluate" if path.stem == "trained" else program, [f"{group}={path.stem}"])
+        )
         assert isinstance(made, dict)
-        parts.append(f"### {choice}\n\n{header(path)}\n")
-        explained = shared | comments(path)
-        if group in ("logger", "callbacks"):
+        parts.append(f"### {group}={path.stem}\n\n{header(path)}\n")
+        if group in INSTANTIATED:
             for name, options in made[group].items():
                 values = {f"{name}.{key}": value for key, value in options.items() if not key.startswith("_")}
-                parts.append(table(values, [get_object(options["_target_"])], explained, group))
-        else:
-            values = {key: value for key, value in made[group].items() if key != "name" or group == "optimizer"}
-            parts.append(table(values, OWNERS[group](made[group].get("name", "")), explained, group))
+                parts.append(table(values, [get_object(options["_target_"])], comments(path), f"{group}."))
+            continue
+        values = {key: value for key, value in made[group].items() if key != "name" or group == "optimizer"}
+        owners = OWNERS[group](made[group].get("name", ""))
+        own = inspect.signature(owners[0]).parameters if group == "data" else {}
+        differs = {key: value for key, value in values.items() if key in own or value != shared.get(key, ...)}
+        parts.append(table(differs, owners, comments(path), f"{group}.", by_comment=group == "trainer"))
+        if group == "data" and differs != values:
+            titles = [title for name, (title, _) in SHARED.items() if "intensity" in values or "loading" in name]
+            parts.append("Besides: " + " and ".join(f"[{title}](#{slug(title)})" for title in titles) + ".\n")
+        elif differs != values:
+            parts.append("The others are as in [trainer=default](#trainerdefault).\n")
+        shared = values if path.stem == "default" else shared
     return "\n".join(parts + [registered(option, registry) for option, registry in NAMED.get(group, {}).items()])
-
-
-SHARED = ("data_loading.yaml", "data_preprocessing.yaml")
 
 
 def registered(option: str, registry: Registry[Any]) -> str:
@@ -127,33 +152,42 @@ def registered(option: str, registry: Registry[Any]) -> str:
     for name in registry.names():
         cls = registry.get(name)
         parameters = inspect.signature(cls).parameters.values()
-        values = {one.name: one.default for one in parameters if one.name not in registry.reserved}
+        named = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+        values = {one.name: one.default for one in named if one.name not in registry.reserved}
         about = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
         parts.append(f"### {option}={name}\n\n{about}\n\n{table(values, [cls], {})}")
     return "\n".join(parts)
 
 
-def table(values: Mapping[str, Any], owners: Iterable[type], explained: Mapping[str, str], group: str = "") -> str:
-    """Write options as a table; the meaning is that of the docstring, or else the comment of the config."""
+def table(
+    values: Mapping[str, Any],
+    owners: Sequence[Callable[..., Any]],
+    explained: Mapping[str, str],
+    prefix: str = "",
+    by_comment: bool = False,
+) -> str:
+    """Write options as a table; what the docstrings of the owners leave open is said by the comments of the config.
+
+    Of `by_comment`, the comments come first.
+    """
     if not values:
         return "No options.\n"
-    owners, lines = list(owners), ["| option | default | type | meaning |", "|---|---|---|---|"]
+    lines = ["| option | default | type | meaning |", "|---|---|---|---|"]
     for option, default in values.items():
         key = option.rpartition(".")[2]
         types = [found for owner in owners if (found := type_of(owner, key))]
-        texts = [found for owner in owners if (found := meanings(owner).get(key))]
-        meaning = (texts or [explained.get(key, "")])[0]
-        if owners[-1:] == [L.Trainer] and explained.get(key):
-            meaning = explained[key]
-        name = f"{group}.{option}" if group else option
-        lines.append(f"| `{name}` | {plain(default)} | {cell((types or [''])[0])} | {cell(meaning)} |")
+        texts = [meanings(owner).get(key, "") for owner in owners]
+        texts = [explained.get(key, ""), *texts] if by_comment else [*texts, explained.get(key, "")]
+        meaning = next((text for text in texts if text), "")
+        lines.append(f"| `{prefix}{option}` | {plain(default)} | {(types or [''])[0]} | {cell(meaning)} |")
     return "\n".join(lines) + "\n"
 
 
 def type_of(owner: Callable[..., Any], key: str) -> str:
     """Say which values an option takes, by its annotation."""
     parameter = inspect.signature(owner).parameters.get(key)
-    return "" if parameter is None else in_words(parameter.annotation)
+    words = "" if parameter is None else in_words(parameter.annotation)
+    return words if len(words) <= LONGEST_TYPE else ""
 
 
 def in_words(annotation: Any) -> str:
@@ -162,7 +196,8 @@ def in_words(annotation: Any) -> str:
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in parts)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(in_words(part) for part in parts if not (part is int and float in parts)))
+        words = [in_words(part) for part in parts if not (part is int and float in parts)]
+        return " or ".join(word for word in dict.fromkeys(words) if word)
     if isinstance(origin, type):
         return "mapping" if issubclass(origin, Mapping) else "list"
     return WORDS.get(annotation, "")
@@ -174,11 +209,14 @@ def meanings(owner: Any) -> dict[str, str]:
     for cls in reversed([one for one in getattr(owner, "__mro__", [owner]) if one.__module__ != "builtins"]):
         if not cls.__module__.startswith(("regcascade", "lightning")):
             continue
+        own: dict[str, str] = {}  # the first entry of a name counts: parameters come before attributes
         for doc in (cls.__doc__, getattr(getattr(cls, "__init__", None), "__doc__", None)):
             for names, text in DESCRIBED.findall(inspect.cleandoc(doc or "")):
                 text = re.sub(r"\s+", " ", text).replace("``", "`")
-                text = text if cls.__module__.startswith("regcascade") else text.split(". ")[0]
-                found |= dict.fromkeys(names.split(", "), text)
+                text = text if cls.__module__.startswith("regcascade") else SENTENCE.split(text)[0]
+                if not text.startswith("see `"):
+                    own = dict.fromkeys(names.split(", "), PYTHON.sub(lambda word: YAML[word[0]], text)) | own
+        found |= own
     return found
 
 
@@ -196,10 +234,15 @@ def header(path: Path) -> str:
 
 def plain(value: Any) -> str:
     """Write a default as YAML, in one line."""
-    if value is inspect.Parameter.empty:
+    if value is inspect.Parameter.empty or value == "???":
         return "required"
     value = list(value) if isinstance(value, tuple) else value
-    return f"`{yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix('...').strip().removesuffix('...').strip()}`"
+    return f"`{yaml.safe_dump(value, default_flow_style=True, width=10**6).split(chr(10))[0]}`"
+
+
+def slug(title: str) -> str:
+    """Make the anchor of a heading."""
+    return title.lower().replace(" ", "-")
 
 
 def cell(text: str) -> str:

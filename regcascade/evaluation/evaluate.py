@@ -32,7 +32,7 @@ class EvaluationOptions:
 
     Attributes:
         r: how often each network is applied, see `Cascade.forward`.
-        repeat: in which order, see there.
+        repeat: `stage` repeats each in place, `chain` the whole chain.
         labels: how labels are warped, `nearest` or `linear`, see `warp_labels`.
         metrics: `plain`, or `learn2reg` to add the measures of Learn2Reg's evaluator.
         stages: whether to measure after every stage too.

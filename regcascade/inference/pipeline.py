@@ -39,7 +39,7 @@ class RegisterOptions:
     Attributes:
         initial: the map before the networks, see `INITIALS`.
         r: how often each network is applied, see `Cascade.forward`.
-        repeat: in which order, see there.
+        repeat: `stage` repeats each in place, `chain` the whole chain.
         refine: steps of optimisation on the pair itself.
         refine_of: `flow` or `weights`, see `refine`.
         refine_loss: `trained` or `lncc`, see `refinement_objective`.

@@ -20,7 +20,11 @@ SIMILARITIES: Registry[nn.Module] = Registry("similarity")
 
 @SIMILARITIES.register("cc")
 class CorrelationLoss(nn.Module):
-    """`1 - CC` (DR-Net, Eq. 9), the similarity of RCN and DR-Net; `epsilon` is added to each variance."""
+    """`1 - CC` (DR-Net, Eq. 9), the similarity of RCN and DR-Net.
+
+    Args:
+        epsilon: added to each variance, in squared intensities.
+    """
 
     def __init__(self, epsilon: float = 1e-6) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ class DataSet:
     Several data sets share these parameters:
         preprocessing: what makes a case of a scan.
         train: a fraction, a count, names, or a file of names; None for all that validation leaves.
-        validation: the same.
+        validation: a fraction, a count, names, or a file of names.
         label_names: what each label value means; None names the values found.
         cache: how to keep cases in memory, see `chosen_store`.
         seed: of the split, as of the pairs.

@@ -31,7 +31,9 @@ class AntsSyn(Method):
         metric: of SyN, `CC` (cross-correlation in windows) or `mattes` (mutual information).
         sampling: radius of the windows in voxels, or bins of the histogram.
         iterations: of SyN on each level, the coarsest first; each level halves the resolution.
-        gradient_step, flow_sigma, total_sigma: step of SyN, and its smoothing of the update and the total, in voxels.
+        gradient_step: of SyN.
+        flow_sigma: its smoothing of the update field, in voxels.
+        total_sigma: its smoothing of the total field, in voxels.
         affine_metric: of the affine stage, `mattes`, `GC` (correlation) or `meansquares`.
         affine_iterations: of the affine stage at 1/6, 1/4, 1/2 and 1 of the resolution.
         seed: for the voxels that the affine stage samples.

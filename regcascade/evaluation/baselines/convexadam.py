@@ -24,7 +24,8 @@ class ConvexAdam(Method):
     part. Volumes are padded at the end of each axis to whole cells of its grids, else the package stretches its field.
 
     Args:
-        mind_r, mind_d: radius and dilation of the features, in voxels.
+        mind_r: radius of the features, in voxels.
+        mind_d: their dilation, in voxels.
         lambda_weight: of Adam's smoothness.
         grid_sp: voxels per cell of the convex stage.
         disp_hw: cells that the convex stage searches in each direction.

@@ -27,7 +27,8 @@ class ElastixBSpline(Method):
         samples: voxels drawn in each iteration.
         grid_spacing_mm: between the control points on the finest level.
         bending: weight of the bending energy of the B-splines; 0 leaves it out, which is several times as fast.
-        affine, bspline: other parameters of the stage, by elastix' names, each a value or a list.
+        affine: other parameters of the affine stage, by elastix' names, each a value or a list.
+        bspline: those of the B-splines, likewise.
         seed: for the samples.
         threads: of elastix; equal calls give equal flows only with 1.
     """

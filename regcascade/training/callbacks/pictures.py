@@ -18,7 +18,8 @@ PICTURE_KEY = "val/picture"
 class PictureCallback(Callback):
     """Draw the first validation pair: `<run folder>/pictures/validation_<step>.png`, `val/picture` in loggers.
 
-    A picture is drawn at the first validation and then at every n-th one.
+    Args:
+        every_n_validations: draw at the first validation and then at every n-th one.
     """
 
     def __init__(self, every_n_validations: int = 1) -> None:
