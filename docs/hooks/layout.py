@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)")
-SHOWN_BY_BROWSERS = {".md", ".png", ".jpg", ".svg", ".gif", ".html", ".txt", ".pdf", ".json", ".csv"}
+SOURCES = {"", ".py", ".yaml", ".yml", ".toml", ".cff", ".sh"}  # a browser would save these, not show them
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -54,7 +54,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
 
 def published(path: str, root: Path, config: MkDocsConfig) -> File:
     """Publish a file of the repository; a source file ends in .txt on the site, so that a browser shows it."""
-    shown = None if Path(path).suffix in SHOWN_BY_BROWSERS else f"{path}.txt"
+    shown = f"{path}.txt" if Path(path).suffix in SOURCES else None
     file = File(path, str(root), config.site_dir, config.use_directory_urls, dest_uri=shown)
     if not path.startswith(f"{Path(config.docs_dir).name}/"):
         file.inclusion = InclusionLevel.NOT_IN_NAV  # only linked to

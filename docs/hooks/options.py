@@ -128,9 +128,13 @@ def of_group(group: str, default: str | None, program: str = "train") -> str:
         assert isinstance(made, dict)
         parts.append(f"### {group}={path.stem}\n\n{header(path)}\n")
         if group in INSTANTIATED:
+            tables = []
             for name, options in made[group].items():
                 values = {f"{name}.{key}": value for key, value in options.items() if not key.startswith("_")}
-                parts.append(table(values, [get_object(options["_target_"])], comments(path), f"{group}."))
+                tables += (
+                    [table(values, [get_object(options["_target_"])], comments(path), f"{group}.")] if values else []
+                )
+            parts += tables or [table({}, [], {})]
             continue
         values = {key: value for key, value in made[group].items() if key != "name" or group == "optimizer"}
         owners = OWNERS[group](made[group].get("name", ""))
@@ -237,7 +241,7 @@ def plain(value: Any) -> str:
     if value is inspect.Parameter.empty or value == "???":
         return "required"
     value = list(value) if isinstance(value, tuple) else value
-    return f"`{yaml.safe_dump(value, default_flow_style=True, width=10**6).split(chr(10))[0]}`"
+    return f"`{yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).split(chr(10))[0]}`"
 
 
 def slug(title: str) -> str:

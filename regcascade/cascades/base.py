@@ -27,10 +27,8 @@ class Cascade(nn.Module, ABC):
 
     A strategy is a subclass whose `step` continues the registration so far by one more network.
 
-    Class attributes:
-        levels: levels at which every network predicts a flow.
-
     Attributes:
+        levels: levels at which every network predicts a flow.
         recompute: `stage` saves memory in training: it keeps only what a stage returns, and runs its network again for
             its gradient; `none` keeps everything.
 

@@ -22,7 +22,7 @@ class Network(nn.Module):
     constructor with `self.initialise()`, and returns from `features` the map that each head reads. A network whose
     flows steer its own features, such as a pyramid, overrides `flows` instead.
 
-    Class attributes:
+    Attributes:
         scales: levels at which the network can predict a flow.
         multiple: pad the end of each axis, with edge values, to a multiple of this.
         head_gain: fixed factor on every flow.

@@ -43,7 +43,7 @@ class Method(ABC):
 
     A subclass is a dataclass; its fields are its options.
 
-    Class attributes:
+    Attributes:
         packages: the distributions it runs; summaries list their versions.
         on_gpu: whether it can run on a GPU.
     """
