@@ -6,7 +6,7 @@ from typing import Any
 import griffe
 
 EXAMPLE = re.compile(r"^(>>> .*(?:\n.+)*)", re.MULTILINE)
-TENSOR = re.compile(r"(\w+)\[Tensor, ['\"] ?(.+)['\"]\]")
+TENSOR = re.compile(r"\w+\[Tensor, ['\"] ?(.+)['\"]\]")
 
 
 class Docstrings(griffe.Extension):
@@ -20,4 +20,4 @@ class Docstrings(griffe.Extension):
     def on_attribute(self, *, attr: griffe.Attribute, **_: Any) -> None:
         """Describe an alias, so that it has an entry that signatures link to."""
         if attr.docstring is None and (found := TENSOR.fullmatch(str(attr.value))):
-            attr.docstring = griffe.Docstring(f"{found[1]} tensor of the shape `({found[2].replace(' ', ', ')})`.")
+            attr.docstring = griffe.Docstring(f"Tensor of the shape `({found[1].replace(' ', ', ')})`.")

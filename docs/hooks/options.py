@@ -34,8 +34,6 @@ from regcascade.training.execution import Execution
 from regcascade.training.optimizer import Optimization
 from regcascade.utils.registry import Registry
 
-Row = tuple[str, Any, str, str]  # option, default, type, meaning
-
 INTRODUCTION = """\
 # Every option
 
@@ -122,32 +120,37 @@ def of_group(group: str, default: str | None, program: str = "train") -> str:
         parts.append(f"### {title}\n\n{header(CONF / name)}\n\n{table(values, [owner], {}, 'data.')}")
         shared |= values
     for path in paths:
-        made = OmegaConf.to_container(
-            compose("evaluate" if path.stem == "trained" else program, [f"{group}={path.stem}"])
-        )
-        assert isinstance(made, dict)
-        parts.append(f"### {group}={path.stem}\n\n{header(path)}\n")
-        if group in INSTANTIATED:
-            tables = []
-            for name, options in made[group].items():
-                values = {f"{name}.{key}": value for key, value in options.items() if not key.startswith("_")}
-                tables += (
-                    [table(values, [get_object(options["_target_"])], comments(path), f"{group}.")] if values else []
-                )
-            parts += tables or [table({}, [], {})]
-            continue
-        values = {key: value for key, value in made[group].items() if key != "name" or group == "optimizer"}
-        owners = OWNERS[group](made[group].get("name", ""))
-        own = inspect.signature(owners[0]).parameters if group == "data" else {}
-        differs = {key: value for key, value in values.items() if key in own or value != shared.get(key, ...)}
-        parts.append(table(differs, owners, comments(path), f"{group}.", by_comment=group == "trainer"))
-        if group == "data" and differs != values:
-            titles = [title for name, (title, _) in SHARED.items() if "intensity" in values or "loading" in name]
-            parts.append("Besides: " + " and ".join(f"[{title}](#{slug(title)})" for title in titles) + ".\n")
-        elif differs != values:
-            parts.append("The others are as in [trainer=default](#trainerdefault).\n")
-        shared = values if path.stem == "default" else shared
+        config = compose("evaluate" if path.stem == "trained" else program, [f"{group}={path.stem}"])
+        options: Any = OmegaConf.to_container(config[group])
+        write = of_objects if group in INSTANTIATED else of_choice
+        parts.append(f"### {group}={path.stem}\n\n{header(path)}\n\n{write(group, options, comments(path), shared)}")
+        shared = options if path.stem == "default" else shared
     return "\n".join(parts + [registered(option, registry) for option, registry in NAMED.get(group, {}).items()])
+
+
+def of_choice(group: str, options: Mapping[str, Any], explained: Mapping[str, str], shared: Mapping[str, Any]) -> str:
+    """Write the options of a choice that are its own or differ from the shared ones, and where the others are."""
+    values = {key: value for key, value in options.items() if key != "name" or group == "optimizer"}
+    owners = OWNERS[group](options.get("name", ""))
+    own = inspect.signature(owners[0]).parameters if group == "data" else {}
+    differs = {key: value for key, value in values.items() if key in own or value != shared.get(key, ...)}
+    text = table(differs, owners, explained, f"{group}.", by_comment=group == "trainer")
+    if differs == values:
+        return text
+    if group == "data":
+        titles = [title for name, (title, _) in SHARED.items() if "intensity" in values or "loading" in name]
+        return f"{text}\nBesides: {' and '.join(f'[{title}](#{slug(title)})' for title in titles)}.\n"
+    return f"{text}\nThe others are those of [{group}=default](#{group}default).\n"
+
+
+def of_objects(group: str, options: Mapping[str, Any], explained: Mapping[str, str], _: Mapping[str, Any]) -> str:
+    """Write the options of each object of a choice, from the signature of its class."""
+    tables = []
+    for name, given in options.items():
+        values = {f"{name}.{key}": value for key, value in given.items() if not key.startswith("_")}
+        if values:
+            tables.append(table(values, [get_object(given["_target_"])], explained, f"{group}."))
+    return "\n".join(tables) or table({}, [], {})
 
 
 def registered(option: str, registry: Registry[Any]) -> str:
@@ -172,7 +175,7 @@ def table(
 ) -> str:
     """Write options as a table; what the docstrings of the owners leave open is said by the comments of the config.
 
-    Of `by_comment`, the comments come first.
+    The comments come first if `by_comment`.
     """
     if not values:
         return "No options.\n"

@@ -20,8 +20,8 @@ class DataSet:
         train: a fraction, a count, names, or a file of names; None for all that validation leaves.
         validation: a fraction, a count, names, or a file of names.
         label_names: what each label value means; None names the values found.
-        cache: how to keep cases in memory: `float32`, `float16` or `uint8` (6, 4, 3 bytes a voxel), `none`, or `auto`, the
-            best that fits.
+        cache: how to keep cases in memory: `float32`, `float16`, `uint8` (6, 4, 3 bytes a voxel), `none`, or `auto`,
+            the best that fits.
         seed: of the split, as of the pairs.
 
     Attributes:

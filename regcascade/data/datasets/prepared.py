@@ -86,8 +86,8 @@ class PreparedData(DataSet):
             animal; `atlas`, the atlas as the fixed scan with every other.
         atlas: the name of the scan that is fixed in every pair, in training too; None unless `pairing=atlas`, where it
             defaults to the first scan to test on.
-        train: the part of `root` that trains, where there is no `test`: a fraction, a count, names, or a file of names; None
-            for all that validation leaves.
+        train: the part of `root` that trains, where there is no `test`: a fraction, a count, names, or a file of names;
+            None for all that validation leaves.
         validation: the part that validates, likewise.
         pairs: CSV file of the validation pairs, in place of those of `pairing`.
     """
