@@ -62,12 +62,12 @@ class Geometry:
         x, y, z = (float(step) for step in voxel_sizes(self.affine))
         return x, y, z
 
-    def same_as(self, other: "Geometry") -> bool:
-        """Whether two grids are the same, up to the rounding of headers."""
+    def same_as(self, other: "Geometry", tolerance: float = SAME) -> bool:
+        """Whether two grids are the same, up to the rounding of headers or another part of a voxel."""
         if self.shape != other.shape:
             return False
         corners = np.array(np.meshgrid(*[(-0.5, side - 0.5) for side in self.shape])).reshape(3, 8).T
-        return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() < SAME * min(self.spacing))
+        return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() < tolerance * min(self.spacing))
 
     def to_world(self, voxels: Places) -> Places:
         """Voxel coordinates to mm in RAS.

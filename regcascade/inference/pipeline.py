@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from warnings import catch_warnings
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,6 +16,7 @@ from nibabel.affines import voxel_sizes
 
 from regcascade.cascades import Cascade
 from regcascade.cascades.checkpoint import Checkpoint
+from regcascade.data.io.errors import PlaceWarning
 from regcascade.geometry.transform import Inverse, Transform
 from regcascade.inference.initial import INITIALS, LITTLE_OVERLAP, Prepared, labels_on, prepare_pair
 from regcascade.inference.instance_optimization import LOSSES, WHATS, refine, refinement_objective, without_graph
@@ -137,14 +139,16 @@ def register(
         raise ValueError(f"--device {options.device}: {error}") from error
     with _timed(seconds, "reading"):
         files = (given if isinstance(given, ScanFiles) else ScanFiles(Path(given)) for given in (fixed, moving))
-        target, source = map(open_scan, files)
+        with catch_warnings(record=True, action="always", category=PlaceWarning) as told:
+            target, source = map(open_scan, files)
         check_landmarks(target, source)
     with _timed(seconds, "preparing"):
         aligned = trained.cascade.needs_alignment and options.initial == "trained"
         pair = prepare_pair(trained, target, source, "affine" if aligned else options.initial)
     images = (pair.fixed, target), (pair.moving, source)
+    placed = dict.fromkeys(str(one.message) for one in told if one.category is PlaceWarning)
     doubted = [pair.start.warning, *(intensity_warning(image.as_tensor(), scan.name) for image, scan in images)]
-    warnings = [warning for warning in doubted if warning]
+    warnings = [*placed, *(warning for warning in doubted if warning)]
     if pair.overlap < LITTLE_OVERLAP:
         share = f"{100 * pair.overlap:.0f} %"
         warnings.append(f"Only {share} of the fixed scan's field lies in the moving one's: try another --initial.")

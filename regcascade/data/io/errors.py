@@ -26,6 +26,10 @@ def first_line(error: BaseException) -> str:
     return (told or lines or [type(error).__name__])[0]
 
 
+class PlaceWarning(UserWarning):
+    """A doubt about where a scan lies; the message names its file."""
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn what nibabel and ITK raise for a damaged file into a `VolumeError` that names it."""
@@ -35,5 +39,5 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         raise VolumeError(
-            f"{path} cannot be read as an image ({first_line(error)}). It may be cut short or damaged; fetch it again."
+            f"{path} cannot be read as an image ({first_line(error)}). It may be cut short, damaged or of another kind."
         ) from error

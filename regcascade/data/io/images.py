@@ -1,34 +1,39 @@
 """Read a scan of any format, with where its voxels lie in the world.
 
-MONAI's nibabel reader reads NIfTI and whatever else nibabel knows. SimpleITK reads MetaImage, NRRD, DICOM series
-folders and the rest of ITK's formats; its frame (LPS) is turned into nibabel's (RAS).
+nibabel reads NIfTI, Analyze, MGH and MINC. SimpleITK reads MetaImage, NRRD, DICOM and the rest of ITK's formats; its
+frame (LPS) is turned into nibabel's (RAS).
 """
 
+import gzip
 import locale
+import re
+import warnings
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
 import torch
-from monai.data.image_reader import NibabelReader
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms.io.array import LoadImage
 from nibabel.affines import voxel_sizes
-from nibabel.spatialimages import SpatialImage
+from nibabel.analyze import AnalyzeHeader
+from nibabel.minc1 import MincHeader
+from nibabel.nifti1 import Nifti1Pair
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from regcascade.data.io.dicom import series_files, series_header
-from regcascade.data.io.errors import VolumeError, readable
+from regcascade.data.io.dicom import is_dicom, read_series, series_grid
+from regcascade.data.io.errors import PlaceWarning, VolumeError, readable
 from regcascade.geometry.grid import Geometry, itk_affine, voxels_of
 
 # File names that nibabel reads; everything else goes to ITK.
-NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz")
+NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
 SUFFIXES = (*NIBABEL_SUFFIXES, ".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk", ".dcm")
 H5_SUFFIXES = (".h5", ".hdf5")  # of RCN's files, which hold many scans
-
-_READ = LoadImage(reader=NibabelReader(), image_only=True, ensure_channel_first=True)
+CHUNK = 2**24  # bytes
 
 
 @contextmanager
@@ -56,15 +61,17 @@ def read_header(path: Path, series: str | None = None) -> Geometry:
         raise VolumeError(f"{path} does not exist. Restore the file, or take it out of the list it is in.")
     check_no_h5(path)
     with readable(path):
-        if path.is_dir():
-            shape, affine = series_header(path, series)
-        elif is_nibabel(path):
+        if is_nibabel(path):
             image = nibabel.load(path)
             if not isinstance(image, SpatialImage):  # such as CIFTI-2, which is called .nii too
                 raise VolumeError(f"{path} holds no grid of voxels ({type(image).__name__}): give a 3D image.")
             if image.get_data_dtype().kind not in "iuf":
                 raise VolumeError(f"{path} holds {image.get_data_dtype()} voxels; give real numbers, one a voxel.")
             shape, affine = tuple(int(side) for side in image.shape), np.asarray(image.affine, dtype=float)
+            if doubt := _doubt(image):
+                warnings.warn(f"{path} {doubt}", PlaceWarning, stacklevel=2)
+        elif is_dicom(path):
+            shape, affine = series_grid(path, series)
         else:
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(path))
@@ -75,24 +82,54 @@ def read_header(path: Path, series: str | None = None) -> Geometry:
     return _checked(path, shape, affine)
 
 
-@kept_locale()
 def read_volume(path: Path, series: str | None = None) -> MetaTensor:
     """Read a 3D image as `(1, X, Y, Z)` float32, in its own intensities and axis order, its `affine` in RAS.
 
     Arguments and errors are those of `read_header`; damaged voxels raise ValueError too.
     """
-    affine = torch.from_numpy(read_header(path, series).affine.copy())
+    geometry, voxels = read_stored(path, series)
+    whole = torch.from_numpy(np.ascontiguousarray(voxels, np.float32))[None]
+    return MetaTensor(whole, affine=torch.from_numpy(geometry.affine.copy()))
+
+
+@kept_locale()
+def read_stored(path: Path, series: str | None = None) -> tuple[Geometry, np.ndarray]:
+    """Read grid and `(X, Y, Z)` voxels of a 3D image, in the stored type, or float32 where its header scales them.
+
+    Arguments and errors are those of `read_volume`.
+    """
+    geometry = read_header(path, series)
     with readable(path):
         if is_nibabel(path):
-            voxels = as_meta(_READ(path)).as_tensor()  # its affine may be another one of the header than nibabel's
+            voxels = stored_voxels(path)
+        elif is_dicom(path):
+            voxels = voxels_of(read_series(path, series))
         else:
-            voxels = torch.from_numpy(np.ascontiguousarray(voxels_of(read_itk(path, series, sitk.sitkFloat32))))[None]
-    return MetaTensor(voxels, affine=affine)
+            image = sitk.ReadImage(str(path))
+            _check_whole(path, image)
+            voxels = sitk.GetArrayFromImage(image).reshape(geometry.shape[::-1]).T
+        return geometry, voxels.reshape(geometry.shape)
 
 
-def read_itk(path: Path, series: str | None = None, pixel: int = sitk.sitkUnknown) -> sitk.Image:
-    """Read a file or a DICOM series by ITK, in the stored pixel type or another."""
-    return sitk.ReadImage(series_files(path, series) if path.is_dir() else str(path), pixel)
+def stored_voxels(path: Path) -> np.ndarray:
+    """Read voxels of any number of axes by nibabel, in the stored type, or float32 where the header scales them.
+
+    A gzip stream is read to its end, where its checksum is compared.
+    """
+    file: Any = nibabel.load(path)
+    with ExitStack() as streams:
+        packed = [part for part in file.file_map.values() if str(part.filename).lower().endswith("gz")]
+        for part in packed:
+            part.fileobj = streams.enter_context(gzip.open(part.filename))
+        file = type(file).from_file_map(file.file_map)
+        voxels = np.asanyarray(file.dataobj)
+        for part in packed:
+            while part.fileobj.read(CHUNK):
+                pass
+    if voxels.dtype.kind not in "iuf":
+        raise ValueError(f"its voxels are {voxels.dtype}, and must be real numbers, one each.")
+    stored = voxels.dtype == file.get_data_dtype()
+    return voxels.astype(voxels.dtype.newbyteorder("=") if stored else np.float32, copy=False)
 
 
 def check_intensities(scan: MetaTensor, path: Path) -> None:
@@ -131,7 +168,43 @@ def is_nibabel(path: Path) -> bool:
     return path.name.lower().endswith(NIBABEL_SUFFIXES) and not path.is_dir()
 
 
+def _doubt(image: SpatialImage) -> str | None:
+    """Say why ITK, and with it ANTs and Slicer, may place a scan elsewhere than nibabel does, if so."""
+    header, held = image.header, "A transform made here is right for that place alone."
+    if isinstance(header, MincHeader):
+        return f"is placed in RAS, as MINC says, where ITK before version 6 takes its numbers for LPS. {held}"
+    if not isinstance(header, AnalyzeHeader) or len(image.shape) < 3:
+        return None
+    if isinstance(image, Nifti1Pair) and (header["sform_code"] or header["qform_code"]):
+        with suppress(ValueError, HeaderDataError):  # a qform that is no rotation, or a grid without volume
+            sform, qform = (Geometry(image.shape[:3], form) for form in (image.get_sform(), image.get_qform()))
+            if header["sform_code"] and header["qform_code"] and not sform.same_as(qform, 0.1):
+                return f"is placed by its sform, where ITK, ANTs and Slicer may take its qform, which differs. {held}"
+        return None
+    if not np.allclose(image.affine, header.get_base_affine()):  # placed by SPM's file beside it
+        return None
+    return (
+        "says not where it lies (no qform or sform) and is placed by nibabel's rule, its centre at 0 mm and its first "
+        f"axis to the left, where ITK, ANTs and Slicer have rules of their own. {held}"
+    )
+
+
+def _check_whole(path: Path, image: sitk.Image) -> None:
+    """Raise what `readable` knows if ITK has read a damaged MetaImage, GIPL or VTK file without an error."""
+    suffix, size = path.suffix.lower(), image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    content = path.read_bytes() if suffix in (".mha", ".mhd", ".gipl", ".vtk") else b""
+    if suffix in (".gipl", ".vtk") and len(content) < size and b"ASCII" not in content[:512]:
+        raise ValueError(f"it has {len(content)} bytes for {size} of voxels")
+    head, _, rest = content.partition(b"ElementDataFile")
+    if re.search(rb"CompressedData\s*=\s*True", head):
+        name, _, data = rest.partition(b"\n")
+        beside = path.parent / name.strip(b" =\r").decode()
+        zlib.decompress(beside.read_bytes() if beside.is_file() else data, wbits=47)
+
+
 def _checked(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Geometry:
+    while len(shape) > 3 and shape[-1] == 1:  # as ANTs and many scanners write a single time point or channel
+        shape = shape[:-1]
     if len(shape) != 3:
         raise VolumeError(f"{path} has {len(shape)} axes, {shape}: give 3D images, one channel or time point a file.")
     if min(shape) < 1:

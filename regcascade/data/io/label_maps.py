@@ -17,9 +17,9 @@ from monai.data.meta_tensor import MetaTensor
 from nibabel.affines import apply_affine
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
-from regcascade.data.io.images import read_header, read_volume
-from regcascade.data.io.itk_images import read_scan
-from regcascade.geometry.grid import LPS_TO_RAS, Geometry, voxels_of
+from regcascade.data.io.errors import PlaceWarning
+from regcascade.data.io.images import read_stored
+from regcascade.geometry.grid import LPS_TO_RAS, Geometry
 
 TOLERANCE = 0.1  # of a voxel, by which the corners of grids that are the same may differ
 UNTURNED = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
@@ -38,19 +38,21 @@ def read_labels(path: Path, image: Path, grid: Geometry) -> MetaTensor:
     Raises:
         ValueError: naming both files, if it lies on another grid; or the file, if it is damaged or no label map.
     """
-    turn = turn_onto(read_header(path), grid, path, image)
-    voxels = np.ascontiguousarray(apply_orientation(read_volume(path)[0].numpy(), turn))
-    _check_whole(voxels, path)
-    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(grid.affine.copy()))
+    voxels = torch.from_numpy(_on_grid(path, image, grid).astype(np.float32))
+    return MetaTensor(voxels[None], affine=torch.from_numpy(grid.affine.copy()))
 
 
 def scan_labels(path: Path, image: Path, grid: Geometry) -> sitk.Image:
     """Do as `read_labels`, but give an ITK image in the pixel type of the file."""
-    labels = read_scan(path)
-    own = Geometry.of_image(labels)
+    return grid.as_itk(_on_grid(path, image, grid))
+
+
+def _on_grid(path: Path, image: Path, grid: Geometry) -> np.ndarray:
+    own, voxels = read_stored(path)
     turn = turn_onto(own, grid, path, image)
-    _check_whole(sitk.GetArrayViewFromImage(labels), path)
-    return labels if own.same_as(grid) else grid.as_itk(apply_orientation(voxels_of(labels), turn))
+    if not np.isfinite(voxels).all() or (voxels != np.round(voxels)).any() or voxels.min() < 0:
+        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")
+    return np.ascontiguousarray(apply_orientation(voxels, turn))
 
 
 def turn_onto(own: Geometry, grid: Geometry, path: Path, image: Path) -> Turn:
@@ -73,6 +75,7 @@ def turn_onto(own: Geometry, grid: Geometry, path: Path, image: Path) -> Turn:
         warnings.warn(
             f"Scans of {unplaced.parent} do not say where they lie (no qform and sform, or an affine that is the "
             f"identity): images and label maps are laid on each other voxel by voxel.",
+            PlaceWarning,
             stacklevel=2,
         )
         return UNTURNED
@@ -104,8 +107,3 @@ def _difference(own: Geometry, grid: Geometry) -> str:
         return f"its axes lead to {ours} and those of the image to {theirs}, and the fields of view differ"
     shift = own.affine[:3, 3] - grid.affine[:3, 3]
     return f"its first voxel lies {np.linalg.norm(shift):.3g} mm from that of the image, or its axes are tilted"
-
-
-def _check_whole(values: np.ndarray, path: Path) -> None:
-    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
-        raise ValueError(f"{path}: labels must be whole numbers from 0 up; is this an image?")

@@ -8,9 +8,9 @@ import SimpleITK as sitk
 
 from regcascade.data.io.errors import UNREADABLE, first_line, readable
 from regcascade.data.io.hdf5 import opened
-from regcascade.data.io.images import H5_SUFFIXES, NIBABEL_SUFFIXES, kept_locale
+from regcascade.data.io.images import H5_SUFFIXES, NIBABEL_SUFFIXES, kept_locale, stored_voxels
 from regcascade.data.io.itk_images import WRITTEN as FIELD_SUFFIXES
-from regcascade.data.io.itk_images import stored_voxels, write_scan
+from regcascade.data.io.itk_images import write_scan
 from regcascade.data.options import check_size
 from regcascade.geometry.grid import LPS_TO_RAS, Geometry, voxels_of
 from regcascade.geometry.itk import TO_LPS, field_image
