@@ -210,3 +210,23 @@ def test_a_scan_of_other_voxels_comes_to_those_of_the_training(phantoms):
     image = trained.prepare(open_scan(ScanFiles(phantoms / "moving.nii.gz")))
     assert "".join(nibabel.aff2axcodes(image.affine)) == "RAS" and image.shape[1:] == (24, 22, 20)
     assert_allclose(np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0), [3, 3, 4], atol=1e-6)
+
+
+def test_a_scan_that_other_programs_place_elsewhere_is_named_in_the_report_and_the_transform_fits_the_sform(scans):
+    fixed, moving = scans
+    image, agreeing = nibabel.load(moving), moving.with_name("agreeing.nii.gz")
+    elsewhere = image.affine.copy()
+    elsewhere[:3, 3] += (7, -5, 3)
+    voxels = np.asanyarray(image.dataobj)
+    for path, qform in ((moving.with_name("differing.nii.gz"), elsewhere), (agreeing, image.affine)):
+        made = nibabel.Nifti1Image(voxels, image.affine)
+        made.set_sform(image.affine, 2)
+        made.set_qform(qform, 1)
+        nibabel.save(made, path)
+    out = register(fixed, moving.with_name("differing.nii.gz"), constant("resample"), RegisterOptions(device="cpu"))
+    (told,) = [warning for warning in out.report["warnings"] if "sform" in warning]
+    assert str(moving.with_name("differing.nii.gz")) in told
+    there = sitk.Resample(sitk.ReadImage(str(agreeing)), out.moved, out.transform.itk(), sitk.sitkLinear, 0.0)
+    ours, theirs = (sitk.GetArrayFromImage(one).astype(float)[3:-3, 3:-3, 3:-3] for one in (out.moved, there))
+    inside = theirs > 0
+    assert inside.mean() > 0.3 and np.abs(ours - theirs)[inside].mean() < 2

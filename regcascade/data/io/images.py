@@ -177,7 +177,8 @@ def _doubt(image: SpatialImage) -> str | None:
         return None
     if isinstance(image, Nifti1Pair) and (header["sform_code"] or header["qform_code"]):
         with suppress(ValueError, HeaderDataError):  # a qform that is no rotation, or a grid without volume
-            sform, qform = (Geometry(image.shape[:3], form) for form in (image.get_sform(), image.get_qform()))
+            x, y, z = image.shape[:3]
+            sform, qform = Geometry((x, y, z), image.get_sform()), Geometry((x, y, z), image.get_qform())
             if header["sform_code"] and header["qform_code"] and not sform.same_as(qform, 0.1):
                 return f"is placed by its sform, where ITK, ANTs and Slicer may take its qform, which differs. {held}"
         return None

@@ -1,14 +1,17 @@
 """Every format gives the same voxels at the same place; what is no scan is refused by name."""
 
 import locale
+import re
 from pathlib import Path
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from toy_scans import BETWEEN, THICKNESS, oblique_affine, write_dicom
 
+from regcascade.data.io.errors import PlaceWarning
 from regcascade.data.io.images import VolumeError, kept_locale, read_header, read_volume, scan_name
 from regcascade.data.io.itk_images import read_scan
 
@@ -175,3 +178,122 @@ def test_a_file_of_surfaces_and_voxels_that_is_called_nifti_is_refused(tmp_path)
     nibabel.save(nibabel.Cifti2Image(np.zeros((1, 24), np.float32), axes), path)
     with pytest.raises(ValueError, match=r"x\.dscalar\.nii holds no grid of voxels \(Cifti2Image\)"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("kind", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_one_time_point_or_channel_is_a_3d_image(kind, tmp_path):
+    """As ANTs and many scanners write it: `(X, Y, Z, 1)`."""
+    path = tmp_path / f"scan{kind}"
+    if kind.startswith(".nii"):
+        nibabel.save(nibabel.Nifti1Image(VOXELS[..., None], AFFINE), path)
+    else:
+        with kept_locale():
+            sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(write_itk(tmp_path / "plain.mha")))]), str(path))
+    np.testing.assert_array_equal(read_volume(path)[0].numpy(), VOXELS)
+    np.testing.assert_allclose(read_header(path).affine, AFFINE, atol=1e-3)
+    scan = read_scan(path)
+    assert scan.GetSize() == SHAPE and scan.GetNumberOfComponentsPerPixel() == 1
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(scan).T, VOXELS)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["list", "vector"])
+def test_a_nrrd_file_with_a_list_axis_of_one_is_a_3d_image(tmp_path, kind, first):
+    order = (lambda one, three: [one, *three]) if first else (lambda one, three: [*three, one])
+    fields = {
+        "type": "int16", "dimension": "4", "space": "left-posterior-superior", "endian": "little", "encoding": "raw",
+        "sizes": " ".join(order("1", map(str, SHAPE))), "kinds": " ".join(order(kind, ["domain"] * 3)),
+        "space directions": " ".join(order("none", ["(2,0,0)", "(0,2,0)", "(0,0,2)"])), "space origin": "(1,2,3)",
+    }  # fmt: skip
+    head = "NRRD0004\n" + "".join(f"{key}: {value}\n" for key, value in fields.items()) + "\n"
+    path = tmp_path / "scan.nrrd"
+    path.write_bytes(head.encode() + VOXELS.astype("<i2").tobytes(order="F"))
+    np.testing.assert_array_equal(read_volume(path)[0].numpy(), VOXELS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_scan(path)).T, VOXELS)
+
+
+@pytest.mark.parametrize("kind", [".nii.gz", ".mgz", ".mha", ".mhd", ".nrrd"])
+def test_a_stream_whose_checksum_does_not_fit_is_refused(kind, tmp_path):
+    path = tmp_path / f"scan{kind}"
+    if kind in (".nii.gz", ".mgz"):
+        nibabel.save((nibabel.MGHImage if kind == ".mgz" else nibabel.Nifti1Image)(VOXELS.astype("f4"), AFFINE), path)
+    else:
+        with kept_locale():
+            sitk.WriteImage(sitk.ReadImage(str(write_itk(tmp_path / "plain.nii"))), str(path), useCompression=True)
+    stream = path.with_suffix(".zraw") if kind == ".mhd" else path
+    content = bytearray(stream.read_bytes())
+    content[-7 if kind in (".nii.gz", ".mgz", ".nrrd") else -2] ^= 255
+    stream.write_bytes(content)
+    for read in (read_volume, read_scan):
+        with pytest.raises(VolumeError, match=rf"scan\{kind} cannot be read"):
+            read(path)
+
+
+@pytest.mark.parametrize("kind", [".gipl", ".vtk", ".mha", ".nii"])
+def test_a_file_that_is_cut_short_is_refused(kind, tmp_path):
+    path = write_itk(tmp_path / f"scan{kind}")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(VolumeError, match=rf"scan\{kind} cannot be read"):
+        read_volume(path)
+
+
+def test_minc_lies_where_minc_says(tmp_path):
+    """MINC's world is RAS, its array `(z, y, x)`; ITK takes it for LPS."""
+    path = tmp_path / "scan.mnc"
+    steps, starts = {"z": 2.5, "y": 1.1, "x": 0.8}, {"z": 7.5, "y": -30.0, "x": 12.0}
+    turned = VOXELS.T
+    with h5py.File(path, "w") as file:
+        for axis, length in zip(steps, turned.shape, strict=True):
+            there = file.create_dataset(f"minc-2.0/dimensions/{axis}space", data=0)
+            there.attrs.update(step=steps[axis], start=starts[axis], length=np.int32(length), spacing=b"regular__")
+            there.attrs["direction_cosines"] = np.eye(3)["xyz".index(axis)]
+        image = file.create_dataset("minc-2.0/image/0/image", data=turned)
+        image.attrs.update(dimorder=b"zspace,yspace,xspace", valid_range=[-1000.0, 999.0])
+        file.create_dataset("minc-2.0/image/0/image-min", data=-1000.0)
+        file.create_dataset("minc-2.0/image/0/image-max", data=999.0)
+    with pytest.warns(PlaceWarning, match=r"scan\.mnc is placed in RAS, as MINC says"):
+        scan = read_volume(path)
+    np.testing.assert_allclose(scan[0].numpy().T, VOXELS, atol=1e-3)
+    voxel, place = np.array([1, 2, 3, 1.0]), [12 + 0.8 * 3, -30 + 1.1 * 2, 7.5 + 2.5 * 1]
+    np.testing.assert_allclose((np.asarray(scan.affine) @ voxel)[:3], place, atol=1e-9)
+    assert scan_name(path) == "scan"
+
+
+@pytest.mark.parametrize(
+    ("codes", "shift", "doubt"),
+    [
+        ((1, 2), 3.0, "is placed by its sform, where .* may take its qform, which differs"),
+        ((1, 2), 0.01, None),
+        ((0, 2), 3.0, None),
+        ((1, 0), 3.0, None),
+        ((0, 0), 0.0, r"says not where it lies \(no qform or sform\)"),
+    ],
+)
+def test_a_file_that_other_programs_place_elsewhere_is_named(codes, shift, doubt, tmp_path, recwarn):
+    image = nibabel.Nifti1Image(VOXELS, AFFINE)
+    moved = AFFINE.copy()
+    moved[0, 3] += shift
+    image.set_sform(AFFINE, codes[1])
+    image.set_qform(moved, codes[0])
+    nibabel.save(image, tmp_path / "scan.nii")
+    where = read_header(tmp_path / "scan.nii").affine
+    told = [str(warning.message) for warning in recwarn if warning.category is PlaceWarning]
+    assert len(told) == (doubt is not None)
+    if doubt is not None:
+        assert re.search(rf"scan\.nii {doubt}", told[0])
+    if codes[1]:
+        np.testing.assert_allclose(where, AFFINE, atol=1e-5)
+
+
+@pytest.mark.parametrize("code", [2, 6, 32, 44])
+def test_deeply_nested_json_in_an_extension_does_no_harm(code, tmp_path):
+    image = nibabel.Nifti1Image(VOXELS, AFFINE)
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, b"[" * 100_000 + b"]" * 100_000))
+    nibabel.save(image, tmp_path / "scan.nii")
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    content[356:360] = np.int32(code).tobytes()
+    (tmp_path / "scan.nii").write_bytes(content)
+    try:
+        np.testing.assert_array_equal(read_volume(tmp_path / "scan.nii")[0].numpy(), VOXELS)
+    except VolumeError as error:
+        assert "scan.nii" in str(error)

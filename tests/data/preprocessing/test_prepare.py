@@ -20,7 +20,7 @@ import regcascade.data.io.raw_scan
 import regcascade.data.preprocessing.prepare
 from regcascade.cli.main import main
 from regcascade.data import build_data
-from regcascade.data.io.scan_lists import Source
+from regcascade.data.io.scan_lists import Source, read_table
 from regcascade.data.preprocessing.case_files import PreparedCases, case_file, read_case, read_record
 from regcascade.data.preprocessing.prepare import prepare
 
@@ -105,6 +105,19 @@ def test_a_bad_scan_is_left_out_and_told(tmp_path):
     assert PreparedCases(tmp_path / "out").names == ["good"]
     with (tmp_path / "out/report.csv").open() as file:
         assert {row["name"]: row["outcome"] for row in csv.DictReader(file)}["shape"] == "failed"
+
+
+def test_colours_and_complex_numbers_in_a_table_are_failed_cases_and_the_run_goes_on(tmp_path):
+    raw(tmp_path / "raw", "good")
+    colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for name, voxels in (("colour", colour), ("complex", np.ones(SHAPE, np.complex64))):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "raw" / f"{name}.nii.gz")
+    table = tmp_path / "raw" / "table.csv"
+    table.write_text("name,image\na,colour.nii.gz\nb,complex.nii.gz\nc,good.nii.gz\n")
+    outcomes = prepare(read_table(table), tmp_path / "out", RECIPE)
+    assert [one.outcome for one in outcomes] == ["failed", "failed", "prepared"]
+    for one, file in zip(outcomes, ("colour.nii.gz", "complex.nii.gz"), strict=False):
+        assert file in one.reason and "give real numbers, one a voxel" in one.reason
 
 
 def test_label_values_without_a_name_are_told(tmp_path):
