@@ -1,5 +1,6 @@
 """Errors of unreadable files, and their messages."""
 
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +9,9 @@ from pathlib import Path
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-# What nibabel and ITK raise for a file that is cut short, damaged or of another kind; MONAI wraps some in RuntimeError.
+# What nibabel, pydicom and ITK raise for a file that is cut short, damaged or of another kind.
 UNREADABLE = (
-    ImageFileError, HeaderDataError, zlib.error,
+    ImageFileError, HeaderDataError, zlib.error, struct.error, LookupError, AttributeError,
     OSError, EOFError, RuntimeError, ValueError, OverflowError, MemoryError,
 )  # fmt: skip
 
@@ -32,7 +33,7 @@ class PlaceWarning(UserWarning):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what nibabel and ITK raise for a damaged file into a `VolumeError` that names it."""
+    """Turn what nibabel, pydicom and ITK raise for a damaged file into a `VolumeError` that names it."""
     try:
         yield
     except VolumeError:

@@ -194,8 +194,9 @@ def _check_whole(path: Path, image: sitk.Image) -> None:
     """Raise what `readable` knows if ITK has read a damaged MetaImage, GIPL or VTK file without an error."""
     suffix, size = path.suffix.lower(), image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
     content = path.read_bytes() if suffix in (".mha", ".mhd", ".gipl", ".vtk") else b""
-    if suffix in (".gipl", ".vtk") and len(content) < size and b"ASCII" not in content[:512]:
-        raise ValueError(f"it has {len(content)} bytes for {size} of voxels")
+    voxels = content[256:] if suffix == ".gipl" else content.partition(b"LOOKUP_TABLE default\n")[2] or content
+    if suffix in (".gipl", ".vtk") and len(voxels) < size and b"ASCII" not in content[:512]:
+        raise ValueError(f"it has {len(voxels)} bytes of voxels where {size} belong")
     head, _, rest = content.partition(b"ElementDataFile")
     if re.search(rb"CompressedData\s*=\s*True", head):
         name, _, data = rest.partition(b"\n")

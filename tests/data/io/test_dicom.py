@@ -56,8 +56,9 @@ def write_enhanced(path: Path, steps: list[float], slopes: list[float] | None = 
     )  # fmt: skip
     if plain:
         file.SOPClassUID, file.Modality = "1.2.840.10008.5.1.4.1.1.20", "NM"
-        file.DetectorInformationSequence = [part(ImagePositionPatient=places[0], **dict(where.items()))]
-        file.DetectorInformationSequence[0].ImageOrientationPatient = where.ImageOrientationPatient
+        file.DetectorInformationSequence = [
+            part(ImagePositionPatient=places[0], ImageOrientationPatient=where.ImageOrientationPatient)
+        ]
         file.PixelSpacing, file.SpacingBetweenSlices = size.PixelSpacing, 2.5
     else:
         file.SharedFunctionalGroupsSequence = [part(PlaneOrientationSequence=[where], PixelMeasuresSequence=[size])]
@@ -80,7 +81,7 @@ def write_enhanced(path: Path, steps: list[float], slopes: list[float] | None = 
         ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "is not one volume: ImageOrientationPatient is .* in "),
         (
             {"PixelSpacing": [1.1, 0.9]},
-            r"PixelSpacing is \[1\.1, 0\.8\] in .* and \[1\.1, 0\.9\] in",
+            r"PixelSpacing is \[1\.1, 0?\.8\] in .* and \[1\.1, 0\.9\] in",
         ),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "PHASE"]}, "is not one volume: ImageType is"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "is a mosaic"),

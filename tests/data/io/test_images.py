@@ -245,10 +245,12 @@ def test_minc_lies_where_minc_says(tmp_path):
     with h5py.File(path, "w") as file:
         for axis, length in zip(steps, turned.shape, strict=True):
             there = file.create_dataset(f"minc-2.0/dimensions/{axis}space", data=0)
-            there.attrs.update(step=steps[axis], start=starts[axis], length=np.int32(length), spacing=b"regular__")
+            there.attrs.update(
+                step=steps[axis], start=starts[axis], length=np.int32(length), spacing=np.bytes_("regular__")
+            )
             there.attrs["direction_cosines"] = np.eye(3)["xyz".index(axis)]
         image = file.create_dataset("minc-2.0/image/0/image", data=turned)
-        image.attrs.update(dimorder=b"zspace,yspace,xspace", valid_range=[-1000.0, 999.0])
+        image.attrs.update(dimorder=np.bytes_("zspace,yspace,xspace"), valid_range=[-1000.0, 999.0])
         file.create_dataset("minc-2.0/image/0/image-min", data=-1000.0)
         file.create_dataset("minc-2.0/image/0/image-max", data=999.0)
     with pytest.warns(PlaceWarning, match=r"scan\.mnc is placed in RAS, as MINC says"):
