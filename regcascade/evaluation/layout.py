@@ -12,6 +12,7 @@ CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 PAIRS, STAGES, SUMMARY, IDENTITY = "pairs.csv", "stages.csv", "summary.json", "evaluation.json"
 
 KEY = ["fixed", "moving"]  # columns that identify a pair
+TRAINED = "trained"  # entry of a summary: what the checkpoint says of the model and its training
 SET = "set"  # column of the data set, where several are mixed
 FAILED = "failed"  # column of why a pair failed, else empty
 BEFORE = "_before"  # suffix of the measures before registration

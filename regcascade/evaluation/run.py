@@ -9,15 +9,18 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
 from regcascade.cascades import Cascade
+from regcascade.cascades.checkpoint import read
 from regcascade.data import RegistrationData
 from regcascade.evaluation.baselines import Method
 from regcascade.evaluation.evaluate import EvaluationOptions, evaluate
-from regcascade.evaluation.layout import PAIRS, SET, STAGES, SUMMARY
+from regcascade.evaluation.layout import PAIRS, SET, STAGES, SUMMARY, TRAINED
 from regcascade.evaluation.processes import ALONE, Share
 from regcascade.evaluation.tables import clear_tables, failures, gather_rows, pairs_done, read_pairs, summarise
 from regcascade.utils.append_csv import AppendCSV, part_of
 from regcascade.utils.files import file_hash, git_state, write_json
 from regcascade.utils.version import __version__
+
+_TRAINED = ("model", "cascade", "n", "affine", "loss", "seed")  # of the description of a checkpoint
 
 
 def evaluate_to_folder(
@@ -106,6 +109,10 @@ def _write_summary(
         "label_interpolation": options.labels, "metrics": options.metrics, "device": device.type,
         "processes": processes, "first_call_seconds": first_call_seconds, "measures": summarise(table),
     }  # fmt: skip
+    if checkpoint is not None:
+        trained = read(checkpoint)
+        told = {key: value for key, value in trained.description.items() if key in _TRAINED}
+        summary[TRAINED] = told | {"data": trained.description["data"].get("name"), "steps": trained.step}
     if SET in table:
         sets = table.groupby(SET, sort=False)
         summary["sets"] = {name: {"pairs": len(part), "measures": summarise(part)} for name, part in sets}

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from regcascade.cli.console import say
 from regcascade.report.runs.find import find_runs
-from regcascade.report.runs.run import Run, before_registration, check_names, read_runs
+from regcascade.report.runs.run import Run, before_registration, read_runs
 from regcascade.report.runs.sweeps import FINISHED, is_job, overrides_of, read_job, read_sweep
 from regcascade.report.tables.compare import compare, print_comparison, untested, write_comparison
 from regcascade.report.tables.ranking import left_out, rank
@@ -19,8 +19,6 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     folders, unfinished = find_runs(options.runs)
     jobs = {folder: read_job(folder) for folder in [*folders, *unfinished] if is_job(folder)}
-    if options.names and not options.over:
-        check_names(options.names, folders)
     if options.over:
         runs, apart, said = _averaged(folders, options), "", [f"Averaged over {', '.join(options.over)}."]
     elif jobs or options.rank_by:

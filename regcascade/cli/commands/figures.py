@@ -1,11 +1,12 @@
 """`regcascade figures`: draw charts of evaluated runs and pages of pairs."""
 
 import argparse
+from pathlib import Path
 
 from regcascade.cli.console import say
-from regcascade.report.figures.run_figures import file_name, run_pages, set_figures, settings_of
+from regcascade.report.figures.run_figures import extreme_pairs, file_name, pair_figures, runs_again, set_figures
 from regcascade.report.figures.stage_charts import stages_of
-from regcascade.report.figures.style import write_figures
+from regcascade.report.figures.style import write_figure, write_figures
 from regcascade.report.runs.find import find_runs
 from regcascade.report.runs.run import read_runs
 
@@ -19,20 +20,16 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--worst {options.worst} must be 0 or more.")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; name a folder.")
-    tables = {run.name: run.pairs for run in read_runs(folders, options.names)}
-    pages, without = {}, []
-    for folder, (name, table) in zip(folders, tables.items(), strict=True):
-        if options.pairs or options.worst:
-            try:
-                named = [(fixed, moving) for fixed, moving in options.pairs]
-                pages[name] = run_pages(folder, table, named, options.worst, options.checkpoint)
-            except ValueError as error:  # the other runs are to be drawn
-                without.append(error)
-    if without and not pages:
-        raise without[0]
-    settings = settings_of(folders, tables, options.checkpoint)
-    files = write_figures(set_figures(tables, settings, stages_of(folders, list(tables))), options.out)
-    for name, figures in pages.items():
-        files += write_figures(figures, options.out if len(folders) == 1 else options.out / file_name(name))
+    runs = read_runs(folders, options.names)
+    tables = {run.name: run.pairs for run in runs}
+    pairs = [("pair", (fixed, moving)) for fixed, moving in options.pairs] or extreme_pairs(tables, options.worst)
+    files, failed = list[Path](), list[str]()
+    again = runs_again(folders, list(tables), failed, options.checkpoint) if pairs else {}
+    for drawn in pair_figures(again, pairs, failed):
+        place = options.out / file_name(drawn.run) if drawn.run and len(folders) > 1 else options.out
+        files.append(write_figure(drawn.figure, place / f"{drawn.file}.png"))
+    if failed and not files:
+        raise ValueError(failed[0])
+    files += write_figures(set_figures(runs, stages_of(folders, list(tables))), options.out)
     say(*(f"Left out: {folder} has no results (yet)." for folder in unfinished))
-    say(*(f"Left out: {error}" for error in without), f"Written: {', '.join(map(str, files))}.")
+    say(*(f"Left out: {why}" for why in failed), f"Written: {', '.join(map(str, files))}.")

@@ -5,8 +5,11 @@ A method is a name and its table: a row per pair, indexed by (fixed, moving), wi
 (NaN) is left out and never counts as 0.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,11 +35,14 @@ from regcascade.report.figures.style import (
     series_style,
     shortened,
 )
-from regcascade.report.runs.run import label_columns
+from regcascade.report.runs.run import Run, label_columns
+from regcascade.report.tables.measures import KNOWN
 
 BINS, PAIRS_A_BIN = 8, 6  # of the mean line in the scatter: so many at most, with so many pairs at least
 FILLED = 0.6  # opacity of boxes
 PAIRS_FOR_PERCENTILES = 20  # with fewer, the 5th and 95th say nothing
+OF_STRUCTURES = "x+1234*"
+DISTANCES = ("landmark_distance_mm", "landmark_distance_voxels")
 _LONGEST_NAME = 22
 _MOST_CASES = 20
 
@@ -61,6 +67,7 @@ def label_boxes(tables: Tables) -> Figure:
     pitch = 0.14 if len(series) * len(columns) <= 60 else 0.08
     figure = empty_figure(max(1.0 + pitch * len(columns) * group, 1.6))
     axes = figure.subplots()
+    thin = {"linewidth": 0.6}
     ends = (5, 95) if len(first) >= PAIRS_FOR_PERCENTILES else (0, 100)
     for place, (_, table, suffix, colour) in enumerate(series):
         values = {group * k + place: _known(table, column + suffix) for k, column in enumerate(columns)}
@@ -74,10 +81,10 @@ def label_boxes(tables: Tables) -> Figure:
             whis=ends,
             patch_artist=True,
             manage_ticks=False,
-            boxprops={"facecolor": to_rgba(colour, FILLED), "linewidth": 0.6},
+            boxprops={"facecolor": to_rgba(colour, FILLED)} | thin,
             medianprops={"color": "black", "linewidth": 1.4},
-            whiskerprops={"linewidth": 0.6},
-            capprops={"linewidth": 0.6},
+            whiskerprops=thin,
+            capprops=thin,
             flierprops={"marker": ".", "markersize": 2.5, "markerfacecolor": dots, "markeredgecolor": dots},
         )
     middles = [group * k + (len(series) - 1) / 2 for k in range(len(columns))]
@@ -136,35 +143,63 @@ def against_initial(tables: Tables) -> Figure:
 
 
 @in_print_style
-def against_cascades(settings: pd.DataFrame) -> Figure:
-    """Draw mean Dice against the number of cascades (RCN, Figure 5), and against how often each is applied.
+def against_cascades(runs: Sequence[Run]) -> Figure:
+    """Draw Dice and landmark distance against the number of cascades (RCN, Figure 5), and against repeats of each.
 
     Left: against n, a line for each model and r. Right, where r varies: against r, a line for each model and n. The
-    axes are logarithmic, as in the paper. A mark is a run; a line joins the means of those with equal settings.
+    axes are logarithmic, as in the paper. A mark is the mean of a run; a line joins the means of those with equal
+    settings. Small marks are means of single structures; bars are quartiles of pairs, where a measure has none.
 
-    Args:
-        settings: a row per run: `model` (its name), `n`, `r`, and `mean` of the pairs' Dice; n or r must vary.
+    Raises:
+        ValueError: if neither n nor r varies.
     """
+    settings = pd.DataFrame([run.what[:3] for run in runs], columns=["model", "n", "r"])
     panels = [(x, by) for x, by in (("n", "r"), ("r", "n")) if settings[x].nunique() > 1]
     if not panels:
         raise ValueError("Dice against n and r needs runs that differ in n or r.")
-    figure = empty_figure(3.2)
-    for axes, (x, by) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels, strict=True):
-        handles = []
-        for number, ((model, other), part) in enumerate(settings.groupby(["model", by], sort=True)):
-            colour, marker = series_style(number)
-            name = f"{model}, {by} = {other}" if model else f"{by} = {other}"
-            line = part.groupby(x)["mean"].mean()
-            axes.plot(line.index, line, color=colour, linewidth=1.5)
-            axes.plot(part[x], part["mean"], color=colour, marker=marker, markersize=6, linestyle="none")
-            handles.append(series_handle(number, name, joined=len(line) > 1))
-        axes.set_xscale("log")
+    tables = {run.name: run.pairs for run in runs}
+    measures = [measure_of(tables), *[c for c in DISTANCES if any(len(_known(one, c)) for one in tables.values())][:1]]
+    labels = list(dict.fromkeys(column for table in tables.values() for column in label_columns(table)))
+    marks = dict(zip(labels, OF_STRUCTURES if len(labels) <= len(OF_STRUCTURES) else "." * len(labels), strict=False))
+    figure = empty_figure(0.8 + 2.4 * len(measures))
+    grid = figure.subplots(len(measures), len(panels), sharex="col", sharey="row", squeeze=False)
+    for column, (x, by) in zip(grid.T, panels, strict=True):
+        series, handles = list(settings.groupby(["model", by], sort=True)), []
+        for number, ((model, other), part) in enumerate(series):
+            handles.append(series_handle(number, ", ".join(filter(None, [str(model), f"{by} = {other}"]))))
+            places = part[x] * 1.03 ** (number - (len(series) - 1) / 2)  # no mark hides another
+            for axes, measure in zip(column, measures, strict=True):
+                _draw_against(axes, places, number, [runs[place].pairs for place in part.index], measure, marks)
         ticks = FixedLocator(sorted(settings[x].unique()))
-        axes.xaxis.set(major_locator=ticks, minor_locator=NullLocator(), major_formatter=ScalarFormatter())
-        axes.set_xlabel("n, cascaded networks" if x == "n" else "r, times each network is applied")
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
-    figure.axes[0].set_ylabel("Mean Dice")
+        column[0].set_xscale("log")
+        column[0].xaxis.set(major_locator=ticks, minor_locator=NullLocator(), major_formatter=ScalarFormatter())
+        column[0].legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+        column[-1].set_xlabel("n, cascaded networks" if x == "n" else "r, times each network is applied")
+    for axes, measure in zip(grid[:, 0], measures, strict=True):
+        axes.set_ylabel(KNOWN[measure].name)
+    if len(labels) > 1:
+        named = {mark: name.removeprefix("dice_").replace("_", " ") for name, mark in marks.items()}
+        named = named if len(named) > 1 else {".": f"each of {len(labels)} structures"}
+        structures = [Line2D([], [], color=GREY, marker=mark, ls="", label=name) for mark, name in named.items()]
+        figure.legend(handles=structures, loc="outside lower center", ncols=4)
     return figure
+
+
+def _draw_against(
+    axes: Axes, places: pd.Series, number: int, tables: Sequence[pd.DataFrame], measure: str, marks: Mapping[str, str]
+) -> None:
+    """Draw the runs of one line: their means, and those of their structures or the quartiles of their pairs."""
+    colour, marker = series_style(number)
+    means = pd.Series([table.get(measure, pd.Series(dtype=float)).mean() for table in tables], places.index)
+    line = means.groupby(places).mean()
+    axes.plot(line.index, line, color=colour, linewidth=1.5)
+    axes.plot(places, means, color=colour, marker=marker, markersize=6, linestyle="none")
+    for place, table in zip(places, tables, strict=True):
+        if measure == "dice_mean" and len(marks) > 1:
+            for column in marks.keys() & set(table):
+                axes.plot(place, table[column].mean(), marks[column], color=colour, markersize=5, alpha=0.6)
+        elif len(values := _known(table, measure)):
+            axes.vlines(place, *np.quantile(values, [0.25, 0.75]), color=colour, linewidth=1)
 
 
 @in_print_style

@@ -7,13 +7,15 @@ from jaxtyping import Float, Integer, Shaped
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
 from torch import Tensor
 
-from regcascade.report.figures.style import DIVERGING, ORANGE, SKY_BLUE, YELLOW
+from regcascade.report.figures.style import DIVERGING, GREEN, ORANGE, PURPLE, SKY_BLUE, YELLOW
 
 AXES = "xyz"
 GRID_LINES = 20  # across the longer side of the slice
 OF_FIXED, OF_MOVING = SKY_BLUE, ORANGE
+REGIONS = {"in both": GREEN, "fixed only": OF_FIXED, "moving only": OF_MOVING, "other structure": PURPLE}
 THICK, THIN = 1.5, 0.7  # points
 FOLDED = YELLOW  # stands out from the dark brown of small determinants
 SMALLEST_SHOWN, LARGEST_SHOWN = -2.0, 2.0  # of the determinant, as powers of two
@@ -92,12 +94,29 @@ def outlines(labels: Integer[np.ndarray, "rows columns"]) -> Float[np.ndarray, "
     return np.concatenate([upright, level])
 
 
-def draw_outlines(axes: Axes, plane: Plane, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor) -> None:
-    """Draw the outlines of two label maps over a dimmed image; where they agree the thin one lies in the thick one."""
-    plane.show(axes, 0.6 * plane.cut(image)[..., 0])
+def draw_labels(axes: Axes, plane: Plane, image: Tensor, fixed_labels: Tensor, moved_labels: Tensor) -> None:
+    """Fill the regions of two label maps over an image by `REGIONS`, and draw their outlines.
+
+    Where the outlines agree the thin one lies in the thick one.
+    """
+    plane.show(axes, 0.8 * plane.cut(image)[..., 0])
+    fixed, moved = (plane.cut(labels)[..., 0] for labels in (fixed_labels, moved_labels))
+    both = (fixed > 0) & (moved > 0)
+    regions = (both & (fixed == moved), (fixed > 0) & ~both, (moved > 0) & ~both, both & (fixed != moved))
+    layer = np.zeros((*fixed.shape, 4))
+    for region, colour in zip(regions, REGIONS.values(), strict=True):
+        layer[region] = (*to_rgb(colour), 0.5)
+    plane.show(axes, layer)
     for labels, colour, width in ((fixed_labels, OF_FIXED, THICK), (moved_labels, OF_MOVING, THIN)):
         lines = outlines(plane.cut(labels)[..., 0])
         axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=width), autolim=False)
+
+
+def legend_entries(labels: bool) -> list[Patch]:
+    """List the entries of a legend: folded voxels and, where there are labels, the colours of their regions."""
+    folded = Patch(facecolor=FOLDED, edgecolor="0.5", label="folded")
+    regions = [Patch(facecolor=colour, alpha=0.8, label=region) for region, colour in REGIONS.items()]
+    return [folded, *(regions if labels else [])]
 
 
 def draw_grid(axes: Axes, plane: Plane, moved: Tensor, total: Tensor, determinant: Tensor) -> None:

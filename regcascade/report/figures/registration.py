@@ -9,8 +9,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from torch import Tensor
 
 from regcascade.geometry.warp import jacobian_det, warp_labels
@@ -34,7 +32,7 @@ class _Stage(NamedTuple):
     total: Tensor
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """One pair of a batch, on the CPU, each volume `(1, C, X, Y, Z)`."""
 
     fixed: Tensor
@@ -54,7 +52,7 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     among them); the moving grid deformed with its image; the Jacobian determinant. A determinant of 1 (no change of
     volume) is white. Folded voxels are yellow, in the grid too.
 
-    Right: the outlines of the labels over the fixed image before and after (without labels, the difference of the
+    Right: the regions of the labels over the fixed image before and after (without labels, the difference of the
     images); the flow that each stage adds; the total flow. The colours are RCN's, see `flow_colours`. The title says
     how many voxels (the 99.5th percentile in the planes) take away all of a colour.
 
@@ -71,7 +69,7 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     """
     if not 0 <= index < len(batch["fixed"]):
         raise ValueError(f"registration_figure: there is no pair {index}; this batch has {len(batch['fixed'])}.")
-    pair = _pair(batch, registration, index)
+    pair = pair_of(batch, registration, index)
     planes = panels.planes_of(pair.fixed, pair.labels[0] if pair.labels else None, pair.spacing)
     sheet = Sheet(planes, size_of(pair.fixed), 4 + len(pair.stages))
     fixed, moving = (shortened(names[index], 40) for names in (batch["fixed_name"], batch["moving_name"]))
@@ -96,7 +94,9 @@ def chosen_stages(count: int, most: int = MOST_STAGES) -> list[int]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
-def _pair(batch: Batch, registration: Registration, index: int) -> _Pair:
+def pair_of(batch: Batch, registration: Registration, index: int = 0) -> Pair:
+    """Take what is drawn of a pair and its registration."""
+
     def one(volume: Tensor) -> Tensor:
         volume = volume[index : index + 1].detach().cpu()
         return volume.float() if volume.is_floating_point() else volume
@@ -110,10 +110,10 @@ def _pair(batch: Batch, registration: Registration, index: int) -> _Pair:
     if "fixed_labels" in batch and "moving_labels" in batch:
         labels = one(batch["fixed_labels"]), one(batch["moving_labels"])
     spacing = tuple(batch["fixed_spacing"][index].tolist())
-    return _Pair(one(batch["fixed"]), one(batch["moving"]), labels, spacing, stages)
+    return Pair(one(batch["fixed"]), one(batch["moving"]), labels, spacing, stages)
 
 
-def _write_head(sheet: Sheet, pair: _Pair, heading: str) -> None:
+def _write_head(sheet: Sheet, pair: Pair, heading: str) -> None:
     sides = " x ".join(str(side) for side in size_of(pair.fixed))
     spacing = " x ".join(f"{step:.3g}" for step in pair.spacing)
     planes = []
@@ -125,7 +125,7 @@ def _write_head(sheet: Sheet, pair: _Pair, heading: str) -> None:
     sheet.write(SIDE, sheet.height - 0.52, f"Planes: {', '.join(planes)}, in voxels along the axes of the array.")
 
 
-def _draw_left(sheet: Sheet, pair: _Pair) -> None:
+def _draw_left(sheet: Sheet, pair: Pair) -> None:
     low = min(float(image.min()) for image in (pair.fixed, pair.moving))
     high = max(float(image.max()) for image in (pair.fixed, pair.moving))
     shown = [("fixed", pair.fixed), ("moving", pair.moving)]
@@ -144,7 +144,7 @@ def _draw_left(sheet: Sheet, pair: _Pair) -> None:
         panels.draw_determinant(axes, plane, determinant)
 
 
-def _draw_right(sheet: Sheet, pair: _Pair) -> None:
+def _draw_right(sheet: Sheet, pair: Pair) -> None:
     last = pair.stages[-1]
     if pair.labels is None:
         for row, (when, image) in enumerate((("before", pair.moving), ("after", last.moved))):
@@ -156,7 +156,7 @@ def _draw_right(sheet: Sheet, pair: _Pair) -> None:
             present = sorted({*fixed.unique().tolist(), *labels.unique().tolist()} - {0})
             dice = f"Dice {mean_dice(labels, fixed, present).item():.3f}" if present else "none there"
             for axes, plane in sheet.cells(row, True, f"labels {when}, {dice}"):
-                panels.draw_outlines(axes, plane, pair.fixed, fixed, labels)
+                panels.draw_labels(axes, plane, pair.fixed, fixed, labels)
     flows = [*((f"flow of {stage.title}", stage.flow) for stage in pair.stages), ("total flow", last.total)]
     for row, (name, flow) in enumerate(flows, start=2):
         seen = np.concatenate([plane.cut(flow.abs()).ravel() for plane in sheet.planes])
@@ -165,7 +165,7 @@ def _draw_right(sheet: Sheet, pair: _Pair) -> None:
             plane.show(axes, panels.flow_colours(flow, plane, full))
 
 
-def _draw_legend(sheet: Sheet, pair: _Pair) -> None:
+def _draw_legend(sheet: Sheet, pair: Pair) -> None:
     left, bottom = sheet.corner(3 + len(pair.stages), right=True)
     top = bottom + sheet.row_height
     bar = sheet.add_axes(left + 0.05, top - 0.1, 0.6 * sheet.half, 0.1)
@@ -175,19 +175,16 @@ def _draw_legend(sheet: Sheet, pair: _Pair) -> None:
     bar.set_xticklabels(["¼", "½", "1", "2", "4"], fontsize=POINTS)
     bar.tick_params(length=2, pad=1)
     sheet.write(left, top + 0.04, "determinant")
-    entries: list[Line2D | Patch] = [Patch(facecolor=panels.FOLDED, edgecolor="0.5", label="folded")]
-    if pair.labels is not None:
-        entries.append(Line2D([], [], color=panels.OF_FIXED, linewidth=panels.THICK, label="fixed labels"))
-        entries.append(Line2D([], [], color=panels.OF_MOVING, linewidth=panels.THIN, label="moving labels"))
+    entries = panels.legend_entries(pair.labels is not None)
     sheet.figure.legend(
         handles=entries,
         loc="upper left",
         bbox_to_anchor=(left / WIDTH, (top - 0.25) / sheet.height),
-        ncols=len(entries),
+        ncols=3,
         borderpad=0,
         borderaxespad=0,
         handlelength=1.2,
         columnspacing=1.0,
     )
     flows = "flows: white is none; x takes away red (cyan),\ny green (magenta), z blue (yellow)"
-    sheet.write(left, top - 0.48, flows, anchor="top")
+    sheet.write(left, top - 0.56, flows, anchor="top")

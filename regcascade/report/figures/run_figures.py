@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -10,77 +11,45 @@ from lightning.fabric.utilities import move_data_to_device
 from matplotlib.figure import Figure
 
 from regcascade.cascades import Cascade
-from regcascade.cascades.checkpoint import read
 from regcascade.data.pairs import ListedPairs, NamePair, collate
 from regcascade.evaluation.baselines import RegistrationFailed
+from regcascade.registration import Registration
 from regcascade.report.figures.charts import against_cascades, against_initial, extreme_cases, label_boxes
-from regcascade.report.figures.quality import Tables, has_initial, measure_of, worst_and_best, worst_first
+from regcascade.report.figures.quality import Tables, has_initial, worst_and_best, worst_first
 from regcascade.report.figures.registration import registration_figure
+from regcascade.report.figures.side_by_side import side_by_side
 from regcascade.report.figures.stage_charts import against_stages
-from regcascade.report.runs.reload import Again, again, find_checkpoint, setting_of
+from regcascade.report.runs.reload import Again, again
+from regcascade.report.runs.run import Run
+from regcascade.types import Batch
 from regcascade.utils.registry import did_you_mean
 
 
-def set_figures(
-    tables: Tables, settings: pd.DataFrame | None = None, stages: Mapping[str, pd.DataFrame] | None = None
-) -> Iterator[tuple[str, Figure]]:
+def set_figures(runs: Sequence[Run], stages: Mapping[str, pd.DataFrame] | None = None) -> Iterator[tuple[str, Figure]]:
     """Draw the charts that there are numbers for, each with a name for its file."""
+    tables = {run.name: run.pairs for run in runs}
     yield "labels", label_boxes(tables)
     if has_initial(tables):
         yield "initial", against_initial(tables)
     yield "cases", extreme_cases(tables)
-    if settings is not None and (settings[["n", "r"]].nunique() > 1).any():
-        yield "cascades", against_cascades(settings)
+    cascades = [run for run in runs if run.what.n]
+    if len({run.what[1:3] for run in cascades}) > 1:
+        yield "cascades", against_cascades(cascades)
     if stages:
         yield "stages", against_stages(stages)
 
 
-def settings_of(folders: Sequence[Path], tables: Tables, given: Path | None = None) -> pd.DataFrame | None:
-    """Collect the rows of `against_cascades`, of the runs of cascades; None if no run has Dice, n and r.
-
-    Args:
-        folders: of the runs.
-        tables: of each run, in the same order.
-        given: a checkpoint to read instead of the run's own.
-    """
-    if measure_of(tables) != "dice_mean":
-        return None
-    rows = []
-    for folder, table in zip(folders, tables.values(), strict=True):
+def runs_again(
+    folders: Sequence[Path], names: Sequence[str], failed: list[str], given: Path | None = None
+) -> dict[str, Again]:
+    """Rebuild what runs evaluated, by their names, with a given checkpoint or their own; `failed` gets why not."""
+    found = {}
+    for folder, name in zip(folders, names, strict=True):
         try:
-            setting = setting_of(folder)
-            description = read(find_checkpoint(folder, given)).description
-        except ValueError:
-            continue
-        specs = (description["model"], description["cascade"])
-        model = " ".join(spec if isinstance(spec, str) else str(spec["name"]) for spec in specs)
-        rows.append({"model": model, "n": setting.n, "r": setting.r, "mean": table["dice_mean"].mean()})
-    return pd.DataFrame(rows) if rows else None
-
-
-def run_pages(
-    folder: Path, table: pd.DataFrame, named: Sequence[NamePair], count: int, given: Path | None = None
-) -> Iterator[tuple[str, Figure]]:
-    """Draw pages of single pairs of a run, registered again by what it evaluated, as `pair_figures` does.
-
-    Args:
-        folder: the run.
-        table: its pairs.
-        named: the pairs (fixed, moving) to draw; where none are named, the worst and the best.
-        count: how many of the worst, and how many of the best.
-        given: a checkpoint instead of the run's own.
-
-    Raises:
-        ValueError: at once, if its checkpoint, method or data set is missing or has changed, or has no such scan.
-    """
-    run = again(folder, given)
-    scans = run.data.cases.names
-    for name in dict.fromkeys(name for pair in named for name in pair):
-        if name not in scans:
-            hint = did_you_mean(name, scans)
-            raise ValueError(f"There is no scan {name!r} in the data set of {folder}.{hint}")
-    chosen = [("pair", pair) for pair in named] or extreme_pairs({str(folder): table}, count)
-    return pair_figures(run, chosen, "cuda" if torch.cuda.is_available() else "cpu")
+            found[name] = again(folder, given)
+        except ValueError as error:  # the other runs are to be drawn
+            failed.append(f"{name}: {error}")
+    return found
 
 
 def extreme_pairs(tables: Tables, count: int) -> list[tuple[str, NamePair]]:
@@ -90,28 +59,46 @@ def extreme_pairs(tables: Tables, count: int) -> list[tuple[str, NamePair]]:
     return named + [(f"best_{number}", pair) for number, pair in enumerate(reversed(best), start=1)]
 
 
-def pair_figures(
-    run: Again, pairs: Sequence[tuple[str, NamePair]], device: torch.device | str = "cpu"
-) -> Iterator[tuple[str, Figure]]:
-    """Register pairs, each with a word to begin the name of its file, and yield that name and a page of each.
+class PairFigure(NamedTuple):
+    """A figure of a pair, and the name of its file without its ending; `run` is None for all runs side by side."""
 
-    Raises:
-        ValueError: if a method gives up on a pair.
+    run: str | None
+    pair: NamePair
+    file: str
+    figure: Figure
+
+
+def pair_figures(
+    runs: Mapping[str, Again], pairs: Sequence[tuple[str, NamePair]], failed: list[str], device: str | None = None
+) -> Iterator[PairFigure]:
+    """Register pairs, each with a word to begin the name of its file; yield them side by side, and a page of each run.
+
+    Why a run could not register a pair is added to `failed`.
     """
-    device = torch.device(device)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    for word, pair in pairs:
+        results, file = {}, file_name(word, *pair)
+        for name, run in runs.items():
+            try:
+                results[name] = _registered(run, pair, torch.device(device))
+            except (RegistrationFailed, ValueError, OSError) as failure:
+                failed.append(f"{name}: {pair[1]} onto {pair[0]}: {failure}")
+        if len(results) > 1:
+            yield PairFigure(None, pair, file, side_by_side(results))
+        yield from (PairFigure(name, pair, file, registration_figure(*found)) for name, found in results.items())
+
+
+def _registered(run: Again, pair: NamePair, device: torch.device) -> tuple[Batch, Registration]:
+    if unknown := [scan for scan in pair if scan not in run.data.cases.names]:
+        hint = did_you_mean(unknown[0], run.data.cases.names)
+        raise ValueError(f"there is no scan {unknown[0]!r} in the data set of the run.{hint}")
     if isinstance(run.method, Cascade):
         run.method.to(device).eval()
     elif not run.method.on_gpu:
         device = torch.device("cpu")
-    cases = ListedPairs(run.data.cases, [pair for _, pair in pairs])
-    for number, (word, names) in enumerate(pairs):
-        batch = move_data_to_device(collate([cases[number]]), device)
-        try:
-            with torch.inference_mode():
-                registration = run.method.register(batch, run.setting.r, run.setting.repeat)
-        except RegistrationFailed as failure:
-            raise ValueError(f"{names[1]} onto {names[0]}: {failure}") from failure
-        yield file_name(word, *names), registration_figure(batch, registration)
+    batch = move_data_to_device(collate([ListedPairs(run.data.cases, [pair])[0]]), device)
+    with torch.inference_mode():
+        return batch, run.method.register(batch, run.setting.r, run.setting.repeat)
 
 
 def file_name(*words: str) -> str:

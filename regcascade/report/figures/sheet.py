@@ -8,7 +8,7 @@ from regcascade.report.figures.style import POINTS, WIDTH, empty_figure
 # In inches.
 SIDE, _BETWEEN_HALVES, _BETWEEN_PLANES = 0.08, 0.2, 0.04
 _HEAD, _TITLE, _FOOT = 0.6, 0.19, 0.08
-_LOWEST_ROW, _HIGHEST_ROW = 0.5, 2.2
+_LOWEST_ROW, _HIGHEST_ROW = 0.75, 2.2
 
 
 class Sheet:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from regcascade.data.pairs import NamePair
 from regcascade.evaluation.layout import BEFORE
 from regcascade.report.figures.quality import UNREGISTERED, Tables, measure_of, worst_first
-from regcascade.report.figures.run_figures import run_pages, set_figures, settings_of
+from regcascade.report.figures.run_figures import pair_figures, runs_again, set_figures
 from regcascade.report.figures.stage_charts import stages_of
 from regcascade.report.runs.provenance import facts_table, provenance, software
 from regcascade.report.runs.run import Run, before_registration
@@ -82,7 +82,7 @@ def write_report(
     sources = [provenance(folder) for folder in folders]
     comparison = _comparison(runs)
     arrows = {known.heading: known.heading + _ARROWS[known.better] for known in MEASURES}
-    charts = set_figures(tables, settings_of(folders, tables), stages_of(folders, names))
+    charts = set_figures(runs, stages_of(folders, names))
     content = {
         "title": ", ".join(names), "names": names, "facts": facts_table(names, sources), "pairs": len(runs[0].pairs),
         "table": shown_table(comparison).rename(columns=arrows), "tests": by_measure(comparison.tests),
@@ -145,11 +145,10 @@ def _cases(folders: Sequence[Path], tables: Tables, count: int, missing: list[st
         values |= {name: table.loc[pair, :].get(measure, math.nan) for name, table in tables.items()}
         shown = {name: rounded(value, KNOWN[measure].decimals) for name, value in values.items()}
         cases.append(Case(*pair, shown, []))
-    for folder, (name, table) in zip(folders, tables.items(), strict=True) if cases else ():
-        try:
-            for case, (_, figure) in zip(cases, run_pages(folder, table, pairs, 0), strict=True):
-                caption = f"{case.moving} registered onto {case.fixed} by {name}."
-                case.pictures.append(Picture(data_uri(figure), caption))
-        except (ValueError, OSError) as error:  # its checkpoint, package or scans may be elsewhere
-            missing.append(f"Pictures of {name}: {error}")
+    failed: list[str] = []
+    again = runs_again(folders, list(tables), failed) if cases else {}
+    for drawn in pair_figures(again, [("worst", pair) for pair in pairs], failed):
+        caption = f"{drawn.pair[1]} registered onto {drawn.pair[0]} by {drawn.run or 'each run'}."
+        cases[pairs.index(drawn.pair)].pictures.append(Picture(data_uri(drawn.figure), caption))
+    missing += [f"Pictures of {why}" for why in failed]
     return cases

@@ -1,6 +1,5 @@
 """Find the folders of evaluated runs that a user gives, and name their rows in a table."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,6 @@ from regcascade.evaluation.layout import CONFIG, EVALUATE, PAIRS, SUMMARY
 from regcascade.report.runs.sweeps import read_job, read_sweep, sweeps_within
 
 _SHOWN = 3  # so many names in a message
-_REPEATED = re.compile(r"r(\d+)")  # the folder of each r, where evaluate.py was given several
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -52,23 +50,18 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return runs, unfinished
 
 
-def row_names(folders: Sequence[Path]) -> list[str]:
+def folder_names(folders: Sequence[Path]) -> list[str]:
     """Name runs by their folders, with as many of those above as tell them apart.
 
-    The folders `r1`, `r2`, ... of an evaluation with several r are called `r=1`, `r=2`, ...
-
-    >>> row_names([Path("/runs/a/last"), Path("/runs/b/last"), Path("/runs/b/r2")])
-    ['a/last', 'b/last', 'r=2']
+    >>> folder_names([Path("/runs/a/last"), Path("/runs/b/last"), Path("/runs/b/r2")])
+    ['a/last', 'b/last', 'r2']
     """
     parts = [folder.resolve().parts for folder in folders]
     names = []
     for number, own in enumerate(parts):
         others = parts[:number] + parts[number + 1 :]
         length = next((k for k in range(1, len(own)) if all(own[-k:] != other[-k:] for other in others)), 1)
-        above, last = "/".join(own[-length:-1]), own[-1]
-        repeated = _REPEATED.fullmatch(last)
-        words = [above, f"r={repeated[1]}"] if repeated else [f"{above}/{last}".lstrip("/")]
-        names.append(", ".join(word for word in words if word))
+        names.append("/".join(own[-length:]))
     return names
 
 

@@ -11,12 +11,12 @@ import pandas as pd
 import yaml
 
 from regcascade.cascades.checkpoint import CheckpointError, read
-from regcascade.evaluation.layout import CHECKPOINTS, CONFIG, DIFFERENCE, GIT, PAIRS, read_json, read_summary
+from regcascade.evaluation.layout import CHECKPOINTS, CONFIG, DIFFERENCE, GIT, PAIRS, TRAINED, read_json, read_summary
 from regcascade.utils.files import file_hash, git_state
 from regcascade.utils.version import __version__
 
 PACKAGES = ("torch", "lightning", "monai", "SimpleITK", "numpy", "scipy", "pandas", "matplotlib", "hydra-core")
-_IN_TABLES = ("measures", "sets")  # of a summary
+_NOT_FACTS = ("measures", "sets", TRAINED)  # of a summary: in tables, and in the checkpoint
 
 
 class Provenance(NamedTuple):
@@ -30,7 +30,7 @@ def provenance(folder: Path) -> Provenance:
     """Collect what the files of an evaluated run say, except its measures. A lost checkpoint is said to be so."""
     summary = read_summary(folder)
     facts = {"folder": str(folder)}
-    facts |= {name.replace("_", " "): _in_words(value) for name, value in summary.items() if name not in _IN_TABLES}
+    facts |= {name.replace("_", " "): _in_words(value) for name, value in summary.items() if name not in _NOT_FACTS}
     try:
         code = read_json(folder / GIT, "")
     except ValueError:  # missing or damaged

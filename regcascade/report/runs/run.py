@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from regcascade.evaluation.layout import BEFORE, EVALUATE, FAILED, KEY, PAIRS, SET, SUMMARY, read_summary
-from regcascade.report.runs.find import check_finished, first_few, row_names
+from regcascade.report.runs.find import check_finished, first_few
+from regcascade.report.runs.names import What, run_names, what_was_evaluated
 
 INITIAL = "Before registration"
 
@@ -30,6 +31,7 @@ class Run(NamedTuple):
         label_interpolation: how labels were warped, `nearest` or `linear`.
         failures: number of pairs that failed.
         about: more cells of the row in a table, by their headings.
+        what: it is of.
     """
 
     name: str
@@ -39,13 +41,20 @@ class Run(NamedTuple):
     label_interpolation: str
     failures: int = 0
     about: Mapping[str, str] = MappingProxyType({})
+    what: What = What()
 
 
 def read_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
-    """Read runs under given names or `row_names`; ValueError if they cannot be read or may not be compared."""
-    names = list(names) or row_names(folders)
+    """Read runs under given names or `run_names`; ValueError if they cannot be read or may not be compared."""
+    return aligned(named_runs(folders, names))
+
+
+def named_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
+    """Read runs under given names or `run_names`, whether or not they may be compared."""
+    runs = [read_run(folder) for folder in folders]
+    names = names or run_names([run.what for run in runs], folders)
     check_names(names, folders)
-    return aligned([read_run(folder, name) for folder, name in zip(folders, names, strict=True)])
+    return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def check_names(names: Sequence[str], folders: Sequence[Path]) -> None:
@@ -59,7 +68,7 @@ def check_names(names: Sequence[str], folders: Sequence[Path]) -> None:
         raise ValueError(f"{wrong}. Name each of the {len(names)} runs with --names.")
 
 
-def read_run(folder: Path, name: str) -> Run:
+def read_run(folder: Path, name: str = "") -> Run:
     """Read `pairs.csv` and `summary.json` of a run folder.
 
     Raises:
@@ -80,7 +89,7 @@ def read_run(folder: Path, name: str) -> Run:
     sizes = [summary.get(key) for key in ("parameters", "paper_size_mib")]
     parameters, paper_size = (float(size) if isinstance(size, int | float) else math.nan for size in sizes)
     labels, failures = str(summary.get("label_interpolation", "nearest")), int(summary.get("failures", 0))
-    return Run(name, pairs, parameters, paper_size, labels, failures)
+    return Run(name, pairs, parameters, paper_size, labels, failures, what=what_was_evaluated(folder, summary))
 
 
 def before_registration(run: Run) -> Run:

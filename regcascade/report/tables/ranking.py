@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from regcascade.report.runs.find import row_names
-from regcascade.report.runs.run import NotComparableError, Run, aligned, read_run
+from regcascade.report.runs.run import NotComparableError, Run, aligned, named_runs
 from regcascade.report.runs.sweeps import FAILED, Job, described, short_names, shown_value, varied
 from regcascade.report.tables.compare import columns_of, values_of
 from regcascade.report.tables.measures import KNOWN
@@ -39,8 +38,9 @@ def rank(
     Raises:
         ValueError: if no run has the measure, or a folder is damaged.
     """
-    names = list(names) or _row_names(folders, jobs)
-    runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+    runs = named_runs(folders, names)
+    if not names:
+        runs = [run._replace(name=name) for run, name in zip(runs, _numbered(runs, folders, jobs), strict=True)]
     losses = []
     for folder, run in zip(folders, runs, strict=True):
         labelled, objective = values_of(run, DICE).notna().any(), jobs[folder].objective if folder in jobs else None
@@ -74,16 +74,14 @@ def left_out(jobs: Sequence[Job], among: Sequence[Job]) -> Iterator[str]:
         yield f"{'Failed' if job.state == FAILED else 'Not ended'}: {name}: {job.reason.rstrip('.')}.{where}"
 
 
-def _row_names(folders: Sequence[Path], jobs: Mapping[Path, Job]) -> list[str]:
-    """Jobs go by their numbers, of several sweeps by the sweep's name too; other runs by their folders."""
-    several = len({folder.parent for folder in folders if folder in jobs}) > 1
-    above = dict(zip(folders, row_names([folder.parent for folder in folders]), strict=True)) if several else {}
-    names = row_names(folders)
-    for place, folder in enumerate(folders):
-        if folder in jobs and jobs[folder].number >= 0:
-            names[place] = f"{above[folder]} #{jobs[folder].number}" if several else f"#{jobs[folder].number}"
-    doubled = {name for name in names if names.count(name) > 1}
-    return [folder.name if name in doubled else name for name, folder in zip(names, folders, strict=True)]
+def _numbered(runs: Sequence[Run], folders: Sequence[Path], jobs: Mapping[Path, Job]) -> list[str]:
+    """Add their numbers to the names of jobs; those of one sweep are titles only, as columns tell what varies."""
+    numbers = [f"#{jobs[folder].number}" if folder in jobs and jobs[folder].number >= 0 else "" for folder in folders]
+    one_sweep = len({folder.parent for folder in folders if folder in jobs}) == 1
+    both = list(zip(runs, numbers, strict=True))
+    short = [f"{run.what.title} {number}".strip() if number else run.name for run, number in both]
+    whole = [f"{run.name} {number}".strip() for run, number in both]
+    return short if one_sweep and len(set(short)) == len(short) else whole
 
 
 def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> str:

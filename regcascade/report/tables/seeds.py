@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from regcascade.report.runs.names import titled
 from regcascade.report.runs.run import Run, aligned
-from regcascade.report.runs.sweeps import described, varied
+from regcascade.report.runs.sweeps import varied
 from regcascade.report.tables.compare import columns_of, values_of
 from regcascade.report.tables.measures import heading, rounded
 from regcascade.utils.registry import did_you_mean
@@ -17,7 +18,7 @@ def averaged(runs: Sequence[Run], overrides: Sequence[Mapping[str, str]], over: 
     """Make a row for each group of runs whose overrides differ only in some keys, such as `seed`.
 
     Each measure of a pair is its mean over the runs of the group. Tests and intervals of these means know the spread
-    over scans, not over runs. Rows are named by what varies between them.
+    over scans, not over runs. Rows are named by what they are and what varies between them.
 
     Args:
         runs: on the same pairs.
@@ -42,7 +43,8 @@ def averaged(runs: Sequence[Run], overrides: Sequence[Mapping[str, str]], over: 
             raise ValueError(f"--over: {group[value].name} and {run.name} are the same but for {told}. Leave one out.")
         group[value] = run
     keys = varied([dict(same) for same in groups])
-    names = [described(dict(same), keys) or "all runs" for same in groups]
+    told = [(next(iter(group.values())).what.title, dict(same)) for same, group in groups.items()]
+    names = [titled(name, same, keys) or "all runs" for name, same in told]
     return [_mean(name, list(group.values())) for name, group in zip(names, groups.values(), strict=True)]
 
 

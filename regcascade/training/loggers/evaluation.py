@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
 from regcascade.cascades.checkpoint import read
@@ -16,6 +17,7 @@ from regcascade.report.figures.registration import as_image
 from regcascade.report.figures.run_figures import extreme_pairs, pair_figures, set_figures
 from regcascade.report.figures.style import write_figure
 from regcascade.report.runs.reload import Again, Setting
+from regcascade.report.runs.run import read_runs
 
 FIGURES = "figures"
 PREFIX = "evaluation"
@@ -60,13 +62,16 @@ def log_evaluation(
 def _figures(
     folder: Path, pairs: pd.DataFrame, data: RegistrationData, checkpoint: Path | None, options: EvaluationOptions
 ) -> Iterator[tuple[str, Figure]]:
-    tables = {folder.resolve().name: pairs}
     try:
-        measure_of(tables)
+        measure_of({"": pairs})
     except ValueError:  # a diverged model has no measures, which must not end the training with an error
         return
-    yield from set_figures(tables)
+    measured = read_runs([folder])
+    yield from set_figures(measured)
     if checkpoint is not None:
-        cascade, chosen = read(checkpoint).build(), extreme_pairs(tables, 1)
-        drawn = pair_figures(Again(cascade, data, Setting(cascade.n, options.r, options.repeat)), chosen)
-        yield from ((word, figure) for (word, _), (_, figure) in zip(chosen, drawn, strict=True))
+        cascade, failed = read(checkpoint).build(), list[str]()
+        again = {measured[0].name: Again(cascade, data, Setting(cascade.n, options.r, options.repeat))}
+        for chosen in extreme_pairs({"": pairs}, 1):
+            yield from ((chosen[0], drawn.figure) for drawn in pair_figures(again, [chosen], failed, "cpu"))
+        for why in failed:
+            rank_zero_info(f"Not drawn: {why}")

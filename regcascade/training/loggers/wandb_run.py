@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from regcascade.report.runs.sweeps import SWEEP, described, overrides_of, swept_by
+from regcascade.evaluation.layout import read_yaml
+from regcascade.report.runs.names import titled, what_is
+from regcascade.report.runs.sweeps import SWEEP, overrides_of, swept_by
 from regcascade.utils import distributed as ranks
 
 _WANDB_MODES = ("online", "run", "shared", "offline", "dryrun", "disabled")
@@ -33,10 +35,12 @@ _NOT_NAMING = ("paths.", "imports", "logger", "data.root", "ckpt_path", "trainer
 
 
 def run_name(folder: Path) -> str:
-    """Name a run by its overrides (in a sweep by those that vary), or by its folder if it has none."""
+    """Name a run by what it is and its overrides (in a sweep those that vary), or by its folder if neither is known."""
     overrides = {key: value for key, value in overrides_of(folder).items() if not key.startswith(_NOT_NAMING)}
     swept = [key for key in swept_by(folder.parent) if key in overrides]
-    name = described(overrides, swept or list(overrides))
+    composed = folder / ".hydra/config.yaml"  # there before any logger
+    what = what_is(read_yaml(composed, "") if composed.is_file() else {})
+    name = titled(what.title, overrides, swept or list(overrides))
     return name[:LONGEST_NAME] or "/".join(folder.resolve().parts[-2:])
 
 
