@@ -8,9 +8,17 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from regcascade.report.figures.charts import against_cascades, against_initial, extreme_cases, label_boxes
+from regcascade.report.figures.charts import (
+    OF_STRUCTURES,
+    against_cascades,
+    against_initial,
+    extreme_cases,
+    label_boxes,
+)
 from regcascade.report.figures.quality import UNREGISTERED, has_initial, measure_of, worst_and_best, worst_first
 from regcascade.report.figures.style import MARKERS, POINTS, SERIES, WIDTH, series_style, shortened
+from regcascade.report.runs.names import What
+from regcascade.report.runs.run import Run
 
 
 def table(gain: float, pairs: int = 24) -> pd.DataFrame:
@@ -73,30 +81,48 @@ def test_pairs_without_the_measure_are_left_out_and_few_have_no_means():
     assert not [line for line in axes.lines if line.get_marker() in MARKERS]
 
 
+def run(n: int, r: int = 1, dice: float = 0.5, kind: str = "VTN CR", **measures: float) -> Run:
+    """A run of two pairs, which differ by 0.2 in every measure."""
+    pairs = pd.DataFrame({name: [mean - 0.1, mean + 0.1] for name, mean in {"dice_mean": dice, **measures}.items()})
+    return Run(f"{n} {r} {dice}", pairs, math.nan, math.nan, "nearest", what=What(kind, n, r))
+
+
 def test_dice_is_drawn_against_n_and_r():
-    rows = [(n, r, 0.5 + 0.1 * n + 0.01 * r) for n in (1, 2, 3) for r in (1, 2)]
-    settings = pd.DataFrame([{"model": "vtn cr", "n": n, "r": r, "mean": mean} for n, r, mean in rows])
-    figure = against_cascades(settings)
+    runs = [run(n, r, 0.5 + 0.1 * n + 0.01 * r) for n in (1, 2, 3) for r in (1, 2)]
+    figure = against_cascades(runs)
     against_n, against_r = figure.axes
     joined = [line for line in against_n.lines if line.get_linestyle() == "-"]
-    assert [list(line.get_xdata()) for line in joined] == [[1, 2, 3]] * 2
+    np.testing.assert_allclose([line.get_xdata() for line in joined], [[1, 2, 3]] * 2, rtol=0.02)
     np.testing.assert_allclose(joined[1].get_ydata(), [0.62, 0.72, 0.82])
-    assert [text.get_text() for text in against_r.get_legend().get_texts()] == [f"vtn cr, n = {n}" for n in (1, 2, 3)]
+    assert [text.get_text() for text in against_r.get_legend().get_texts()] == [f"VTN CR, n = {n}" for n in (1, 2, 3)]
     assert against_n.get_xscale() == "log"
-    assert len(against_cascades(settings[settings["r"] == 1]).axes) == 1
+    assert len(against_cascades([one for one in runs if one.what.r == 1]).axes) == 1
 
 
 def test_runs_of_one_setting_are_joined_by_their_mean():
-    settings = pd.DataFrame([{"model": "", "n": n, "r": 1, "mean": mean} for n, mean in ((1, 0.4), (1, 0.6), (2, 0.7))])
-    line, marks = against_cascades(settings).axes[0].lines
+    line, marks = against_cascades([run(1, dice=0.4), run(1, dice=0.6), run(2, dice=0.7)]).axes[0].lines
     np.testing.assert_allclose(line.get_ydata(), [0.5, 0.7])
-    assert list(marks.get_ydata()) == [0.4, 0.6, 0.7]
+    np.testing.assert_allclose(marks.get_ydata(), [0.4, 0.6, 0.7])
+
+
+def test_each_structure_and_the_landmark_distance_are_drawn_against_n():
+    runs = [run(n, dice_left=0.1 * n, dice_right=0.2 * n, landmark_distance_mm=5.0 - n) for n in (1, 2)]
+    figure = against_cascades(runs)
+    dice, landmarks = figure.axes
+    assert [dice.get_ylabel(), landmarks.get_ylabel()] == ["Dice", "Landmark distance [mm]"]
+    structures = sorted(float(line.get_ydata()[0]) for line in dice.lines if line.get_marker() in OF_STRUCTURES)
+    np.testing.assert_allclose(structures, [0.1, 0.2, 0.2, 0.4])
+    assert legend(figure) == ["left", "right"]
+    np.testing.assert_allclose(landmarks.lines[0].get_ydata(), [4, 3])
+    quartiles = [drawn.get_segments()[0][:, 1] for drawn in landmarks.collections]
+    np.testing.assert_allclose(quartiles, [[3.95, 4.05], [2.95, 3.05]])
+    many = [run(n, **{f"dice_{k}": 0.5 for k in range(9)}) for n in (1, 2)]
+    assert legend(against_cascades(many)) == ["each of 9 structures"]
 
 
 def test_settings_that_do_not_vary_are_an_error():
-    settings = pd.DataFrame([{"model": "", "n": 1, "r": 1, "mean": 0.5}])
     with pytest.raises(ValueError, match="differ in n or r"):
-        against_cascades(settings)
+        against_cascades([run(1)])
 
 
 def test_the_worst_and_best_cases_are_those_by_the_mean_of_the_methods(tables):

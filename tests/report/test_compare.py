@@ -14,7 +14,7 @@ from scipy import stats
 
 from regcascade.cli.main import main
 from regcascade.evaluation.tables import summarise
-from regcascade.report.runs.find import find_runs, row_names
+from regcascade.report.runs.find import find_runs, folder_names
 from regcascade.report.runs.run import INITIAL, before_registration, read_run, read_runs
 from regcascade.report.tables.compare import (
     compare,
@@ -304,20 +304,24 @@ def test_names_are_one_for_each_run_and_unique(tmp_path, two):
     assert INITIAL in refused(two, ["A", INITIAL])
 
 
-def test_rows_are_named_by_as_much_of_their_folders_as_tells_them_apart(tmp_path):
+def test_runs_that_do_not_say_what_they_are_go_by_as_much_of_their_folders_as_tells_them_apart(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
-    assert row_names([a / "vm", a / "dr"]) == ["vm", "dr"]
-    assert row_names([a / "vm", b / "vm", a / "dr"]) == ["a/vm", "b/vm", "dr"]
-    assert row_names([a / "r1", a / "r2"]) == ["r=1", "r=2"]
-    assert row_names([a / "r1", b / "r1", b / "r20"]) == ["a, r=1", "b, r=1", "r=20"]
-    assert row_names([a / "rate1", a]) == ["rate1", "a"]
+    assert folder_names([a / "vm", a / "dr"]) == ["vm", "dr"]
+    assert folder_names([a / "vm", b / "vm", a / "dr"]) == ["a/vm", "b/vm", "dr"]
+    assert folder_names([a / "r1", b / "r1", b / "r20"]) == ["a/r1", "b/r1", "r20"]
+    assert folder_names([a / "rate1", a]) == ["rate1", "a"]
 
 
 def test_the_folder_of_an_evaluation_with_several_r_stands_for_each(tmp_path):
     for r in (1, 2, 3):
-        write(tmp_path / "shared" / f"r{r}", table(0.1 * r))
+        trained = {"model": "voxelmorph", "cascade": "cr", "n": 2}
+        write(tmp_path / "shared" / f"r{r}", table(0.1 * r), trained=trained, n=2, r=r)
     runs = read_runs(find_runs([tmp_path / "shared"])[0])
-    assert shown_table(compare(runs))["Method"].tolist() == ["r=1", "r=2", "r=3"]
+    assert shown_table(compare(runs))["Method"].tolist() == [
+        "VoxelMorph CR n=2",
+        "VoxelMorph CR n=2 r=2",
+        "VoxelMorph CR n=2 r=3",
+    ]
 
 
 def test_files_are_written_and_stale_tests_removed(tmp_path, two):

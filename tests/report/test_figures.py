@@ -11,8 +11,8 @@ from phantom_runs import DATA, failed, write_checkpoint, write_run, write_stages
 
 from regcascade.cascades.checkpoint import read
 from regcascade.cli.main import main
-from regcascade.report.figures.run_figures import extreme_pairs, file_name, run_pages, settings_of
-from regcascade.report.runs.reload import data_of, find_checkpoint, setting_of
+from regcascade.report.figures.run_figures import extreme_pairs, file_name
+from regcascade.report.runs.reload import again, data_of, find_checkpoint, setting_of
 
 
 @pytest.fixture
@@ -46,17 +46,10 @@ def test_several_runs_are_drawn_together_with_named_pairs_of_each(run, tmp_path,
         "initial.png",
         "labels.png",
         "one-stage/pair_phantom_0001_phantom_0004.png",
+        "pair_phantom_0001_phantom_0004.png",
         "two/pair_phantom_0001_phantom_0004.png",
     ]
     assert "Left out" in capsys.readouterr().out
-
-
-def test_settings_have_the_model_n_r_and_the_mean(run, tmp_path):
-    folders = [run, write_run(tmp_path / "n2", n=2, r=3)]
-    tables = {str(folder): pd.read_csv(folder / "pairs.csv") for folder in folders}
-    settings = settings_of(folders, tables)
-    assert settings[["model", "n", "r"]].to_numpy().tolist() == [["voxelmorph cr", 1, 1], ["voxelmorph cr", 2, 3]]
-    assert settings["mean"].tolist() == pytest.approx([0.35, 0.35])
 
 
 def test_worst_is_numbered_from_the_worst_and_best_from_the_best():
@@ -125,7 +118,7 @@ def test_a_run_that_does_not_say_how_it_registered_cannot_be_drawn_again(run):
     with pytest.raises(ValueError, match="does not say n, r and repeat"):
         setting_of(run)
     with pytest.raises(ValueError, match="does not say n, r and repeat"):
-        run_pages(run, pd.DataFrame(), [], 1)
+        again(run)
 
 
 def test_names_of_files_need_no_quotes():

@@ -116,7 +116,7 @@ def test_several_runs_are_compared_and_those_without_a_checkpoint_have_no_pictur
     for difference in ("VM - VM 2", "VM - affine", "VM 2 - affine"):
         assert difference in text
     assert "Before registration -" not in text  # in the table only
-    assert len(page.images()) == 4 + 2  # Dice against n too; the pair by two of the runs
+    assert len(page.images()) == 4 + 3  # Dice against n too; the pair by two of the runs, and side by side
     assert "Pictures of affine:" in text and "names no checkpoint" in text
     assert "Left out: Pictures of affine:" in re.sub(r"\s+", " ", capsys.readouterr().out)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from regcascade.cli.console import say
 from regcascade.report.figures.run_figures import extreme_pairs, file_name, pair_figures, runs_again, set_figures
 from regcascade.report.figures.stage_charts import stages_of
-from regcascade.report.figures.style import write_figure, write_figures
+from regcascade.report.figures.style import write_figure
 from regcascade.report.runs.find import find_runs
 from regcascade.report.runs.run import read_runs
 
@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
         files.append(write_figure(drawn.figure, place / f"{drawn.file}.png"))
     if failed and not files:
         raise ValueError(failed[0])
-    files += write_figures(set_figures(runs, stages_of(folders, list(tables))), options.out)
+    charts = set_figures(runs, stages_of(folders, list(tables)))
+    files += [write_figure(figure, options.out / f"{name}.png") for name, figure in charts]
     say(*(f"Left out: {folder} has no results (yet)." for folder in unfinished))
     say(*(f"Left out: {why}" for why in failed), f"Written: {', '.join(map(str, files))}.")

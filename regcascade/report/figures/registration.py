@@ -70,8 +70,7 @@ def registration_figure(batch: Batch, registration: Registration, index: int = 0
     if not 0 <= index < len(batch["fixed"]):
         raise ValueError(f"registration_figure: there is no pair {index}; this batch has {len(batch['fixed'])}.")
     pair = pair_of(batch, registration, index)
-    planes = panels.planes_of(pair.fixed, pair.labels[0] if pair.labels else None, pair.spacing)
-    sheet = Sheet(planes, size_of(pair.fixed), 4 + len(pair.stages))
+    sheet = Sheet(planes_of(pair), size_of(pair.fixed), 4 + len(pair.stages))
     fixed, moving = (shortened(names[index], 40) for names in (batch["fixed_name"], batch["moving_name"]))
     count = len(registration.stages)
     hidden = f"   ({len(pair.stages)} of {count} stages)" if len(pair.stages) < count else ""
@@ -113,6 +112,22 @@ def pair_of(batch: Batch, registration: Registration, index: int = 0) -> Pair:
     return Pair(one(batch["fixed"]), one(batch["moving"]), labels, spacing, stages)
 
 
+def planes_of(pair: Pair) -> list[panels.Plane]:
+    """Choose the planes of a pair, see `panels.planes_of`."""
+    return panels.planes_of(pair.fixed, pair.labels[0] if pair.labels else None, pair.spacing)
+
+
+def dice_text(fixed: Tensor, moved: Tensor) -> str:
+    """Write the mean Dice of the labels that either map has."""
+    present = sorted({*fixed.unique().tolist(), *moved.unique().tolist()} - {0})
+    return f"Dice {mean_dice(moved, fixed, present).item():.3f}" if present else "none there"
+
+
+def determinant_of(total: Tensor) -> Tensor:
+    """Compute the Jacobian determinant on the whole grid."""
+    return F.pad(jacobian_det(total)[:, None], (0, 1) * 3, mode="replicate")
+
+
 def _write_head(sheet: Sheet, pair: Pair, heading: str) -> None:
     sides = " x ".join(str(side) for side in size_of(pair.fixed))
     spacing = " x ".join(f"{step:.3g}" for step in pair.spacing)
@@ -135,7 +150,7 @@ def _draw_left(sheet: Sheet, pair: Pair) -> None:
         for axes, plane in sheet.cells(row, False, name if row == 0 else f"{name}, CC {cc:.3f}"):
             plane.show(axes, plane.cut(volume)[..., 0], limits=(low, max(high, low + 1e-6)))
     last = pair.stages[-1]
-    determinant = F.pad(jacobian_det(last.total)[:, None], (0, 1) * 3, mode="replicate")  # on the whole grid
+    determinant = determinant_of(last.total)
     for axes, plane in sheet.cells(
         len(shown), False, f"moving grid, {folding_percent(last.total).item():.3f} % folded"
     ):
@@ -153,9 +168,7 @@ def _draw_right(sheet: Sheet, pair: Pair) -> None:
     else:
         fixed, moving = pair.labels
         for row, (when, labels) in enumerate((("before", moving), ("after", warp_labels(moving, last.total)))):
-            present = sorted({*fixed.unique().tolist(), *labels.unique().tolist()} - {0})
-            dice = f"Dice {mean_dice(labels, fixed, present).item():.3f}" if present else "none there"
-            for axes, plane in sheet.cells(row, True, f"labels {when}, {dice}"):
+            for axes, plane in sheet.cells(row, True, f"labels {when}, {dice_text(fixed, labels)}"):
                 panels.draw_labels(axes, plane, pair.fixed, fixed, labels)
     flows = [*((f"flow of {stage.title}", stage.flow) for stage in pair.stages), ("total flow", last.total)]
     for row, (name, flow) in enumerate(flows, start=2):
@@ -175,9 +188,8 @@ def _draw_legend(sheet: Sheet, pair: Pair) -> None:
     bar.set_xticklabels(["¼", "½", "1", "2", "4"], fontsize=POINTS)
     bar.tick_params(length=2, pad=1)
     sheet.write(left, top + 0.04, "determinant")
-    entries = panels.legend_entries(pair.labels is not None)
     sheet.figure.legend(
-        handles=entries,
+        handles=panels.legend_entries(pair.labels is not None),
         loc="upper left",
         bbox_to_anchor=(left / WIDTH, (top - 0.25) / sheet.height),
         ncols=3,

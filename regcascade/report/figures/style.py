@@ -1,6 +1,6 @@
 """Print style of figures: one width, one letter size, colours that everybody can tell apart, one legend."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -82,8 +82,3 @@ def write_figure(figure: Figure, path: Path) -> Path:
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png")
     return path
-
-
-def write_figures(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
-    """Write figures as `<name>.png` into a folder; returns the files."""
-    return [write_figure(figure, folder / f"{name}.png") for name, figure in figures]

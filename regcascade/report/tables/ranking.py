@@ -77,11 +77,9 @@ def left_out(jobs: Sequence[Job], among: Sequence[Job]) -> Iterator[str]:
 def _numbered(runs: Sequence[Run], folders: Sequence[Path], jobs: Mapping[Path, Job]) -> list[str]:
     """Add their numbers to the names of jobs; those of one sweep are titles only, as columns tell what varies."""
     numbers = [f"#{jobs[folder].number}" if folder in jobs and jobs[folder].number >= 0 else "" for folder in folders]
-    one_sweep = len({folder.parent for folder in folders if folder in jobs}) == 1
-    both = list(zip(runs, numbers, strict=True))
-    short = [f"{run.what.title} {number}".strip() if number else run.name for run, number in both]
-    whole = [f"{run.name} {number}".strip() for run, number in both]
-    return short if one_sweep and len(set(short)) == len(short) else whole
+    one_sweep = len({folder.parent for folder in jobs}) == 1
+    names = [run.what.title if one_sweep and number else run.name for run, number in zip(runs, numbers, strict=True)]
+    return [f"{name} {number}".strip() for name, number in zip(names, numbers, strict=True)]
 
 
 def _measure(by: str | None, runs: Sequence[Run], losses: Sequence[float]) -> str:
