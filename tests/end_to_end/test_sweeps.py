@@ -147,6 +147,9 @@ def test_a_run_of_a_sweep_is_named_by_what_that_varies_and_grouped_by_it(sweep, 
     assert group_of(sweep / "1_job") == f"{tmp_path.name}/multirun"
     alone = job(tmp_path / "runs", 0, "model=vtn", "n=2", "logger=wandb")
     assert (run_name(alone), group_of(alone)) == ("model=vtn n=2", None)
+    config = {"model": {"name": "vtn"}, "cascade": {"name": "cr"}, "n": 2, "seed": 3}
+    OmegaConf.save(OmegaConf.create(config), alone / ".hydra/config.yaml")
+    assert run_name(alone) == "VTN CR n=2"
     (tmp_path / "runs/bare").mkdir()
     assert run_name(tmp_path / "runs/bare") == "runs/bare"
 

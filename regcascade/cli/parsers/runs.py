@@ -60,8 +60,8 @@ def _add_figures(commands: Commands) -> None:
         "figures",
         help="draw evaluated runs: charts of all pairs, pages of the worst, the best or named ones",
         description="Draw evaluated runs for print, 180 mm wide, as PNG: box plots of the Dice of each label, Dice "
-        "against the initial Dice, the worst and best pairs, Dice against n and r where they vary; and pages of single "
-        "pairs, registered again by the run's checkpoint. The runs must be of the same pairs and labels.",
+        "against the initial Dice, the worst and best pairs, Dice and landmark distance against n and r; and single "
+        "pairs, registered again: runs side by side, and a page of each. The runs must be of the same pairs and labels.",
         epilog="Examples: regcascade figures evaluations/2026-01-31/12-00-00 --out figures; regcascade figures A B "
         "--names VM DR-Net --out figures --worst 0; regcascade figures A --out figures --pair case_3 case_8.",
     )
@@ -93,5 +93,5 @@ def _add_report(commands: Commands) -> None:
 
 def _add_runs(parser: argparse.ArgumentParser, about: str = "as in `regcascade compare`", what: str = "runs") -> None:
     add_path(parser, "runs", about, "RUN", nargs="+")
-    about = f"names of the {what} (the folders')"
+    about = f"names of the {what} (what they are: VoxelMorph CR n=2)"
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help=about)
