@@ -61,7 +61,7 @@ def _add_figures(commands: Commands) -> None:
         help="draw evaluated runs: charts of all pairs, pages of the worst, the best or named ones",
         description="Draw evaluated runs for print, 180 mm wide, as PNG: box plots of the Dice of each label, Dice "
         "against the initial Dice, the worst and best pairs, Dice and landmark distance against n and r; and single "
-        "pairs, registered again: runs side by side, and a page of each. The runs must be of the same pairs and labels.",
+        "pairs, registered again: runs side by side, a page of each. The runs must be of the same pairs and labels.",
         epilog="Examples: regcascade figures evaluations/2026-01-31/12-00-00 --out figures; regcascade figures A B "
         "--names VM DR-Net --out figures --worst 0; regcascade figures A --out figures --pair case_3 case_8.",
     )

@@ -35,8 +35,8 @@ _CAPTIONS = {
     "ring is before registration. Each is named moving → fixed.",
     "stages": "After every stage, and every repeat of one: the mean over pairs, and a band from the first to the third "
     "quartile. The time is from the start to the end of that step.",
-    "cascades": "Against the number of cascaded networks n and against r, how often each is applied: mean {measure} with "
-    "that of every structure, and the landmark distance with its quartiles over pairs.",
+    "cascades": "Against the number of cascaded networks n and against r, how often each is applied: mean {measure} "
+    "with that of every structure, and the landmark distance with its quartiles over pairs.",
 }
 
 
