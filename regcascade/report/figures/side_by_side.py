@@ -18,6 +18,7 @@ from regcascade.report.figures.style import WIDTH, empty_figure, in_print_style,
 from regcascade.types import Batch, size_of
 
 MOST_BESIDE = 4  # runs beside each other; more go below
+_Column = tuple[str, Pair, Tensor, Tensor | None]  # title, pair, moved image, total flow (of the fixed image None)
 _TITLES, _HIGHEST = 1.0, 2.4  # inches of the titles of a block, and of a slice
 
 
@@ -32,10 +33,12 @@ def side_by_side(results: Mapping[str, tuple[Batch, Registration]]) -> Figure:
         results: by the names of runs: a batch of the pair, and its registration.
     """
     pairs = {name: pair_of(*found) for name, found in results.items()}
-    columns = [(name, pair, pair.stages[-1].moved, pair.stages[-1].total) for name, pair in pairs.items()]
+    columns: list[_Column] = [
+        (name, pair, pair.stages[-1].moved, pair.stages[-1].total) for name, pair in pairs.items()
+    ]
     batch, pair = next(iter(results.values()))[0], columns[0][1]
     before = (f"moving {batch['moving_name'][0]}", pair, pair.moving, torch.zeros_like(pair.stages[-1].total))
-    given = [(f"fixed {batch['fixed_name'][0]}", pair, pair.fixed, None), before]
+    given: list[_Column] = [(f"fixed {batch['fixed_name'][0]}", pair, pair.fixed, None), before]
     blocks = [columns[first : first + MOST_BESIDE] for first in range(0, len(columns), MOST_BESIDE)]
     across, planes = 2 + len(blocks[0]), planes_of(pair)
     rows = [planes[0], *(planes if pair.labels else planes[:1]), planes[0]]
@@ -46,9 +49,9 @@ def side_by_side(results: Mapping[str, tuple[Batch, Registration]]) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for number, block in enumerate(blocks):
-        for place, (name, *column) in enumerate([*given, *block]):
+        for place, (name, of, moved, total) in enumerate([*given, *block]):
             cells = list(grid[number * len(rows) : (number + 1) * len(rows), place])
-            _draw(cells, fill(shortened(name, 60), int(96 / across)), *column)
+            _draw(cells, fill(shortened(name, 60), int(96 / across)), of, moved, total)
     figure.legend(handles=panels.legend_entries(pair.labels is not None), loc="outside lower center", ncols=5)
     return figure
 

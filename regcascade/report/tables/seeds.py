@@ -43,8 +43,8 @@ def averaged(runs: Sequence[Run], overrides: Sequence[Mapping[str, str]], over: 
             raise ValueError(f"--over: {group[value].name} and {run.name} are the same but for {told}. Leave one out.")
         group[value] = run
     keys = varied([dict(same) for same in groups])
-    told = [(next(iter(group.values())).what.title, dict(same)) for same, group in groups.items()]
-    names = [titled(name, same, keys) or "all runs" for name, same in told]
+    rows = [(next(iter(group.values())).what.title, dict(same)) for same, group in groups.items()]
+    names = [titled(name, same, keys) or "all runs" for name, same in rows]
     return [_mean(name, list(group.values())) for name, group in zip(names, groups.values(), strict=True)]
 
 
