@@ -1,6 +1,7 @@
 """Shared parts of the commands: error messages of one line, configs as plain values, the record of a run."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -121,6 +122,8 @@ def reason(error: Exception) -> str | None:
     if isinstance(error, ConfigCompositionException):
         return _config_error(error)
     last = traceback.extract_tb(error.__traceback__)[-1:]
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[:80]}... is too long to name a file."
     if isinstance(error, OSError) and last and last[0].name == "mkdir":
         return f"The folder {error.filename} cannot be made ({error.strerror}). Give another (paths.runs, paths.run)."
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):

@@ -152,6 +152,12 @@ class RegistrationData(LightningDataModule):
                 stacklevel=2,
             )
         pairs = self._training_pairs()
+        if self.batch_size > pairs.count:
+            warnings.warn(
+                f"data.batch_size={self.batch_size} is more than the {pairs.count} pairs that can be drawn: a batch "
+                f"repeats them, and a step takes that much longer. Set it to {pairs.count} or less.",
+                stacklevel=2,
+            )
         sampler = PairSampler(pairs, self._progress, self.batch_size, *self._ranks())
         return _ResumableLoader(
             pairs, self.batch_size, sampler=sampler, drop_last=True, **self._loading(self._training_names())

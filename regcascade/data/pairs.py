@@ -36,6 +36,8 @@ class TrainingPairs(Dataset[CasePair], ABC):
         length: what `len` says.
     """
 
+    count: int  # how many different pairs can be drawn
+
     def __init__(self, cases: CaseSet, seed: int, length: int) -> None:
         self.cases = cases
         self.seed = seed
@@ -87,6 +89,7 @@ class RandomPairs(TrainingPairs):
         weights = np.array([weight for _, weight in pools], float)
         self.shares = np.cumsum(weights) / weights.sum()
         self.atlas = atlas
+        self.count = sum(len(members) * (len(members) - 1 if atlas is None else 1) for members in self.pools)
 
     def draw(self, k: int) -> tuple[int, int]:
         """Draw the positions in the set of a fixed and a moving scan."""
@@ -108,6 +111,7 @@ class DrawnPairs(TrainingPairs):
     def __init__(self, cases: CaseSet, pairs: Sequence[tuple[int, int]], seed: int, length: int) -> None:
         super().__init__(cases, seed, length)
         self.pairs = list(pairs)
+        self.count = len(self.pairs)
 
     def draw(self, k: int) -> tuple[int, int]:
         """Draw the positions in the set of a fixed and a moving scan."""

@@ -1,13 +1,13 @@
 """Which scans train and which validate: by fraction, by number, or by name."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from regcascade.data.pairs import NamePair
+from regcascade.utils.files import parse_json
 from regcascade.utils.registry import did_you_mean
 
 Part = float | int | str | Sequence[str] | None
@@ -111,7 +111,7 @@ def _read_names(option: str, path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".json":
             return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{option}: {path} cannot be read ({error}).") from error
     key = option.removeprefix("data.")

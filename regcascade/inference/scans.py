@@ -86,7 +86,7 @@ def open_scan(files: ScanFiles) -> Scan:
             "in another unit, such as metres or micrometres. Write it with voxel sizes in millimetres."
         )
     check_intensities(as_volume(image, geometry), files.image)
-    points = None if files.points is None else read_points(files.points, geometry.shape).double().numpy()
+    points = None if files.points is None else read_points(files.points, geometry).double().numpy()
     mask = None
     if files.mask is not None:
         mask = as_meta((as_volume(scan_labels(files.mask, files.image, geometry), geometry) > 0).float())

@@ -49,6 +49,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def parse_json(text: str) -> Any:
+    """Parse JSON; raise ValueError for what is none, or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all; NaN raises ValueError."""
     write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")

@@ -7,7 +7,7 @@ import numpy as np
 from regcascade.cli.console import say
 from regcascade.data.io.images import read_header
 from regcascade.data.io.itk_images import WRITTEN, read_scan, write_scan
-from regcascade.data.io.point_tables import from_world, read_table, to_world, write_table
+from regcascade.data.io.point_tables import SUFFIXES, from_world, read_table, to_world, write_table
 from regcascade.data.io.transforms import knows_moving, read_transform
 from regcascade.geometry.grid import Geometry
 from regcascade.geometry.transform import Transform
@@ -16,7 +16,7 @@ from regcascade.utils.files import check_output
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    points = options.file.suffix.lower() == ".csv"
+    points = options.file.suffix.lower() in SUFFIXES
     _check(options, points)
     moving = None if options.moving is None else read_header(options.moving)
     transform = read_transform(options.transform, moving)
@@ -76,7 +76,9 @@ def _volume(options: argparse.Namespace, transform: Transform, knows: bool) -> N
 
 def _points(options: argparse.Namespace, transform: Transform, knows: bool) -> None:
     table = read_table(options.file)
-    unit = options.points_unit or "voxels"
+    unit = table.unit or options.points_unit or "voxels"
+    if options.points_unit not in (None, unit):
+        raise ValueError(f"--points-unit {options.points_unit} is not for {options.file}, which says it is {unit}.")
     to_fixed = options.direction == "to-fixed"
     if unit == "voxels" and not knows and (to_fixed or options.like is None):
         raise ValueError(

@@ -41,7 +41,7 @@ def _add_prepare(commands: Commands) -> None:
     parser.add_argument("--images", help="glob of the images below the folder: '*/t1.nii.gz'; DICOM folders too")
     parser.add_argument("--labels", help="glob of the label maps, its wildcards standing for the same text")
     parser.add_argument("--masks", help="glob of the masks, likewise")
-    parser.add_argument("--points", help="glob of the landmarks, likewise: CSV files of voxel coordinates x, y, z")
+    parser.add_argument("--points", help="glob of the landmarks, likewise: CSVs of voxel coordinates, or Slicer's")
     add_label_names(parser)
     add_path(parser, "--exclude", "names of scans to leave out, one per line")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of parallel processes")
@@ -79,7 +79,7 @@ def _add_register(commands: Commands) -> None:
     group = parser.add_argument_group("what lies beside the scans")
     for role in ("fixed", "moving"):
         add_path(group, f"--{role}-labels", f"label map of the {role} scan")
-        add_path(group, f"--{role}-points", f"landmarks of the {role} scan, a CSV of its voxel coordinates x,y,z")
+        add_path(group, f"--{role}-points", "its landmarks, a CSV of voxel coordinates x,y,z or a file of Slicer's")
         add_path(group, f"--{role}-mask", f"mask of the {role} scan, outside which its image is black")
         group.add_argument(f"--{role}-series", metavar="UID", help="series of a DICOM folder that holds several")
     _add_how(parser.add_argument_group("how"))
@@ -120,7 +120,7 @@ def _add_apply(commands: Commands) -> None:
         "regcascade apply transform.h5 atlas.nii.gz --labels --direction to-moving --out back.nii.gz",
     )
     _add_transform(parser)
-    add_path(parser, "file", "an image, a DICOM folder, or a CSV of points with the columns x, y, z")
+    add_path(parser, "file", "an image, a DICOM folder, or points: a CSV with the columns x, y, z, or Slicer's file")
     add_path(parser, "--out", "the file to write", required=True)
     parser.add_argument("--labels", action="store_true", help="FILE is a label map, whose values must not be mixed")
     about = "of labels: the nearest voxel's (default), or the label with the largest trilinear share"

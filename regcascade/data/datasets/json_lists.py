@@ -1,11 +1,12 @@
 """JSON files that list the scans of a data set, such as a Decathlon's `dataset.json`."""
 
-import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from regcascade.data.io.images import scan_name
 from regcascade.data.io.raw_scan import Source
+from regcascade.utils.files import parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -15,7 +16,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: naming the file, if it is missing or not valid.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}). Give a whole file that lists scans.") from error
     return content if isinstance(content, dict) else {}
@@ -37,7 +38,7 @@ def listed_scan(entry: object, path: Path, base: Path) -> Source:
     if not isinstance(image, str) or not isinstance(label, str | None):
         raise ValueError(
             f"{path}: a scan is {{'image': 'imagesTr/a.nii.gz', 'label': 'labelsTr/a.nii.gz'}}, "
-            f"the label optional; got {entry!r}."
+            f"the label optional; got {reprlib.repr(entry)}."
         )
     return Source(scan_name(Path(image)), base / image, base / label if label else None)
 

@@ -8,6 +8,7 @@ its subject and its modality, `LungCT_0001_0000.nii.gz`.
 
 import os
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -205,10 +206,10 @@ class Task:
                 scan = {"image": entry} if isinstance(entry, str) else entry
                 if not isinstance(scan, dict) or not all(isinstance(value, str) for value in scan.values()):
                     raise ValueError(
-                        f"{self.path}: {key!r} must list scans, {{'image': FILE, ...}}, and has {entry!r}."
+                        f"{self.path}: {key!r} must list scans, {{'image': FILE, ...}}, and has {reprlib.repr(entry)}."
                     )
                 if "image" not in scan:
-                    raise ValueError(f"{self.path}: a scan under {key!r} has no 'image', but {entry!r}.")
+                    raise ValueError(f"{self.path}: a scan under {key!r} has no 'image', but {reprlib.repr(entry)}.")
                 yield {kind: self._file(value) for kind, value in scan.items()}
 
     def _source(self, files: Mapping[str, Path], labels: str, points: str) -> Source:

@@ -81,7 +81,8 @@ class PreparedData(DataSet):
         root: a folder, or a mapping of set names to folders, to train on; with no `test`, to validate on too. A set
             whose folder is null is left out.
         test: sets to validate and test on, likewise; all of `root` then trains.
-        weights: how often training draws from each set of `root`; None for all alike. A pair is of one set.
+        weights: None draws the two scans of a training pair from all sets of `root` in one pool, as RCN trains. With
+            `alike`, or how often to draw from each set, a pair is of one set.
         pairing: which pairs validate: `set`, ordered pairs within a set; `group`, within a group of it, such as an
             animal; `atlas`, the atlas as the fixed scan with every other.
         atlas: the name of the scan that is fixed in every pair, in training too; None unless `pairing=atlas`, where it
@@ -98,7 +99,7 @@ class PreparedData(DataSet):
         self,
         root: Folders = None,
         test: Folders = None,
-        weights: Mapping[str, float | int] | None = None,
+        weights: Mapping[str, float | int] | str | None = None,
         pairing: str = "set",
         atlas: str | None = None,
         train: Part = None,
@@ -117,8 +118,13 @@ class PreparedData(DataSet):
         else:
             train_names, test_names, *_ = split_names(cases.names, cases.labelled_names(), validation, train, seed)
         chosen = _atlas(atlas, pairing, test_names, cases.names)
-        pools = _pools(cases, train_names, weights)
+        pools = None if weights is None else _pools(cases, train_names, weights)
         listed = None if pairs else _pairs(cases, test_names, pairing, chosen)
+        numbers = {one.points for one in cases.records if one.points} if pools is None and train_names else set()
+        if len(numbers) > 1:
+            raise ValueError(
+                f"Scans of {sorted(numbers)} landmarks make no pairs: data.weights=alike pairs within sets."
+            )
         self.split = Split(train_names, test_names, pairs=listed, pools=pools, atlas=chosen)
 
 
@@ -149,10 +155,13 @@ def _atlas(atlas: str | None, pairing: str, test_names: Sequence[str], names: Se
 
 
 def _pools(
-    cases: SeveralSets, train_names: Sequence[str], weights: Mapping[str, float | int] | None
+    cases: SeveralSets, train_names: Sequence[str], weights: Mapping[str, float | int] | str
 ) -> list[tuple[list[str], float]]:
     """List the training scans of each set, with its weight."""
-    train, weights = set(train_names), weights or {}
+    train = set(train_names)
+    if isinstance(weights, str):
+        check_choice("data.weights", weights, ("alike",))
+        weights = {}
     members: dict[str, list[str]] = {}
     for index, name in enumerate(cases.names):
         if name in train:

@@ -57,7 +57,7 @@ class Scans(CaseSet):
             spacing = np.median([header.spacing for header in headers], axis=0)
             self._frame = {"orientation": orientations.most_common(1)[0][0], "spacing": spacing.tolist()}
         self._landmarks = {
-            source.name: len(read_points(source.points, header.shape))
+            source.name: len(read_points(source.points, header))
             for source, header in zip(sources, headers, strict=True)
             if source.points is not None
         }

@@ -53,7 +53,7 @@ class Source:
             affine=grid.affine,
             labels=None if self.labels is None else read_labels(self.labels, self.image, grid),
             mask=mask,
-            points=None if self.points is None else read_points(self.points, grid.shape),
+            points=None if self.points is None else read_points(self.points, grid),
         )
 
     def check(self) -> Geometry:

@@ -1,7 +1,6 @@
 """Lists of raw scans, from a table or from globs."""
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from regcascade.data.io.images import scan_name
 from regcascade.data.io.raw_scan import Source
+from regcascade.utils.files import parse_json
 
 COLUMNS = ("name", "image", "labels", "mask", "points", "series", "group")
 
@@ -69,7 +69,7 @@ def read_rows(path: Path) -> list[Mapping[str, object]]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
             return list(csv.DictReader(text.splitlines()))
-        rows = json.loads(text)
+        rows = parse_json(text)
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table ({error}).") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -91,10 +91,16 @@ def told_apart(sources: Sequence[Source], where: Path) -> list[Source]:
         if len(alike) > 1:
             files = ", ".join(str(source.image) for source in alike)
             problem = f"{where} has more than one scan of the name {name!r} ({files}); give each a name of its own."
-        elif not name or re.search(r'[/\\\0,"\n]', name):
-            problem = f"{where}: {name!r} is no valid name of a scan: no slashes, commas or quotes."
+        elif not valid_name(name):
+            problem = f"{where}: {name[:80]!r} is no valid name of a scan: no slashes, commas or quotes, and not long."
         result.append(replace(alike[0], problem=problem))
     return result
+
+
+def valid_name(name: object) -> bool:
+    """Whether this can name a scan, and its prepared case a file."""
+    fitting = isinstance(name, str) and re.fullmatch(r'[^\x00-\x1f/\\,"\ud800-\udfff]+', name)
+    return bool(fitting) and len(str(name).encode()) <= 200
 
 
 def check_names(sources: Sequence[Source], where: Path) -> list[Source]:

@@ -19,12 +19,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regcascade.data.case import Case, CaseSet
+from regcascade.data.io.point_tables import within
+from regcascade.data.io.scan_lists import valid_name
+from regcascade.data.options import check_size
 from regcascade.geometry.affine import from_reference
-from regcascade.utils.files import write_text, written_whole
+from regcascade.geometry.grid import Geometry
+from regcascade.utils.files import parse_json, write_text, written_whole
 from regcascade.utils.registry import check_choice
 from regcascade.utils.version import __version__
 
 LAYOUT = 1  # of the files; readers refuse any other
+AGAIN = "Delete it, and run regcascade prepare again."
 MANIFEST = "manifest.json"
 CASES = "cases"
 STORED = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
@@ -77,26 +82,35 @@ def read_record(path: Path) -> Record:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["case"])
-        return _record(values, path)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is no prepared case ({error}). Delete it, and run regcascade prepare again."
-        ) from error
+            return _record(parse_json((file.metadata() or {})["case"]))
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is no prepared case ({error}). {AGAIN}") from error
 
 
-def read_case(path: Path) -> Case:
-    """Read a prepared case, the image as float32 in 0..1, raising as `read_record`."""
+def read_case(path: Path, listed: Record | None = None) -> Case:
+    """Read a prepared case, the image as float32 in 0..1.
+
+    Raises:
+        ValueError: naming the file, if it is no prepared case, holds other arrays than its record says, or nothing to
+            train on, or its record is not the one that the manifest has `listed`.
+    """
     record = read_record(path)
-    with safe_open(path, framework="pt") as file:
-        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+    if listed not in (None, record):
+        differing = next(key for key, value in vars(record).items() if value != vars(listed)[key])
+        raise ValueError(f"{path} is not the case that {MANIFEST} lists: its {differing!r} is another. {AGAIN}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+        _check_arrays(record, arrays["image"], arrays.get("labels"), arrays.get("points"))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}. {AGAIN}") from error
     image = arrays["image"]
     image = image.float().div_(255) if image.dtype == torch.uint8 else image.float()
     labels = arrays.get("labels")
     if labels is not None:
         labels = labels.to(torch.int16 if labels.dtype == torch.uint8 else torch.int32)
-    affine, aligned = np.array(record.affine), record.alignment
-    alignment = None if aligned is None else from_reference(np.array(aligned["matrix"]), affine)
+    affine, aligned = np.array(record.affine, dtype=float), record.alignment
+    alignment = None if aligned is None else from_reference(np.array(aligned["matrix"], dtype=float), affine)
     x, y, z = (float(step) for step in voxel_sizes(affine))
     return Case(record.name, image, (x, y, z), labels, arrays.get("points"), alignment)
 
@@ -124,13 +138,17 @@ def read_manifest(root: Path) -> tuple[list[Record], dict[int, str]]:
     if not path.is_file():
         raise ValueError(f"{root} has no {MANIFEST}: run regcascade prepare (again, if it was stopped) to write it.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
         names = {int(value): str(name) for value, name in manifest["label_names"].items()}
-        cases = [dict(case) for case in manifest["cases"]]
+        _check_layout(manifest)
+        records = [_record(case) for case in manifest["cases"]]
+        if len({record.name for record in records}) < len(records):
+            raise ValueError("it lists a case twice")
+        if unnamed := {value for record in records for value in record.labels or ()} - set(names):
+            raise ValueError(f"it does not name the labels {sorted(unnamed)} of its cases")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}. Run regcascade prepare again; finished cases stay.") from error
-    _check_layout(manifest, path)
-    return [_record(case, path) for case in cases], names
+        raise ValueError(f"{path} is damaged: {error}. Run regcascade prepare again; finished cases stay.") from error
+    return records, names
 
 
 class PreparedCases(CaseSet):
@@ -155,22 +173,50 @@ class PreparedCases(CaseSet):
 
     def __getitem__(self, index: int) -> Case:
         """Read a case."""
-        return replace(read_case(self._files[index]), name=self.names[index])
+        return replace(read_case(self._files[index], self.records[index]), name=self.names[index])
 
     def labelled(self, index: int) -> bool:
         """Tell whether a case has labels."""
         return self.records[index].labels is not None
 
 
-def _record(values: Mapping[str, Any], path: Path) -> Record:
-    _check_layout(values, path)
-    try:
-        return Record(**values)
-    except TypeError as error:
-        raise ValueError(f"{path} describes a case in a way that is not known ({error}). Prepare it again.") from error
+def _record(values: Mapping[str, Any]) -> Record:
+    """Build a record; raise ValueError for one that `prepare` does not write."""
+    _check_layout(values)
+    record = Record(**values)
+    grid = Geometry(check_size("size", record.size), np.array(record.affine, dtype=float))
+    if record.alignment is not None:
+        Geometry(grid.shape, np.array(record.alignment["matrix"], dtype=float))
+    right = valid_name(record.name) and record.store in STORED and isinstance(record.recipe, dict)
+    right &= isinstance(record.points, int | None) and isinstance(record.group, str | None)
+    right &= all(isinstance(value, int) and value > 0 for value in record.labels or ())
+    if not (right and all(isinstance(made["sha256"], str) for made in (record.source, record.alignment) if made)):
+        raise ValueError(f"the record of {record.name!r:.80} is none that prepare writes")
+    return record
 
 
-def _check_layout(values: Mapping[str, Any], path: Path) -> None:
-    layout = values.get("layout")
-    if layout != LAYOUT:
-        raise ValueError(f"{path} has the layout {layout}, and this version reads {LAYOUT}: prepare it again.")
+def _check_layout(values: Mapping[str, Any]) -> None:
+    if values["layout"] != LAYOUT:
+        raise ValueError(f"it has the layout {values['layout']!r:.20}, and this version reads {LAYOUT}")
+
+
+def _check_arrays(record: Record, image: Tensor, labels: Tensor | None, points: Tensor | None) -> None:
+    """Raise ValueError if what a file holds is not what its record says, or is nothing to train on."""
+    shape, kind = torch.Size((1, *record.size)), STORED[record.store]
+    if image.shape != shape or image.dtype != kind:
+        raise ValueError(f"its image is {list(image.shape)} of {image.dtype}, not {list(shape)} of {kind}")
+    low, high = (float(value) for value in image.aminmax())
+    if not 0 <= low < high <= (255 if kind == torch.uint8 else 1):
+        raise ValueError(f"its image holds values from {low:g} to {high:g}, which must differ, and be in 0..1")
+    values = None
+    if labels is not None:
+        if labels.shape != shape or labels.is_floating_point() or labels.min() < 0:
+            raise ValueError("its labels are no whole numbers from 0 up on the grid of its image")
+        found = labels.flatten().bincount().nonzero().flatten() if labels.max() < 2**16 else labels.unique()
+        values = [value for value in found.tolist() if value]
+    if values != record.labels or (None if points is None else [*points.shape]) != (
+        record.points and [record.points, 3]
+    ):
+        raise ValueError("its record has other labels or landmarks")
+    if points is not None and not torch.equal(points.isnan(), within(points, record.size).isnan()):
+        raise ValueError("it has a landmark outside its image")

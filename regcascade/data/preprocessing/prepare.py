@@ -21,6 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from regcascade.data.io.raw_scan import Source
+from regcascade.data.options import check_count
 from regcascade.data.preprocessing.alignment import align as affine_alignment
 from regcascade.data.preprocessing.case_files import (
     CASES,
@@ -90,10 +91,11 @@ def prepare(
             file of a prepared case.
 
     Raises:
-        ValueError: for a recipe, excluded name or reference that is unknown or unusable.
+        ValueError: for a recipe, number of workers, excluded name or reference that is unknown or unusable.
         OSError: if the disk is full or cannot be written; finished cases stay.
     """
     options, names = build_recipe(recipe).as_dict(), dict(label_names or {})
+    check_count("workers", workers, 1)
     unknown = sorted(set(exclude) - {source.name for source in sources})
     if unknown:
         raise ValueError(f"The list of excluded names has {unknown[0]!r}, which is no scan's name.")
@@ -160,7 +162,7 @@ def _reference(align: str, sources: Sequence[Source], job: Job) -> Path:
 
 
 def _in_parallel(sources: Sequence[Source], job: Job, workers: int) -> Iterator[Outcome]:
-    if workers <= 1:
+    if workers == 1:
         for source in sources:
             yield _one(source, job)
         return
@@ -222,6 +224,7 @@ def _is_done(path: Path, source: Source, job: Job) -> bool:
     """Tell whether a case's file is whole, of these files, by this recipe, and aligned to the reference if any."""
     try:
         record = read_record(path)
+        read_case(path)
     except ValueError:
         return False
     if job.reference is not None:

@@ -122,6 +122,9 @@ def read_manifest(path: Path) -> Manifest:
             }
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: 'segmentation_class_value' must map names to label values.") from error
+    atlas = content.get("atlas")
+    if not isinstance(atlas, str | None):
+        raise ValueError(f"{path}: 'atlas' must be the name of a scan, not {atlas!r:.80}.")
     return Manifest(
         path=path,
         files=files,
@@ -130,7 +133,7 @@ def read_manifest(path: Path) -> Manifest:
         size=check_size(f"{path}: image_size", content.get("image_size", [128, 128, 128])),
         classes=None if classes is None else tuple(label_names),
         label_names=label_names,
-        atlas=content.get("atlas"),
+        atlas=atlas,
     )
 
 

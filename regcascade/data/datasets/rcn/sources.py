@@ -70,7 +70,7 @@ def h5_sources(
     """List the scans of the authors' JSON, and what their labels mean.
 
     A scan is named after its group (`3` of `sliver/3`), with that of its file before it where scans of several files
-    would share a name. One that is of no file has that for its `problem`.
+    would share a name. One that is of no file has that for its `problem`. The JSON's atlas comes with its file.
 
     Args:
         path: the JSON.
@@ -97,8 +97,11 @@ def h5_sources(
         scan: f"{subset}_{number // 2 + 1}" if adjacent else None
         for subset in chosen
         for number, scan in enumerate(manifest.subsets[subset])
-        if fnmatchcase(scan, scans or "*")
     }
+    # The authors' subset of LPBA is what they test, without the atlas that lies in the same file.
+    if manifest.atlas and any(scan.partition("/")[0] == manifest.atlas.partition("/")[0] for scan in groups):
+        groups.setdefault(manifest.atlas, None)
+    groups = {scan: group for scan, group in groups.items() if fnmatchcase(scan, scans or "*")}
     if not groups:
         which = f"--scans {scans}" if scans else f"--subset {' '.join(chosen)}"
         raise ValueError(f"{which}: {path} lists no such scan in these subsets: {listed}.")

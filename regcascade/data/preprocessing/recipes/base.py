@@ -76,6 +76,8 @@ class Recipe(ABC):
         raw = source.read()
         try:
             image, labels = self(raw.image, raw.labels, raw.mask)
+            if not image.min() < image.max():  # nor if one is NaN
+                raise ValueError("preprocessing leaves one value everywhere, or NaN, so that nothing can be seen.")
         except ValueError as error:
             part = f": {source.series}" if source.series else ""
             raise ValueError(f"{source.image}{part}: {error}") from error
