@@ -191,3 +191,15 @@ def test_a_split_that_leaves_nothing_is_refused():
     with pytest.raises(ValueError, match="leaves 1 scans for training"):
         trainer(max_steps=1).fit(Recorder(), built)
     trainer().test(Recorder(), built)
+
+
+def test_a_batch_of_more_pairs_than_there_are_is_told():
+    cases = Numbered()
+    with pytest.warns(UserWarning, match=r"data\.batch_size=21 is more than the 20 pairs that can be drawn"):
+        data(cases, batch_size=21, pairs_per_epoch=30).train_dataloader()
+    with pytest.warns(UserWarning, match="more than the 1 pairs"):
+        listed = Split(cases.names[:2], [], pairs=[("case_5", "case_6")], train_pairs=[("case_0", "case_1")])
+        RegistrationData(cases, listed, batch_size=2).train_dataloader()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data(cases, batch_size=20, pairs_per_epoch=20).train_dataloader()

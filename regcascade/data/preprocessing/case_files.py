@@ -190,7 +190,9 @@ def _record(values: Mapping[str, Any]) -> Record:
     right = valid_name(record.name) and record.store in STORED and isinstance(record.recipe, dict)
     right &= isinstance(record.points, int | None) and isinstance(record.group, str | None)
     right &= all(isinstance(value, int) and value > 0 for value in record.labels or ())
-    if not (right and all(isinstance(made["sha256"], str) for made in (record.source, record.alignment) if made)):
+    if not (
+        right and all(isinstance(made["sha256"], str) for made in (record.source, record.alignment or record.source))
+    ):
         raise ValueError(f"the record of {record.name!r:.80} is none that prepare writes")
     return record
 

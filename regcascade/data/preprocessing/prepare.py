@@ -95,7 +95,7 @@ def prepare(
         OSError: if the disk is full or cannot be written; finished cases stay.
     """
     options, names = build_recipe(recipe).as_dict(), dict(label_names or {})
-    check_count("workers", workers, 1)
+    check_count("--workers", workers, 1)
     unknown = sorted(set(exclude) - {source.name for source in sources})
     if unknown:
         raise ValueError(f"The list of excluded names has {unknown[0]!r}, which is no scan's name.")

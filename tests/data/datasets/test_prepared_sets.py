@@ -21,17 +21,24 @@ RECORD = Record(
 )
 
 
-def folder(root, names, groups=None, labels=True, label_names=None, size=(4, 5, 6)):
-    """A prepared folder, whose cases hold their number as intensity."""
+def folder(root, names, groups=None, labels=True, label_names=None, size=(4, 5, 6), points=None):
+    """A prepared folder, whose cases have a mean intensity of their number / 200."""
     records = []
     for number, name in enumerate(names):
         record = replace(
-            RECORD, name=name, group=(groups or {}).get(name), labels=[1] if labels else None, size=list(size)
+            RECORD,
+            name=name,
+            group=(groups or {}).get(name),
+            labels=[1] if labels else None,
+            size=list(size),
+            points=None if points is None else len(points),
         )
         path = case_file(root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = torch.full((1, *size), number / 100)
-        write_case(path, record, image, torch.ones_like(image).to(torch.int16) if labels else None, None)
+        image = torch.full((1, *size), (number + 1) / 200)
+        image[0, 0] -= 0.001
+        image[0, 1] += 0.001
+        write_case(path, record, image, torch.ones_like(image).to(torch.int16) if labels else None, points)
         records.append(record)
     write_manifest(root, records, label_names or {1: "liver"})
     return str(root)
@@ -66,15 +73,19 @@ def test_the_papers_liver_pairs_are_counted(tmp_path):
 def test_the_papers_brain_pairs_have_the_atlas_fixed_in_training_too(tmp_path):
     options = yaml.safe_load((CONFIGS / "brain.yaml").read_text())
     train = {name: folder(tmp_path / name, numbered(name, 3), labels=False) for name in options["root"]}
-    test = {"lpba": folder(tmp_path / "lpba", numbered("S", 40))}
-    spec = {"name": "prepared", "root": train, "test": test, "pairing": options["pairing"], "num_workers": 0}
+    test = {"lpba": folder(tmp_path / "lpba", [f"S{number:02d}" for number in range(1, 41)])}
+    spec = {**options, "name": "prepared", "root": train, "test": test, "num_workers": 0}
+    del spec["defaults"]
     data = build_data(spec)
-    assert data.validation_pairs == [("lpba/S000", f"lpba/S{number:03d}") for number in range(1, 40)]
+    assert data.validation_pairs == [("lpba/S01", f"lpba/S{number:02d}") for number in range(2, 41)]
     batches = list(data.train_dataloader())[:40]
-    assert {name for batch in batches for name in batch["fixed_name"]} == {"lpba/S000"}
+    assert {name for batch in batches for name in batch["fixed_name"]} == {"lpba/S01"}
     assert {name.split("/")[0] for batch in batches for name in batch["moving_name"]} == set(train)
-    second = build_data({**spec, "atlas": "lpba/S001"})
-    assert second.validation_pairs[0] == ("lpba/S001", "lpba/S000") and len(second.validation_pairs) == 39
+    second = build_data({**spec, "atlas": "lpba/S02"})
+    assert second.validation_pairs[0] == ("lpba/S02", "lpba/S01") and len(second.validation_pairs) == 39
+    without = {"lpba": folder(tmp_path / "without", ["S02", "S03"])}
+    with pytest.raises(ValueError, match=r"data\.atlas=lpba/S01: there is no such scan"):
+        build_data({**spec, "test": without})
 
 
 def test_one_folder_is_split_and_read(tmp_path):
@@ -84,7 +95,7 @@ def test_one_folder_is_split_and_read(tmp_path):
     assert data.size == (4, 5, 6) and data.label_names == {1: "liver"} and data.has_labels
     batch = next(iter(data.train_dataloader()))
     assert batch["fixed"].shape == (1, 1, 4, 5, 6)
-    assert batch["moving"].mean().item() == pytest.approx(int(batch["moving_name"][0][1:]) / 100, abs=1e-6)
+    assert batch["moving"].mean().item() == pytest.approx((int(batch["moving_name"][0][1:]) + 1) / 200, abs=1e-6)
     json.dumps(data.preprocessing)
 
 
@@ -111,9 +122,37 @@ def test_weights_say_how_often_training_draws_from_a_set(tmp_path):
     assert drawn["a"] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
+@pytest.mark.parametrize("name", ["liver", "brain"])
+def test_the_papers_sets_are_one_pool_and_within_a_set_is_an_option(name, tmp_path):
+    """All training scans alike, whatever their set: 2 of 12 scans are a sixth of all draws, not a half."""
+    options = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    root = {"a": folder(tmp_path / "a", numbered("a", 2)), "b": folder(tmp_path / "b", numbered("b", 10))}
+    spec = {"name": "prepared", "root": root, "test": {"lpba": folder(tmp_path / "t", ["S01", "S02"])}}
+    spec |= {key: value for key, value in options.items() if key not in ("defaults", "root", "test")}
+
+    def drawn(**more):
+        pairs = build_data({**spec, **more}).train_dataloader().dataset
+        assert pairs.count == (12 if name == "brain" else 132 if not more else 92)
+        return [tuple(pairs.cases.names[index][0] for index in pairs.draw(k)) for k in range(3000)]
+
+    if name == "brain":
+        spec["atlas"] = "lpba/S01"
+        assert sum(moving == "a" for _, moving in drawn()) / 3000 == pytest.approx(1 / 6, abs=0.03)
+        assert sum(moving == "a" for _, moving in drawn(weights="alike")) / 3000 == pytest.approx(1 / 2, abs=0.03)
+        return
+    pairs = Counter(drawn())
+    expected = {("a", "a"): 2, ("a", "b"): 20, ("b", "a"): 20, ("b", "b"): 90}
+    assert {pair: count / 3000 for pair, count in pairs.items()} == pytest.approx(
+        {pair: count / 132 for pair, count in expected.items()}, abs=0.03
+    )
+    within = Counter(drawn(weights="alike"))
+    assert set(within) == {("a", "a"), ("b", "b")} and within["a", "a"] / 3000 == pytest.approx(0.5, abs=0.03)
+
+
 def test_what_does_not_fit_is_refused(tmp_path):
     one = folder(tmp_path / "one", numbered("c", 4))
     other = folder(tmp_path / "other", numbered("c", 3), label_names={1: "spleen"})
+    five, six = (folder(tmp_path / str(k), numbered("c", 4), points=torch.ones(k, 3)) for k in (5, 6))
     large = folder(tmp_path / "large", numbered("c", 3), size=(8, 8, 8))
     for options, message in [
         ({}, "data.root=DIR"),
@@ -123,6 +162,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ({"root": one, "atlas": "c000"}, "needs data.pairing=atlas"),
         ({"root": one, "atlas": "c999", "pairing": "atlas"}, "there is no such scan"),
         ({"root": one, "weights": {"x": 1.0}}, "names 'x', which is no set that trains"),
+        ({"root": one, "weights": "allike"}, "data.weights=allike is not valid"),
+        ({"root": {"a": five, "b": six}, "test": {"c": one}}, r"\[5, 6\] landmarks make no pairs: data.weights=alike"),
         ({"root": one, "validation": 1}, "leaves no pair"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -128,7 +128,8 @@ def test_the_brain_lists_prepare_freesurfers_folders_and_the_authors_files(tmp_p
     run(tmp_path / "subjects", "abide", tmp_path / "out", "--set", "size=[16,16,16]")
     assert PreparedCases(tmp_path / "out/abide").names == ["s0", "s1"]
     root = brain_json(tmp_path)
-    edit(root, lambda content: content["subsets"].update({"lpba-val": content["subsets"].pop("val")}))
+    # As in the authors' JSON, the atlas is in no subset.
+    edit(root, lambda content: content["subsets"].update({"lpba-val": content["subsets"].pop("val")[1:]}))
     edit(root, lambda content: content.update(schemes={"2": {"lpba-val": 1.0}}))
     run(root, "lpba", tmp_path / "out", "--set", "size=[16,18,16]")
     run(root, "adni", tmp_path / "out", "--set", "size=[16,18,16]")

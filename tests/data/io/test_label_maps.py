@@ -89,7 +89,12 @@ def by_register(root: Path) -> torch.Tensor:
     return torch.from_numpy(voxels_of(scan.labels).astype(np.int16))
 
 
-READERS = [by_msd, by_subjects, by_pairs, by_learn2reg, by_prepare, by_register]
+def by_datalist(root: Path) -> torch.Tensor:
+    by_msd(root)  # whose JSON it takes as it is
+    return data_set(name="datalist", root=str(root / "dataset.json"), validation=2)
+
+
+READERS = [by_msd, by_datalist, by_subjects, by_pairs, by_learn2reg, by_prepare, by_register]
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def test_a_table_names_files_relative_to_itself(tmp_path):
         ("a.csv", "name,image\n", "lists no scans"),
         ("a.json", "{}", "must hold a list of objects"),
         ("a.json", "[", "cannot be read as a table"),
+        ("a.json", "[" * 100_000, "cannot be read as a table (it is nested too deeply)"),
     ],
 )
 def test_bad_tables_say_what_is_wrong(name, text, message, tmp_path):
@@ -50,6 +51,8 @@ def test_bad_tables_say_what_is_wrong(name, text, message, tmp_path):
         (",\n", "scan 2", "scan 2 names no image"),
         ("bad,x.nii\nbad,y.nii\n", "bad", "more than one scan of the name 'bad' ({root}/x.nii, {root}/y.nii)"),
         ("../bad,x.nii\n", "../bad", "no valid name"),
+        ("b\x1bad,x.nii\n", "b\x1bad", "no valid name"),
+        (f"{'b' * 201},x.nii\n", "b" * 201, "no valid name"),
     ],
 )
 def test_a_bad_row_is_a_scan_with_a_problem_and_leaves_the_others_alone(row, name, problem, tmp_path):

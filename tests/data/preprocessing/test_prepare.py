@@ -274,6 +274,8 @@ def test_the_command_prepares_and_data_prepared_reads(tmp_path, capsys, monkeypa
         (["many.h5"], "many.h5: HDF5 files are read by the JSON that lists their scans"),
         (["dataset.json"], "Of a Decathlon's dataset.json give the folder"),
         (["scans.csv", "--out", "scans.csv"], "scans.csv cannot be written"),
+        (["scans.csv", "--workers", "0"], "workers=0 is not valid: give a whole number, 1 or more"),
+        (["scans.csv", "--workers", "-1"], "workers=-1 is not valid"),
     ],
 )
 def test_bad_arguments_end_with_one_line(arguments, message, tmp_path, capsys, monkeypatch):
