@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -135,7 +136,10 @@ def reason(error: Exception) -> str | None:
         return f"{', '.join(given) or error}: a group takes the name of a file of it, a list of them, or [] for none."
     if isinstance(error, InstantiationException):
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    return str(error) if isinstance(error, (ValueError, FileNotFoundError, *_of_training())) else None
+    if not isinstance(error, (ValueError, FileNotFoundError, *_of_training())):
+        return None
+    caught = str(error).startswith("Caught ")  # in a process that reads scans, whose traceback comes with it
+    return re.split(r"^[\w.]*Error: ", str(error), flags=re.MULTILINE)[-1].strip() if caught else str(error)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

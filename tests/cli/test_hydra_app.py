@@ -10,9 +10,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from regcascade.cli.failures import explained, resuming_training
-from regcascade.cli.hydra_app import command
+from regcascade.cli.hydra_app import command, reason
 from regcascade.cli.instantiate import _TARGETS_OF_0_1, built
 from regcascade.cli.run_folder import job_folder, owner, resumed_checkpoint, run_folder
+from regcascade.data.io.errors import VolumeError
 from regcascade.training.module import NonFiniteLossError
 from regcascade.utils.registry import import_user_modules
 
@@ -195,3 +196,21 @@ def test_the_callbacks_and_loggers_of_a_run_of_version_0_1_are_found(tmp_path):
         "PictureCallback", "GradientNorm", "AveragedWeights", "MetricsFile",
     ]  # fmt: skip
     assert all(get_object(today) is not None for today in _TARGETS_OF_0_1.values())
+
+
+def test_an_overlong_name_of_a_file_and_a_scan_that_a_data_worker_cannot_read_are_told_in_one_line():
+    with pytest.raises(OSError) as told:
+        Path("n" * 5000).is_dir()
+    assert reason(told.value) == f"{'n' * 80}... is too long to name a file."
+
+    class Damaged(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> None:
+            raise VolumeError("a.nii.gz is constant: Error: 0.")
+
+    with pytest.raises(VolumeError) as caught:
+        next(iter(torch.utils.data.DataLoader(Damaged(), num_workers=1)))
+    assert "Traceback" in str(caught.value)
+    assert reason(caught.value) == "a.nii.gz is constant: Error: 0."

@@ -110,6 +110,8 @@ def test_the_atlas_is_fixed_in_training_too(brain):
         ({"image_size": [16, 18, 17]}, {}, r"volume has the shape \(16, 18, 16\), and should have \(16, 18, 17\)"),
         ({"image_size": [16]}, {}, r"liver\.json: image_size=\[16\] is not valid"),
         ({"segmentation_class_value": [1]}, {}, r"'segmentation_class_value' must map"),
+        ({"atlas": 7}, {}, r"liver\.json: 'atlas' must be the name of a scan, not 7"),
+        ({"atlas": ["yanx/1"]}, {}, r"'atlas' must be the name of a scan"),
     ],
 )  # fmt: skip
 def test_what_the_json_and_options_say_must_fit(liver, change, options, message):
@@ -118,7 +120,7 @@ def test_what_the_json_and_options_say_must_fit(liver, change, options, message)
         build(liver, **options)
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"files": 1}'])
+@pytest.mark.parametrize("text", ["[]", "{", '{"files": 1}', "[" * 100_000, '{"files":' * 50_000])
 def test_another_json_is_refused(liver, text):
     liver.write_text(text)
     with pytest.raises(ValueError, match=r"liver\.json (has no 'files'|cannot be read as JSON)"):
