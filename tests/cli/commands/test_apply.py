@@ -151,6 +151,10 @@ def test_points_in_mm_need_no_grid(transform, files, unit, signs):
     (files / "p.csv").write_text("\n".join(lines) + "\n")
     run(files, "apply", "t.nii.gz", "p.csv", "--points-unit", unit, "--out", "moved.csv")
     np.testing.assert_allclose(columns(files / "moved.csv", "x", "y", "z") * signs, truth, atol=0.001)
+    stated = f"# CoordinateSystem = {unit.upper()}\n# columns = x,y,z\n"  # a file of Slicer's needs no unit
+    (files / "p.fcsv").write_text(stated + "\n".join(lines) + "\n")
+    run(files, "apply", "t.nii.gz", "p.fcsv", "--out", "slicers.csv")
+    np.testing.assert_array_equal(columns(files / "slicers.csv", "x"), columns(files / "moved.csv", "x"))
 
 
 def test_points_in_voxels_need_the_moving_grid(transform, files, capsys):
