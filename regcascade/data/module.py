@@ -3,8 +3,8 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
@@ -274,9 +274,10 @@ class RegistrationData(LightningDataModule):
         def read(name: str) -> None:  # hands nothing back: without a cache the whole set would pile up in the queue
             _ = self.cases[self._position[name]]
 
-        # Unpacking a file and NumPy's arithmetic let go of the interpreter's lock, so threads run side by side.
-        with ThreadPool(min(4, os.cpu_count() or 1)) as pool:
-            reading, console = pool.imap(read, names), Console(stderr=True)
+        # Unpacking a file and NumPy's arithmetic let go of the interpreter's lock, so threads run side by side. After
+        # an error no thread outlives the pool: one that still reads when Python exits would abort the process.
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            reading, console = pool.map(read, names), Console(stderr=True)
             for _ in track(reading, "Reading scans", len(names), transient=True, console=console, disable=quiet):
                 pass
         self._read.update(names)
