@@ -55,11 +55,9 @@ def _build_affine(spec: Spec, size: Sequence[int] | None) -> AffineNetwork | Pre
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
     check_choice("affine", name, AFFINE_CHOICES)
-    if name == "none":
-        return None
-    if name == "precomputed":
-        check_options("affine=precomputed", options, PrecomputedAffine)
-        return PrecomputedAffine()
+    if name in ("none", "precomputed"):
+        check_options(f"affine={name}", options, PrecomputedAffine)  # which has none either
+        return None if name == "none" else PrecomputedAffine()
     check_options(f"affine={name}", options, AffineNetwork, reserved=("size",))
     if size is None:
         raise ValueError(f"affine={name} needs size=(X, Y, Z): the affine network belongs to one volume size.")

@@ -3,14 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from regcascade.cli.hydra_app import CONF, command
+from regcascade.cli.hydra_app import CONF, command, job
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def _evaluate(config: DictConfig) -> None:
     from regcascade.cli.commands.evaluate import run  # imports wait until there is a config
 
-    run(config)
+    job(run, config)
 
 
 def main() -> None:

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 import warnings
@@ -13,12 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
-from regcascade.cli.run_folder import register_resolvers
+from regcascade.cli.run_folder import in_sweep, register_resolvers
 from regcascade.report.paper.experiments import CONF
 from regcascade.utils.files import git_state, written_whole
 from regcascade.utils.registry import did_you_mean
@@ -79,7 +82,7 @@ def command(main: Callable[[], Any]) -> None:
 
     Any other error shows its traceback; with HYDRA_FULL_ERROR=1 every error does.
     """
-    show = os.environ.get(_FULL_ERROR) == "1" and _OURS not in os.environ
+    show = _shows_all()
     before = {name: os.environ.get(name) for name in (_FULL_ERROR, _OURS)}
     os.environ[_FULL_ERROR] = "1"  # so that Hydra raises errors instead of printing them
     if not show:
@@ -111,15 +114,41 @@ def clear_errors() -> Iterator[None]:
         text = reason(error)
         if text is None:
             raise
-        if not isinstance(error, (LostProcessError, *_of_training())) or _is_first_rank():
-            _print_error(text)
+        _print_error(text, error)
         sys.exit(1)
+
+
+def job(work: Callable[[DictConfig], Any], config: DictConfig) -> Any:
+    """Do the work of one job, and say a user's error before Hydra adds a line of its own.
+
+    In a sweep an error ends its job only, and what the job leaves is freed: a Lightning module and its trainer hold
+    each other. Jobs of a launcher that starts processes raise their errors in the command's own process.
+    """
+    sweep = in_sweep()
+    try:
+        return work(config)
+    except Exception as error:
+        text = reason(error)
+        if text is None or _shows_all() or (sweep and "BasicLauncher" not in str(HydraConfig.get().launcher._target_)):
+            raise
+        _print_error(f"Job #{HydraConfig.get().job.num}: {text}" if sweep else text, error)
+        if not sweep:
+            sys.exit(1)
+        at_end.append(lambda: False)
+        return None
+    finally:
+        if sweep:
+            gc.collect()
 
 
 def reason(error: Exception) -> str | None:
     """Describe a user's error in one line; None for any other error, which is a defect."""
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: give it as {error.full_key}=VALUE."
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        quoted = shlex.quote(f'{key}="{value}"')
+        return f"{error.override} is no KEY=VALUE. Quote a text twice, for the shell and within for Hydra: {quoted}"
     if isinstance(error, ConfigCompositionException):
         return _config_error(error)
     last = traceback.extract_tb(error.__traceback__)[-1:]
@@ -134,9 +163,9 @@ def reason(error: Exception) -> str | None:
         pairs = [word.lstrip("+").partition("=") for word in sys.argv[1:]]
         given = [f"{key}={value}" for key, _, value in pairs if value == "null" and (CONF / key.split("@")[0]).is_dir()]
         return f"{', '.join(given) or error}: a group takes the name of a file of it, a list of them, or [] for none."
-    if isinstance(error, InstantiationException):
-        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    if not isinstance(error, (ValueError, FileNotFoundError, *_of_training())):
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError | OSError):
+        error = error.__cause__
+    if not isinstance(error, (ValueError, FileNotFoundError, HydraException, OmegaConfBaseException, *_of_training())):
         return None
     caught = str(error).startswith("Caught ")  # in a process that reads scans, whose traceback comes with it
     return re.split(r"^[\w.]*Error: ", str(error), flags=re.MULTILINE)[-1].strip() if caught else str(error)
@@ -173,6 +202,11 @@ def _config_error(error: ConfigCompositionException) -> str:
     return f"There is no option {cause.full_key}. Known: {', '.join(sorted(known))}.{did_you_mean(key, known)}"
 
 
+def _shows_all() -> bool:
+    """Whether the user wants to see the traceback of every error."""
+    return os.environ.get(_FULL_ERROR) == "1" and _OURS not in os.environ
+
+
 def _of_training() -> tuple[type[Exception], ...]:
     """Return the classes of users' errors that all ranks raise; none before Lightning is imported."""
     if "lightning" not in sys.modules:
@@ -190,6 +224,9 @@ def _is_first_rank() -> bool:
     return is_first()
 
 
-def _print_error(text: str) -> None:
+def _print_error(text: str, error: Exception | None = None) -> None:
+    if isinstance(error, (LostProcessError, *_of_training())) and not _is_first_rank():
+        return
+    text = " ".join(line.strip() for line in text.splitlines())
     console = Console(stderr=True, soft_wrap=True)
     console.print("[bold red]Error:[/]", text.replace("[", "\\["), highlight=False)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
@@ -45,11 +46,11 @@ def built(configs: Mapping[str, Any] | None, imports: Sequence[str] = ()) -> lis
     for name, config in given.items():
         target, *nested = list(_targets(config)) or [None]
         try:
-            found = get_object(str(target)) if str(target).startswith(allowed) else None
-        except ImportError:
+            found = resolve_name(str(target)) if str(target).startswith(allowed) else None
+        except (ImportError, AttributeError, ValueError):  # a name that leads nowhere
             found = None
         is_ours = found is wandb_logger or (isinstance(found, type) and issubclass(found, Callback | Logger))
-        if nested or not is_ours:
+        if nested or not is_ours or "_partial_" in config:
             raise ValueError(
                 f"{name}: its _target_ is {', '.join(map(str, [target, *nested]))}, and it must be one logger or "
                 f"callback of {', '.join(allowed)}."

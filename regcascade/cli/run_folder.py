@@ -5,19 +5,25 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from regcascade.report.paper.experiments import CONF
 from regcascade.report.runs.sweeps import shown_value, swept_by
 from regcascade.utils.diff import differences
-from regcascade.utils.files import claimed, read_yaml
+from regcascade.utils.files import claimed, parse_yaml
 from regcascade.utils.launch import from_first_rank, is_first_starter, launched
+from regcascade.utils.registry import did_you_mean
 
 LONGEST_FOLDER_NAME = 150
+_GLOBAL = {"paper", "experiment", "scale", "sweep", "debug"}  # groups whose files set options of others
+_MAY_BE_MISSING = {"logger", "callbacks"}  # logger=[] leaves no key
 
 
 def register_resolvers() -> None:
@@ -100,6 +106,36 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def set_options(group: str) -> set[str]:
+    """Name the options of a group that the command line sets."""
+    task = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    keys = [one.lstrip("+~").partition("=")[0].split(".") for one in task]
+    return {key[1] for key in keys if key[0] == group and len(key) > 1}
+
+
+def check_keys(config: DictConfig, command: str) -> None:
+    """Check the keys that no group checks against `conf/<command>.yaml`.
+
+    Raises:
+        ValueError: for a missing key (`~n`), or one that is not listed (`+foo=1`) and that no interpolation refers to.
+    """
+    listed = cast(DictConfig, OmegaConf.load(CONF / f"{command}.yaml"))
+    groups = {str(group) for one in listed.defaults if one != "_self_" for group in one} - _GLOBAL
+    own = ({str(key) for key in listed} - {"defaults", "hydra"}) | groups
+    parts: list[tuple[str, Any, set[str]]] = [("", config, own)]
+    of_dict = [key for key in sorted(own & set(listed)) if OmegaConf.is_dict(listed[key])]
+    parts += [(f"{key}.", config[key], set(listed[key])) for key in of_dict]
+    if HydraConfig.initialized():
+        parts.append(("hydra.", HydraConfig.get(), {*OmegaConf.structured(HydraConf), "env"}))
+    text = OmegaConf.to_yaml(config)
+    for prefix, given, known in parts:
+        if unknown := [str(key) for key in given if key not in known and f"${{{prefix}{key}" not in text]:
+            hint = did_you_mean(unknown[0], known)
+            raise ValueError(f"There is no option {prefix}{unknown[0]}. Known: {', '.join(sorted(known))}.{hint}")
+    if missing := sorted(own - set(config) - _MAY_BE_MISSING):
+        raise ValueError(f"{missing[0]} is missing: leave ~{missing[0]} out.")
+
+
 def check_devices(devices: int, option: str = "trainer.devices") -> None:
     """Raise ValueError for several devices in a sweep whose launcher does not start a process for each.
 
@@ -140,15 +176,18 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, li
     """Load the config of a resumed run, and set the single values of this command line in it.
 
     `imports` are those of this command line, so that resuming another user's run imports nothing unasked. Returns the
-    config, and each change in words. Raises ValueError if the command line chooses another group.
+    config, and each change in words. Raises ValueError if that is no config of a run, or if the command line chooses
+    another group.
     """
     folder = owner(resumed)
     if folder is None or in_sweep():  # the command of a sweep gives the whole config of its jobs
         return config, []
-    stored = OmegaConf.create(read_yaml(folder / "config.yaml"))
-    if isinstance(stored, ListConfig) or "paths" not in stored:
-        raise ValueError(f"{folder / 'config.yaml'} is not the config of a run.")
-    stored = OmegaConf.create(_moved(OmegaConf.to_container(stored), str(stored.paths.run), str(config.paths.run)))
+    values = cast(dict[str, Any], OmegaConf.to_container(read_config(folder / "config.yaml")))
+    for key in sorted(config):  # a key that is no group may be newer than the run
+        missing = values.get(key) is None and (key in _MAY_BE_MISSING or not OmegaConf.is_dict(config[key]))
+        if not missing and isinstance(values.get(key), dict) != OmegaConf.is_dict(config[key]):
+            raise ValueError(f"{folder / 'config.yaml'} is not the config of a run: {key} is missing or misplaced.")
+    stored = cast(DictConfig, OmegaConf.create(_moved(values, str(values["paths"].get("run")), str(config.paths.run))))
     started = stored.copy()
     if HydraConfig.initialized():
         groups = set(HydraConfig.get().runtime.choices)
@@ -161,6 +200,17 @@ def config_of_resumed(config: DictConfig, resumed: Path) -> tuple[DictConfig, li
             OmegaConf.update(stored, key, OmegaConf.select(config, key), force_add=True)
     stored.paths, stored.imports = config.paths, config.imports
     return stored, list(differences(OmegaConf.to_container(started), OmegaConf.to_container(stored)))
+
+
+def read_config(file: Path) -> DictConfig:
+    """Read the config of a run; raise ValueError, naming the file, if it is none."""
+    try:
+        values = parse_yaml(file.read_text(encoding="utf-8"))
+        config = cast(DictConfig, OmegaConf.create(values if isinstance(values, dict) else {}))
+        OmegaConf.resolve(config.copy())
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise ValueError(f"{file} cannot be read as the config of a run: {error}. Mend it, or move it away.") from error
+    return config
 
 
 def _moved(value: Any, old: str, new: str) -> Any:

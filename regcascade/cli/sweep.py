@@ -19,14 +19,13 @@ from rich.console import Console
 
 from regcascade.cli import hydra_app
 from regcascade.cli.console import say
-from regcascade.cli.run_folder import in_sweep
+from regcascade.cli.run_folder import in_sweep, read_config
 from regcascade.report.runs import sweeps
 from regcascade.report.runs.sweeps import FAILED, FINISHED, OPEN, Job, Sweep, read_job, read_sweep
 from regcascade.report.tables.compare import print_comparison, untested, write_comparison
 from regcascade.report.tables.ranking import left_out, rank
 from regcascade.utils import distributed as ranks
 from regcascade.utils.diff import differences
-from regcascade.utils.files import read_yaml
 
 RANKING = "ranking"
 _PRINTED = ("dice_mean", "cc", "landmark_distance_mm", "folding_percent")  # the files have all measures
@@ -138,7 +137,7 @@ def _before(folder: Path, config: DictConfig) -> Job | None:
     file = folder / "config.yaml"
     if file.is_file():
         now = OmegaConf.to_container(config, resolve=True)
-        changes = list(differences(read_yaml(file), now))
+        changes = list(differences(OmegaConf.to_container(read_config(file)), now))
         if changes := [change for change in changes if not change.startswith("logger.")]:
             raise ValueError(
                 f"{folder} holds a run with other options ({'; '.join(changes[:_MOST_NAMED])}). Go on with the same "

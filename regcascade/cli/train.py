@@ -3,14 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from regcascade.cli.hydra_app import CONF, command
+from regcascade.cli.hydra_app import CONF, command, job
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def _train(config: DictConfig) -> float | None:
     from regcascade.cli.commands.train import run  # imports wait until there is a config
 
-    return run(config)
+    return job(run, config)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """From the options of a user to a data module."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -32,6 +32,14 @@ def build_data(spec: Spec) -> RegistrationData:
         own["preprocessing"] = Preprocessing(**chosen(Preprocessing))
     data_set = cls(**own)
     return RegistrationData(data_set.cases, data_set.split, **{**cls.LOADING, **chosen(RegistrationData)})
+
+
+def options_as_trained(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the options of a data set that make images as a checkpoint's were made, by its `preprocessing`."""
+    known = {"size", *_parameters(Preprocessing)} & set(inspect.signature(options_of(name)).parameters)
+    recipe = made.get("recipe") or {}
+    intensity = {"intensity": "window" if "window" in recipe else "percentiles"} if recipe else {}
+    return {key: value for key, value in {**made, **intensity, **recipe}.items() if key in known}
 
 
 def options_of(name: str) -> Callable[..., Any]:

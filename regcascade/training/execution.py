@@ -71,12 +71,12 @@ def set_execution(cascade: Cascade, trainer: Mapping[str, Any], size: Size, batc
     Half precision is checked for volumes of this size, and `batch` pairs at a time.
     """
     execution, _ = split_trainer(trainer)
-    device = likely_device(trainer["accelerator"])
-    check_precision(trainer["precision"], device)
+    device, precision = likely_device(trainer.get("accelerator", "auto")), trainer.get("precision")
+    check_precision(precision, device)
     if execution.compile:
         check_compiles(device)
     execution.apply(cascade)
-    check_half_precision(cascade, size, batch, trainer["precision"], device)
+    check_half_precision(cascade, size, batch, precision, device)
 
 
 def check_numbers(trainer: Mapping[str, Any]) -> None:

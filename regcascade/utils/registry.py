@@ -89,7 +89,7 @@ def check_options(
     parameters = {key: value for key, value in signature.items() if key not in reserved and value.kind not in variable}
     for key, value in options.items():
         if key not in parameters:
-            hint = did_you_mean(key, parameters)
+            hint = did_you_mean(str(key), parameters)
             raise ValueError(f"{what} has no option {key!r}. Known: {', '.join(sorted(parameters))}.{hint}")
         annotation = parameters[key].annotation
         if get_origin(annotation) is Literal:

@@ -1,6 +1,8 @@
 """Run folders, and what a config may have made."""
 
+import gc
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,13 @@ import torch
 from hydra.utils import get_object
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
 
+from regcascade.cli import hydra_app
 from regcascade.cli.failures import explained, resuming_training
 from regcascade.cli.hydra_app import command, reason
 from regcascade.cli.instantiate import _TARGETS_OF_0_1, built
-from regcascade.cli.run_folder import job_folder, owner, resumed_checkpoint, run_folder
+from regcascade.cli.run_folder import config_of_resumed, job_folder, owner, resumed_checkpoint, run_folder
 from regcascade.data.io.errors import VolumeError
 from regcascade.training.module import NonFiniteLossError
 from regcascade.utils.registry import import_user_modules
@@ -72,6 +76,10 @@ def test_long_overrides_are_cut():
         {"_target_": "regcascade.training.callbacks.checkpoints.Path.write_text", "_args_": ["harm"]},
         {"_target_": "regcascade.training.loggers.wandb_run.os.mkdir", "path": "harm"},
         {"_target_": "regcascade.training.callbacks.stop_reason.NoSuchCallback"},
+        {"_target_": "lightning.pytorch.callbacks..x"},
+        {"_target_": "lightning.pytorch.callbacks."},
+        {"_target_": "lightning.pytorch.callbacks.Callback.setup.__globals__"},
+        {"_target_": "regcascade.training.callbacks.stop_reason.StopReason", "_partial_": True},
         {"no_target": 1},
     ],
 )
@@ -80,6 +88,35 @@ def test_a_config_can_make_loggers_and_callbacks_only(config, tmp_path, monkeypa
     with pytest.raises(ValueError, match="must be one logger or callback"):
         built({"mine": config})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"n: [1", bytes(range(256)), b"n: !!python/object/apply:os.mkdir [harm]", b"- 1", b"", b"n: ${", b"n: ${oops}",
+     b"n: 1\n", b"n: 1\ntrainer: 3\n"],
+)  # fmt: skip
+def test_a_stored_config_that_is_none_is_told_with_its_file(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(content)
+    config = OmegaConf.create({"n": 1, "trainer": {"max_steps": 1}, "paths": {"run": "runs"}, "imports": []})
+    with pytest.raises(ValueError, match=r"config\.yaml (cannot be read as|is not) the config of a run"):
+        config_of_resumed(config, tmp_path / "checkpoints/last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_job_of_a_sweep_leaves_nothing_in_memory(monkeypatch):
+    monkeypatch.setattr(hydra_app, "in_sweep", lambda: True)
+    left = []
+
+    def work(_: DictConfig) -> float:
+        module, trainer = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+        module.trainer, trainer.module = [trainer], [module]
+        left.append(weakref.ref(module))
+        return 0.5
+
+    gc.disable()
+    assert hydra_app.job(work, OmegaConf.create()) == 0.5 and left[0]() is None
+    gc.enable()
 
 
 def test_a_callback_that_is_null_is_left_out():

@@ -1,3 +1,5 @@
+import threading
+import time
 import warnings
 
 import pytest
@@ -203,3 +205,19 @@ def test_a_batch_of_more_pairs_than_there_are_is_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data(cases, batch_size=20, pairs_per_epoch=20).train_dataloader()
+
+
+def test_no_thread_of_the_reading_pool_outlives_a_damaged_scan():
+    class Damaged(Numbered):
+        def __getitem__(self, index: int) -> Case:
+            if index == 0:
+                raise ValueError("case_0 is damaged")
+            time.sleep(0.05)
+            return super().__getitem__(index)
+
+    cases = Damaged(40)
+    before = set(threading.enumerate())
+    with pytest.raises(ValueError, match="case_0 is damaged"):
+        RegistrationData(cases, Split(cases.names[:36], cases.names[36:])).setup("fit")
+    assert set(threading.enumerate()) <= before
+    assert sum(cases.reads) < 40

@@ -244,12 +244,24 @@ MISTAKES = {
     "logger=null": "logger=null: a group",
     "imports=[no_such_module]": "no_such_module",
     "+callbacks.mine._target_=os.getcwd": "os.getcwd",
+    "+callbacks.pictures.foo=1": "unexpected keyword argument 'foo'",
+    "+lambda1=1": "There is no option lambda1. Known:",
+    "+foo.bar=1": "There is no option foo.",
+    "+paths.rnu=1": "There is no option paths.rnu. Known: run, runs. Did you mean",
+    "+experiment.foo=1": "There is no option experiment.",
+    "+hydra.foo=1": "There is no option hydra.foo.",
+    "+affine.foo=1": "affine=none has no option 'foo'",
+    "~n": "n is missing: leave ~n out",
+    "init=a=b.ckpt": """'init="a=b.ckpt"'""",
+    "file.ckpt": "file.ckpt is no KEY=VALUE",
+    "+n.foo=1": "n={'foo': 1}",
 }
 
 
 @pytest.mark.parametrize("arguments", MISTAKES, ids=MISTAKES.keys())
 def test_a_mistake_ends_with_one_clear_error_before_training(arguments, tmp_path, refusal):
-    assert MISTAKES[arguments] in refusal("train", [*TINY, *arguments.split()], tmp_path)
+    output = refusal("train", [*TINY, *arguments.split()], tmp_path)
+    assert MISTAKES[arguments] in output and output.count("Error: ") == 1 and "Error executing" not in output
 
 
 def test_foreign_truncated_and_hostile_checkpoints_are_refused(trained, tmp_path):

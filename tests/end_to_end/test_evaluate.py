@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from short_runs import ON_ONE_CORE, PHANTOM, steps
 
 TINY = [*PHANTOM, *ON_ONE_CORE, *steps(1), "n=2"]
@@ -69,6 +70,22 @@ def test_evaluating_one_checkpoint_in_many_ways(checkpoint, tmp_path, in_process
     }.items():
         assert said in refusal("evaluate", [*given, *arguments], tmp_path)
     assert (folder / "r2/config.yaml").read_text() == config
+
+
+def test_other_scans_are_preprocessed_as_the_checkpoint_says_unless_the_command_line_does(
+    checkpoint, tmp_path, in_process
+):
+    given = [f"checkpoint={checkpoint}", "data=phantom", "data.validation=2", "accelerator=cpu"]
+    for more, size in (([], [16, 18, 20]), (["data.size=[16,16,16]"], [16, 16, 16])):
+        folder = tmp_path / str(len(more))
+        status, output = in_process("evaluate", [*given, *more, f"paths.run={folder}"], tmp_path)
+        assert status == 0, output
+        assert ("Taken from last.ckpt: data.size=[16,18,20]." in output) == (not more)
+        assert OmegaConf.load(folder / "config.yaml").data.size == size
+    jobs = ["-m", *given, "data.train=-1,-2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    status, output = in_process("evaluate", jobs, tmp_path)
+    told = [line for line in output.splitlines() if "Error" in line]
+    assert status == 1 and [line[:21] for line in told] == ["Error: Job #0: data.t", "Error: Job #1: data.t"]
 
 
 def _check_other_methods(evaluated, folder: Path, tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 
 import pandas as pd
 from lightning.fabric import Fabric
-from omegaconf import DictConfig
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from regcascade.cascades import Cascade
 from regcascade.cascades.checkpoint import Checkpoint, CheckpointError, read
 from regcascade.cli.failures import explained
 from regcascade.cli.hydra_app import plain, record_run
-from regcascade.cli.run_folder import check_devices
-from regcascade.data import build_data
+from regcascade.cli.run_folder import check_devices, check_keys, set_options
+from regcascade.data import build_data, options_as_trained
 from regcascade.evaluation.baselines import Method, build_method
 from regcascade.evaluation.evaluate import EvaluationOptions
 from regcascade.evaluation.processes import devices_of, together
@@ -31,6 +32,7 @@ def run(config: DictConfig) -> dict[int, pd.DataFrame]:
 
     Returns the rows of `pairs.csv` by r.
     """
+    check_keys(config, "evaluate")
     import_user_modules(config.imports)
     options = plain(config)
     checkpoint = None if options["checkpoint"] is None else read(options["checkpoint"])
@@ -39,6 +41,10 @@ def run(config: DictConfig) -> dict[int, pd.DataFrame]:
         if checkpoint is None:
             raise ValueError("No scans are named: give data=..., or checkpoint=FILE for its validation pairs.")
         data_options = checkpoint.data_options(data_options)
+    elif checkpoint is not None and options["method"]["name"] == NETWORK:
+        taken = _taken(data_options["name"], checkpoint)
+        data_options = {**data_options, **taken}
+        OmegaConf.update(config, "data", taken, force_add=True)  # for the record
     method = _method(options, checkpoint)
     data = build_data(data_options)
     file = checkpoint.path if checkpoint is not None and isinstance(method, Cascade) else None
@@ -75,6 +81,19 @@ def run(config: DictConfig) -> dict[int, pd.DataFrame]:
     return rows
 
 
+def _taken(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Find, and say, the preprocessing that a data set takes from the checkpoint: all but what the user sets."""
+    made, given = checkpoint.description["preprocessing"], set_options("data")
+    taken = {key: value for key, value in options_as_trained(name, made).items() if key not in given}
+    if taken:
+        listed = ", ".join(f"data.{key}={str(value).replace(' ', '')}" for key, value in taken.items())
+        rank_zero_info(f"Taken from {checkpoint.path.name}: {listed}.")
+    recipe = (made.get("recipe") or {}).get("name", "generic")
+    if taken and recipe != "generic":
+        rank_zero_warn(f"The model is of scans by the recipe {recipe}: prepare these by it, for data=prepared.")
+    return taken
+
+
 def _each_r(options: dict[str, Any]) -> list[EvaluationOptions]:
     """Check r, and make the options of each value."""
     r, others = options["r"], {key: options[key] for key in ("repeat", "labels", "metrics", "stages", "directions")}
@@ -90,6 +109,7 @@ def _method(options: dict[str, Any], checkpoint: Checkpoint | None) -> Cascade |
     """Build the checkpoint's cascade, or the method that the config names."""
     spec = options["method"]
     if spec["name"] == NETWORK:
+        check_options("method=network", {key: value for key, value in spec.items() if key != "name"}, lambda: None)
         if checkpoint is None:
             raise ValueError("checkpoint is missing: give it as checkpoint=FILE, or name another method: method=NAME.")
         return checkpoint.build()

@@ -16,7 +16,7 @@ from regcascade.cascades.checkpoint import Checkpoint, read
 from regcascade.cli.failures import explained, resuming_training
 from regcascade.cli.hydra_app import plain, record_run
 from regcascade.cli.instantiate import built
-from regcascade.cli.run_folder import alone_in, check_devices, config_of_resumed, owner, to_resume
+from regcascade.cli.run_folder import alone_in, check_devices, check_keys, config_of_resumed, owner, to_resume
 from regcascade.cli.sweep import check_direction, run_job
 from regcascade.data import RegistrationData, build_data
 from regcascade.evaluation.evaluate import EvaluationOptions
@@ -47,6 +47,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         `module`, `trainer`, `data`, `rows` (DataFrame, a row per validation pair) and `objective`; the last two are
         None on all ranks but the first.
     """
+    check_keys(config, "train")
     import_user_modules(config.imports)
     if _is_started_by_rank_0():
         follow_parent()

@@ -68,7 +68,7 @@ def read_rows(path: Path) -> list[Mapping[str, object]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
-            return list(csv.DictReader(text.splitlines()))
+            return [_cells(row, number) for number, row in enumerate(csv.DictReader(text.splitlines()), start=1)]
         rows = parse_json(text)
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table ({error}).") from error
@@ -78,6 +78,14 @@ def read_rows(path: Path) -> list[Mapping[str, object]]:
             "Decathlon's dataset.json give the folder."
         )
     return rows
+
+
+def _cells(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Leave out the empty cells of a row beyond the named columns, such as after a trailing comma."""
+    beyond = [*row.pop(None, ()), row.pop("", None)]  # type: ignore[call-overload]  # how csv keeps surplus cells
+    if any(beyond):
+        raise ValueError(f"row {number} has more cells than there are names of columns")
+    return row
 
 
 def told_apart(sources: Sequence[Source], where: Path) -> list[Source]:

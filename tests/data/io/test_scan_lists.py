@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from regcascade.data.io.scan_lists import Source, check_names, find, read_table
+from regcascade.data.io.scan_lists import Source, check_names, find, read_rows, read_table
 
 
 def touch(root, *names):
@@ -104,3 +104,13 @@ def test_wildcards_that_stand_for_the_same_name_a_scan_once(tmp_path):
     assert [source.name for source in found] == ["S01_S_0_1", "S02_S_0_2"]
     found = find(tmp_path, "*/*.label.hdr")
     assert [source.name for source in found] == ["S02"]
+
+
+def test_empty_cells_beyond_the_named_columns_are_left_out_and_others_refused(tmp_path):
+    path = tmp_path / "pairs.csv"
+    for text in ("fixed,moving\na.nii,b.nii,\n", "fixed,moving,\na.nii,b.nii,\n"):
+        path.write_text(text)
+        assert read_rows(path) == [{"fixed": "a.nii", "moving": "b.nii"}]
+    path.write_text("fixed,moving\na.nii,b.nii,c.nii\n")
+    with pytest.raises(ValueError, match=r"pairs\.csv.*row 1 has more cells"):
+        read_rows(path)
