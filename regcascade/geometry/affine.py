@@ -35,7 +35,7 @@ class Affine:
 
     def displacement(self, level: int = 0) -> Flow:
         """The map as a flow in voxels of a level, where b is `b / 2^level` and c is `(S / 2^level - 1) / 2`."""
-        weights = self.matrix - torch.eye(3, dtype=self.matrix.dtype, device=self.matrix.device)
+        weights = self.matrix - self.matrix.new_ones(3).diag()
         flow = (self.offset / 2**level)[:, :, None, None, None]
         for axis, side in enumerate(level_size(self.size, level)):
             centred = voxels_along(axis, side, weights) - (self.size[axis] / 2**level - 1) / 2

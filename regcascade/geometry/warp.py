@@ -157,7 +157,8 @@ def voxels_along(axis: int, side: int, like: Tensor) -> Tensor:
     """0, 1, .. `side - 1`, shaped so that they broadcast along one of a volume's last three axes."""
     shape = [1, 1, 1]
     shape[axis] = side
-    return torch.arange(side, dtype=like.dtype, device=like.device).view(shape)
+    places = like.new_ones(side, dtype=torch.int64).cumsum(0) - 1  # unlike arange, on any device once exported
+    return places.to(like.dtype).view(shape)
 
 
 def _normalised_coordinates(flow: Tensor) -> Tensor:
@@ -177,8 +178,9 @@ def _normalised_coordinates(flow: Tensor) -> Tensor:
 def _sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
     """`grid_sample` on every core: it runs one thread per batch item on a CPU, so slabs of a volume become a batch."""
     batch, side = grid.shape[:2]
-    slabs = torch.get_num_threads() if grid.device.type == "cpu" else 1
-    if batch > 1 or side < 2 * slabs or slabs == 1:
+    alone = torch.compiler.is_exporting() or torch.jit.is_tracing()  # an exported model has threads of its own
+    slabs = torch.get_num_threads() if grid.device.type == "cpu" and not alone else 1
+    if slabs == 1 or batch > 1 or side < 2 * slabs:
         return _grid_sample(image, grid, mode)
     main = side - side % slabs
     cut = grid[:, :main].reshape(slabs, main // slabs, *grid.shape[2:])

@@ -1,7 +1,6 @@
 """Write the folder of a registration, whole or not at all."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from regcascade.geometry.displacement import slabs
 from regcascade.inference.pipeline import Registered
 from regcascade.report.figures.registration import registration_figure
 from regcascade.report.figures.style import write_figure
-from regcascade.utils.files import claimed, file_hash, git_state, write_json
+from regcascade.utils.files import claimed, file_hash, git_state, replaced_folder, write_json
 from regcascade.utils.registry import check_choice
 from regcascade.utils.version import __version__
 
@@ -85,7 +84,7 @@ def write_registration(result: Registered, folder: Path, form: str = "itk") -> d
     folder = Path(folder).resolve()  # a link is kept
     path = result.report["checkpoint"]
     try:
-        with _replaced(folder) as aside:
+        with replaced_folder(folder) as aside:
             _write_volumes(result, aside)
             if form == "learn2reg":
                 _write_learn2reg(result, aside)
@@ -101,28 +100,6 @@ def write_registration(result: Registered, folder: Path, form: str = "itk") -> d
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error}") from error
     return report
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, which replaces `folder` when the block succeeds."""
-    aside, before = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        shutil.rmtree(before, ignore_errors=True)
-        if folder.exists():
-            folder.rename(before)
-        try:
-            aside.rename(folder)
-        except BaseException:
-            if before.exists():
-                before.rename(folder)
-            raise
-        shutil.rmtree(before, ignore_errors=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_volumes(result: Registered, folder: Path) -> None:

@@ -46,7 +46,7 @@ class AffineNetwork(nn.Module):
             )
         last = self.encoder(torch.cat([fixed, moving], dim=1))[-1]
         weights = at_least_float32(self.matrix(last).flatten(1)).view(-1, 3, 3)
-        identity = torch.eye(3, dtype=weights.dtype, device=weights.device)
+        identity = weights.new_ones(3).diag()
         frozen = not any(parameter.requires_grad for parameter in self.parameters())
         offset = at_least_float32(self.offset(last).flatten(1))
         return Affine(weights + identity, offset, self.size, frozen)

@@ -73,7 +73,7 @@ class Pyramid(Network):
             if level < COARSEST:  # in voxels of this level
                 before = 2 * F.interpolate(total[level + 1], scale_factor=2, mode="trilinear")
             if level > 0:
-                fixed, moving = maps[level].chunk(2)
+                fixed, moving = maps[level].unflatten(0, (2, -1))
                 decoded = self.decoders[str(level)](self._compared(fixed, moving, before, level))
             added[level] = self.head_flow(level, decoded)
             total[level] = added[level] if before is None else before + added[level]

@@ -111,6 +111,28 @@ def written_in_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which replaces `folder` when the block succeeds."""
+    aside, before = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            folder.rename(before)
+        try:
+            aside.rename(folder)
+        except BaseException:
+            if before.exists():
+                before.rename(folder)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Claim the right to write `path` for this process; yield False if another process holds it.
 

@@ -21,8 +21,15 @@ def test_it_is_small_and_says_what_it_is(name: str) -> None:
     assert checkpoint.description["loss"] and checkpoint.description["preprocessing"] and checkpoint.step > 0
     assert sum(weight.numel() for weight in checkpoint.build().state_dict().values()) > 0
     assert str(Path.home()) not in json.dumps(checkpoint.description)
-    about = (PRETRAINED / "README.md").read_text(encoding="utf-8")
-    assert f"`{name}`" in about and "python train.py" in about
+    assert f"[{name}.md]({name}.md)" in (PRETRAINED / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_its_card_says_data_licence_measures_use_and_limits(name: str) -> None:
+    card = (PRETRAINED / f"{name}.md").read_text(encoding="utf-8")
+    parts = ("Trained on", "Licences", "Measures", "Intended use", "Limits")
+    assert [part for part in parts if f"**{part}.**" not in card] == []
+    assert f"`{name}`" in card and "python train.py" in card
 
 
 def test_there_is_one() -> None:

@@ -15,12 +15,12 @@ from regcascade.data.io.point_tables import UNITS
 from regcascade.data.io.scan_lists import COLUMNS
 from regcascade.data.preprocessing.case_files import STORED
 from regcascade.data.preprocessing.recipes import RECIPES
-from regcascade.inference import initial, instance_optimization, outputs, pipeline
+from regcascade.inference import export, initial, instance_optimization, outputs, pipeline
 from regcascade.report.html.page import WORST
 
 SLOW = ("torch", "lightning", "monai", "pandas", "scipy", "matplotlib", "SimpleITK")
 COMMANDS = (
-    "train", "evaluate", "model", "profile", "import", "import rcn", "prepare", "register", "apply", "invert",
+    "train", "evaluate", "model", "profile", "import", "import rcn", "export", "prepare", "register", "apply", "invert",
     "compare", "table", "figures", "report",
 )  # fmt: skip
 
@@ -73,5 +73,6 @@ def test_the_choices_written_out_are_those_there_are():
     assert choices.REFINE_OF == instance_optimization.WHATS
     assert choices.REFINE_LOSSES == instance_optimization.LOSSES
     assert choices.FORMATS == outputs.FORMATS
+    assert tuple(export.SUFFIXES) == choices.EXPORTS
     assert tuple(pipeline.PRECISIONS) == choices.PRECISIONS
     assert choices.WORST_PAIRS == WORST

@@ -4,6 +4,7 @@ from regcascade.report.paper.experiments import CONF
 
 UNITS = ("voxels", "ras", "lps")
 FORMATS = ("itk", "learn2reg")
+EXPORTS = ("torch-export", "onnx", "monai-bundle")
 PRECISIONS = ("32", "bf16", "16")
 REFINE_OF = ("flow", "weights")
 REFINE_LOSSES = ("trained", "lncc")

@@ -1,9 +1,9 @@
-"""Parsers of `train`, `evaluate`, `model`, `profile` and `import`."""
+"""Parsers of `train`, `evaluate`, `model`, `profile`, `import` and `export`."""
 
 import argparse
 
-from regcascade.cli.parsers.choices import RECIPES_OF_RCN, in_group
-from regcascade.cli.parsers.shared import Commands, add_imports, add_label_names, add_path, add_size
+from regcascade.cli.parsers.choices import EXPORTS, RECIPES_OF_RCN, in_group
+from regcascade.cli.parsers.shared import Commands, add_imports, add_label_names, add_overwrite, add_path, add_size
 
 OF_HYDRA = {  # Hydra parses the arguments of these
     "train": "train a cascade, as `python train.py` does",
@@ -18,6 +18,7 @@ def add(commands: Commands) -> None:
     _add_model(commands)
     _add_profile(commands)
     _add_import(commands)
+    _add_export(commands)
 
 
 def _add_model(commands: Commands) -> None:
@@ -90,3 +91,26 @@ def _add_weights(parser: argparse.ArgumentParser, size: str) -> None:
     add_path(parser, "--out", "the checkpoint to write", "FILE.ckpt", required=True)
     add_label_names(parser)
     add_size(parser, f"sides of the volumes it was trained on ({size})")
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a model for programs that know nothing of regcascade",
+        description="Write a model as torch.export, as ONNX (extra export), or as a MONAI bundle. It takes fixed and "
+        "moving images (B, 1, X, Y, Z) in 0..1 and returns the total flow in voxels and the moved image. It is loaded "
+        "back and compared with the model before it takes its name.",
+        epilog="Examples: regcascade export hippocampus --to torch-export --out hippocampus.pt2; regcascade export "
+        "best.ckpt --to onnx --out best.onnx --size 128 128 128 -r 2; regcascade export hippocampus --to monai-bundle "
+        "--out hippocampus.",
+    )
+    about = "model, or the name of one that comes with regcascade: hippocampus"
+    add_path(parser, "checkpoint", about, "CHECKPOINT")
+    parser.add_argument("--to", required=True, choices=EXPORTS, help="what to write")
+    add_path(parser, "--out", "the file to write (.pt2, .onnx), or the folder of a bundle", required=True)
+    add_overwrite(parser, "the file, or the bundle, that is there")
+    add_size(parser, "sides of the volumes (those of the checkpoint)")
+    parser.add_argument("-r", type=int, default=1, help="how often each network is applied (1)")
+    about = "repeat each network in place, or the whole chain (stage)"
+    parser.add_argument("--repeat", default="stage", choices=["stage", "chain"], help=about)
+    add_imports(parser)
