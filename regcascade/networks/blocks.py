@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regcascade.types import size_of
+
 LEAK = 0.1  # slope of LeakyReLU in RCN and DR-Net
 
 
@@ -24,7 +26,7 @@ class SameConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, X, Y, Z)` to `(B, C', ceil(X / s), ceil(Y / s), ceil(Z / s))`."""
         if not self.symmetric:
-            x = F.pad(x, same_padding(x.shape[2:], self.kernel_size[0], self.stride[0]))
+            x = F.pad(x, same_padding(size_of(x), self.kernel_size[0], self.stride[0]))
         return super().forward(x)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from regcascade.networks.base import NETS, Network
 from regcascade.networks.blocks import LEAK, SameConv3d, UpConv3d, conv
+from regcascade.types import size_of
 
 WIDTH = 16  # feature maps at 1/2
 LEVELS = 6  # 1/2 to 1/64, each with twice the maps of the one before
@@ -81,7 +82,7 @@ class VTN(Network):
         maps = []
         decoder = zip(reversed(skips), self.up_features, self.predictions, self.up_predictions, strict=True)
         for skip, up_features, prediction, up_prediction in decoder:
-            size = skip.shape[2:]
+            size = size_of(skip)
             x = torch.cat([skip, self.activation(up_features(x, size)), up_prediction(prediction(x), size)], dim=1)
             maps.append(x)
         return {0: maps[-1], 1: maps[-1], 2: maps[-2]}

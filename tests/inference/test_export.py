@@ -41,6 +41,26 @@ OF_TENSOR = {
 }
 
 
+@NETS.register("one_convolution")
+class OneConvolution(Network):
+    """A network that exports fast."""
+
+    def __init__(self, *, levels: tuple[int, ...] = (0,), flow_multiplier: float = 1.0) -> None:
+        super().__init__(levels=levels, flow_multiplier=flow_multiplier)
+        self.heads["0"] = SameConv3d(2, 3)
+
+    def features(self, pair: Tensor) -> dict[int, Tensor]:
+        return {0: pair}
+
+
+@NETS.register("looks_at_its_images")
+class LooksAtItsImages(OneConvolution):
+    """A network that decides by what it sees."""
+
+    def features(self, pair: Tensor) -> dict[int, Tensor]:
+        return {0: pair if pair.mean() > 0.4 else -pair}
+
+
 def checkpoint_of(
     cascade: Cascade, folder: Path, model: str = "voxelmorph", name: str = "cr", affine: str = "none"
 ) -> Path:
@@ -57,7 +77,7 @@ def checkpoint_of(
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    return checkpoint_of(build("voxelmorph", "cr", n=2), tmp_path)
+    return checkpoint_of(build("one_convolution", "cr", n=2), tmp_path, "one_convolution")
 
 
 def a_pair(count: int = 1) -> tuple[Tensor, Tensor]:
@@ -136,18 +156,6 @@ def test_the_card_of_a_built_in_model_is_in_its_bundle(tmp_path: Path) -> None:
     assert "CC BY-SA 4.0" in (tmp_path / "hippocampus" / "docs" / "README.md").read_text(encoding="utf-8")
 
 
-@NETS.register("looks_at_its_images")
-class LooksAtItsImages(Network):
-    """A network that decides by what it sees."""
-
-    def __init__(self, *, levels: tuple[int, ...] = (0,), flow_multiplier: float = 1.0) -> None:
-        super().__init__(levels=levels, flow_multiplier=flow_multiplier)
-        self.heads["0"] = SameConv3d(2, 3)
-
-    def features(self, pair: Tensor) -> dict[int, Tensor]:
-        return {0: pair if pair.mean() > 0.4 else -pair}
-
-
 @pytest.mark.parametrize("form", ["torch-export", "monai-bundle"])
 def test_control_flow_that_depends_on_the_images_is_refused(tmp_path: Path, form: str) -> None:
     model = checkpoint_of(build("looks_at_its_images", "cr", n=1), tmp_path, "looks_at_its_images")
@@ -197,10 +205,20 @@ def test_a_place_that_will_not_do_is_named_before_the_work(
         exporting.export(read(checkpoint), "monai-bundle", tmp_path / "full", overwrite=True)
 
 
-def test_an_exported_trace_names_no_device(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    size = (16, 16, 16)
-    network = exporting.Registering(build("vtn", "mcr", n=1, affine="learned", size=size)).eval()
-    images = torch.rand(1, 1, *size), torch.rand(1, 1, *size)
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_names_no_device() -> None:
+    network = exporting.Registering(build("vtn", "mcr", n=1, affine="learned", size=(16, 16, 16))).eval()
+    images = torch.rand(1, 1, 16, 16, 16), torch.rand(1, 1, 16, 16, 16)
     traced = torch.jit.trace(network.requires_grad_(False), images, check_trace=False)
     assert 'value="cpu"' not in str(traced.inlined_graph)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cascade", ["cr", "mcr"])
+@pytest.mark.parametrize("model", ["voxelmorph", "vtn", "drnet", "pyramid"])
+def test_every_network_is_exported(tmp_path: Path, model: str, cascade: str) -> None:
+    torch.manual_seed(0)
+    path = checkpoint_of(build(model, cascade, n=2), tmp_path, model, cascade)
+    for form, suffix in exporting.SUFFIXES.items():
+        if form != "onnx" or not NO_ONNX:
+            exporting.export(read(path), form, tmp_path / f"export{suffix}")
