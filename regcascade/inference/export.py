@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,8 +118,10 @@ def _check_out(form: str, out: Path, overwrite: bool) -> None:
         raise ValueError(f"--out {out}: name a {suffix} file for --to {form}.")
     if form == "onnx":
         _onnxruntime()
-    if suffix or not out.is_dir():
+    if suffix or not out.exists():
         check_output(out, overwrite)
+    elif not out.is_dir() or out.resolve() == Path.cwd():
+        raise ValueError(f"--out {out}: name a folder of its own for a bundle.")
     elif any(out.iterdir()) and not (overwrite and is_bundle(out)):
         raise ValueError(
             f"--out {out} is not empty: name another folder, or give --overwrite if it is a bundle to replace."
@@ -176,14 +180,13 @@ def _write_onnx(program: ExportedProgram, path: Path) -> Function:
     return run
 
 
-def _onnxruntime():  # type: ignore[no-untyped-def]  # a module
+def _onnxruntime() -> Any:
     try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
+        for name in ("onnx", "onnxscript"):  # which torch.onnx imports
+            import_module(name)
+        return import_module("onnxruntime")
     except ImportError as error:
         raise ValueError(f"--to onnx needs {error.name}: pip install 'regcascade[export]'.") from error
-    return onnxruntime
 
 
 def _compared(

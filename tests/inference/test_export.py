@@ -189,7 +189,7 @@ def test_an_alignment_of_each_pair_is_refused(tmp_path: Path) -> None:
         ("torch-export", "none/model.pt2", "does not exist"),
         ("torch-export", "there.pt2", "--overwrite"),
         ("monai-bundle", "full", "is not empty"),
-        ("monai-bundle", "there.pt2", "exists"),
+        ("monai-bundle", "there.pt2", "name a folder"),
     ],
 )
 def test_a_place_that_will_not_do_is_named_before_the_work(
