@@ -41,7 +41,6 @@ OF_TENSOR = {
 }
 
 
-@NETS.register("one_convolution")
 class OneConvolution(Network):
     """A network that exports fast."""
 
@@ -53,12 +52,18 @@ class OneConvolution(Network):
         return {0: pair}
 
 
-@NETS.register("looks_at_its_images")
 class LooksAtItsImages(OneConvolution):
     """A network that decides by what it sees."""
 
     def features(self, pair: Tensor) -> dict[int, Tensor]:
         return {0: pair if pair.mean() > 0.4 else -pair}
+
+
+@pytest.fixture(autouse=True)
+def their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For these tests only: the contract tests run over whatever is registered."""
+    monkeypatch.setitem(NETS._classes, "one_convolution", OneConvolution)
+    monkeypatch.setitem(NETS._classes, "looks_at_its_images", LooksAtItsImages)
 
 
 def checkpoint_of(
