@@ -28,7 +28,7 @@ ROWS = read_rows()
 EXPERIMENTS = list(dict.fromkeys(row.experiment for row in ROWS))
 TRAINED = list(dict.fromkeys(row.experiment for row in ROWS if row.method is None))
 BY_THEMSELVES = [name for name in TRAINED if "/brain" not in name]  # the others are these on other data
-ATLASES = {"brain": None, "brain_2": "lpba/S02", "brain_3": "lpba/S03"}
+ATLASES = {"brain": "lpba/S01", "brain_2": "lpba/S02", "brain_3": "lpba/S03"}
 SIZE_NOT_PRINTED = ("drnet/dr_incep", "drnet/dr_plain", "drnet/dr_l_")
 COUNTS = dict(zip(TABLES, (9, 16, 17, 6, 8, 4, 4, 4, 5, 9, 4, 4), strict=True))
 

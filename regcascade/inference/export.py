@@ -3,9 +3,10 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,8 @@ def _traced(network: Registering, example: tuple[Tensor, Tensor], checkpoint: Ch
     """Trace a network for any number of pairs; torch.export refuses control flow that depends on what it sees."""
     pairs = Dim("pairs", min=1)
     try:
-        return torch.export.export(network, example, dynamic_shapes={"fixed": {0: pairs}, "moving": {0: pairs}})
+        with _quiet():
+            return torch.export.export(network, example, dynamic_shapes={"fixed": {0: pairs}, "moving": {0: pairs}})
     except Exception as error:  # torch raises nearly anything here
         reason = next(filter(None, str(error).splitlines()), type(error).__name__).strip()
         raise ValueError(
@@ -148,16 +150,15 @@ def _traced(network: Registering, example: tuple[Tensor, Tensor], checkpoint: Ch
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what torch says of TorchScript's age and of constants in a trace: the comparison shows what matters."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hide torch's notes on tracing and the graphs it prints: the comparison, or one error, says what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _write_pt2(program: ExportedProgram, path: Path) -> Function:

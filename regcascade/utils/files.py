@@ -94,7 +94,9 @@ def read_yaml(path: Path, remedy: str = "Mend it.") -> Any:
     """Read a YAML file; raise ValueError, naming the file, with the remedy, if it is missing or as `parse_yaml`."""
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read as YAML: {error}. {remedy}") from error
 
 

@@ -231,8 +231,7 @@ MISTAKES = {
     "cascade.stages=[vtn,voxelmorph] n=3": "cascade.stages",
     "data=msd": "data.root",
     "data=msd data.root=nowhere": "nowhere",
-    "data.size=[8,8,8]": "16",
-    "data=msd data.root=. data.size=[8,32,32]": "16",
+    "data.size=[8,8,8]": "give three sides of 16 or more",
     "data.validation=1 data.validation_pairs=null": "data.validation",
     "data.pairs=nothing.csv": "nothing.csv",
     "ckpt_path=last": "ckpt_path=last",
@@ -251,10 +250,9 @@ MISTAKES = {
     "+experiment.foo=1": "There is no option experiment.",
     "+hydra.foo=1": "There is no option hydra.foo.",
     "+affine.foo=1": "affine=none has no option 'foo'",
-    "~n": "n is missing: leave ~n out",
+    "~seed": "seed is missing: leave ~seed out",
     "init=a=b.ckpt": """'init="a=b.ckpt"'""",
     "file.ckpt": "file.ckpt is no KEY=VALUE",
-    "+n.foo=1": "n={'foo': 1}",
 }
 
 

@@ -203,7 +203,7 @@ def test_submitit_starts_the_ranks_of_a_job(tmp_path):
 MISTAKES = {
     "trainer.accelerator=gpu trainer.devices=99": "visible here",
     "trainer.devices=9999": "CPU cores",
-    "cascade=mcr model=monai_voxelmorph": "monai_voxelmorph",
+    "cascade=mcr model=monai_voxelmorph": "choose cascade=cr",
     "n=0": "affine=learned",
     "-m trainer.devices=2": "trainer.devices=2 in a sweep",
     "optimizer.lr=auto": "optimizer.lr=auto: there is no search for a learning rate",

@@ -140,7 +140,7 @@ def test_the_brain_lists_prepare_freesurfers_folders_and_the_authors_files(tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot be read as YAML"),
+        (None, "cannot be read (No such file"),
         ("[1]", "is no list of a set"),
         ("name: [x", "cannot be read as YAML"),
         ("name: x\n", "is no whole list of a set (missing"),
