@@ -77,7 +77,7 @@ def test_every_network_and_cascade_has_a_config():
     }
     for kind, listed in built_in.items():
         assert listed == {path.stem for path in (CONF / kind).glob("*.yaml")}
-        table = (CONF.parent / "README.md").read_text()
+        table = (CONF.parent / "docs" / "commands.md").read_text()
         assert all(f"`{name}`" in table for name in listed)
 
 
