@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from regcascade.cli.parsers import models, runs, scans
+from regcascade.cli.parsers import models, results, scans
 from regcascade.cli.parsers.hydra_help import hydra_help
 from regcascade.utils.version import __version__
 
@@ -44,6 +44,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"regcascade {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for group in (models, scans, runs):
+    for group in (models, scans, results):
         group.add(commands)
     return parser

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regcascade.report.paper.experiments import CONF
 from regcascade.report.runs.sweeps import shown_value, swept_by
-from regcascade.utils.diff import differences
+from regcascade.utils.config_diff import differences
 from regcascade.utils.files import claimed, parse_yaml
 from regcascade.utils.launch import from_first_rank, is_first_starter, launched
 from regcascade.utils.registry import did_you_mean

@@ -25,7 +25,7 @@ from regcascade.report.runs.sweeps import FAILED, FINISHED, OPEN, Job, Sweep, re
 from regcascade.report.tables.compare import print_comparison, untested, write_comparison
 from regcascade.report.tables.ranking import left_out, rank
 from regcascade.utils import distributed as ranks
-from regcascade.utils.diff import differences
+from regcascade.utils.config_diff import differences
 
 RANKING = "ranking"
 _PRINTED = ("dice_mean", "cc", "landmark_distance_mm", "folding_percent")  # the files have all measures

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regcascade.cascades.checkpoint import MODEL_KEYS, Checkpoint, CheckpointError
 from regcascade.training.module import RegistrationModule
-from regcascade.utils.diff import differences
+from regcascade.utils.config_diff import differences
 
 _OTHER_KEYS = ("preprocessing", "data", "loss")  # of a description, which may change
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regcascade.evaluation.baselines.base import INSTALL, METHODS, Method, Pair, flow_of_millimetres, needed
-from regcascade.utils.diff import in_yaml
+from regcascade.utils.config_diff import in_yaml
 
 
 @METHODS.register("elastix_bspline")

@@ -36,7 +36,7 @@ from regcascade.report.figures.style import (
     shortened,
 )
 from regcascade.report.runs.run import Run, label_columns
-from regcascade.report.tables.measures import KNOWN
+from regcascade.report.tables.measure_names import KNOWN
 
 BINS, PAIRS_A_BIN = 8, 6  # of the mean line in the scatter: so many at most, with so many pairs at least
 FILLED = 0.6  # opacity of boxes

@@ -19,7 +19,7 @@ from regcascade.report.figures.stage_charts import stages_of
 from regcascade.report.runs.provenance import facts_table, provenance, software
 from regcascade.report.runs.run import Run, before_registration
 from regcascade.report.tables.compare import Comparison, by_measure, columns_of, compare, notes, shown_table, values_of
-from regcascade.report.tables.measures import KNOWN, MEASURES, heading, rounded, spread
+from regcascade.report.tables.measure_names import KNOWN, MEASURES, heading, rounded, spread
 from regcascade.utils.files import written_whole
 
 WORST = 10

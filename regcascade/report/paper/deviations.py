@@ -8,7 +8,7 @@ import pandas as pd
 
 from regcascade.report.paper.experiments import LABELS, Row
 from regcascade.report.paper.runs import PAPER_SCALE, Evaluation, Training
-from regcascade.utils.diff import changes, in_yaml
+from regcascade.utils.config_diff import changes, in_yaml
 
 Compose = Callable[[str, Sequence[str]], Mapping[str, Any]]
 _GROUPS = ("n", "train_r", "model", "cascade", "affine", "loss", "optimizer")

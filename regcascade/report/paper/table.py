@@ -13,7 +13,7 @@ from regcascade.report.paper.deviations import Compose, changed_options, evaluat
 from regcascade.report.paper.experiments import COST, SETS, Row, columns_of, printed_number
 from regcascade.report.paper.runs import Cell, Cells, Found
 from regcascade.report.tables.markup import latex, markdown, write_texts
-from regcascade.report.tables.measures import NONE, heading, mean_and_std
+from regcascade.report.tables.measure_names import NONE, heading, mean_and_std
 
 AS_PRINTED = "as the paper"
 _COSTS = {"seconds_gpu": ("Seconds, GPU", 2), "seconds_cpu": ("Seconds, CPU", 1), "paper_size_mib": ("Size [MiB]", 1)}

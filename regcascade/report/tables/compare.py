@@ -13,7 +13,7 @@ from rich.console import Console
 from regcascade.evaluation.layout import BEFORE
 from regcascade.report.runs.run import Run, label_columns
 from regcascade.report.tables.markup import latex, markdown, print_tables, write_texts
-from regcascade.report.tables.measures import KNOWN, NONE, heading, rounded, spread
+from regcascade.report.tables.measure_names import KNOWN, NONE, heading, rounded, spread
 from regcascade.report.tables.statistics import RESAMPLES, bootstrap_intervals, holm, subjects, t_test, wilcoxon_test
 
 FEW_SCANS = 10

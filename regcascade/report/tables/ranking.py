@@ -8,7 +8,7 @@ from typing import NamedTuple
 from regcascade.report.runs.run import NotComparableError, Run, aligned, named_runs
 from regcascade.report.runs.sweeps import FAILED, Job, described, short_names, shown_value, varied
 from regcascade.report.tables.compare import columns_of, values_of
-from regcascade.report.tables.measures import KNOWN
+from regcascade.report.tables.measure_names import KNOWN
 from regcascade.utils.registry import did_you_mean
 
 DICE, LOSS, CC = "dice_mean", "loss", "cc"

@@ -8,7 +8,7 @@ from regcascade.report.runs.names import titled
 from regcascade.report.runs.run import Run, aligned
 from regcascade.report.runs.sweeps import varied
 from regcascade.report.tables.compare import columns_of, values_of
-from regcascade.report.tables.measures import heading, rounded
+from regcascade.report.tables.measure_names import heading, rounded
 from regcascade.utils.registry import did_you_mean
 
 _NOT_TOLD = ("paths.",)  # where a run writes makes it no other run

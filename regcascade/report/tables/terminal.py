@@ -9,7 +9,7 @@ from rich.table import Table
 from regcascade.evaluation.layout import BEFORE, SET
 from regcascade.evaluation.tables import failures
 from regcascade.report.tables.markup import rich_table
-from regcascade.report.tables.measures import MEASURES, mean_and_std, rounded
+from regcascade.report.tables.measure_names import MEASURES, mean_and_std, rounded
 from regcascade.utils.memory import MIB
 
 
