@@ -110,8 +110,8 @@ def of_group(group: str, default: str | None, program: str = "train") -> str:
     chosen = f"Without a choice: `{group}={default}`." if default else "Without a choice: none."
     parts = [f"## {group}\n\n`{group}=NAME` of `{program}.py`. {chosen}\n"]
     paths = sorted((CONF / group).rglob("[!_]*.yaml"), key=lambda path: (path.stem != "default", path))
+    names = {path: path.relative_to(CONF / group).with_suffix("").as_posix() for path in paths}
     if group not in (*OWNERS, *INSTANTIATED):  # sets options of other groups
-        names = {path: path.relative_to(CONF / group).with_suffix("").as_posix() for path in paths}
         rows = [f"| `{group}={names[path]}` | {cell(header(path))} |" for path in paths]
         return "\n".join([*parts, "| choice | what |", "|---|---|", *rows, ""])
     shared: dict[str, Any] = {}
@@ -120,10 +120,10 @@ def of_group(group: str, default: str | None, program: str = "train") -> str:
         parts.append(f"### {title}\n\n{header(CONF / name)}\n\n{table(values, [owner], {}, 'data.')}")
         shared |= values
     for path in paths:
-        config = compose("evaluate" if path.stem == "trained" else program, [f"{group}={path.stem}"])
+        config = compose("evaluate" if path.stem == "trained" else program, [f"{group}={names[path]}"])
         options: Any = OmegaConf.to_container(config[group])
         write = of_objects if group in INSTANTIATED else of_choice
-        parts.append(f"### {group}={path.stem}\n\n{header(path)}\n\n{write(group, options, comments(path), shared)}")
+        parts.append(f"### {group}={names[path]}\n\n{header(path)}\n\n{write(group, options, comments(path), shared)}")
         shared = options if path.stem == "default" else shared
     return "\n".join(parts + [registered(option, registry) for option, registry in NAMED.get(group, {}).items()])
 
