@@ -168,6 +168,7 @@ def _is_whole(content: Mapping[str, Any], description: Mapping[str, Any]) -> boo
         {*MODEL_KEYS, *mappings, "format"} <= set(description)
         and isinstance(description["format"], int)
         and all(isinstance(description[key], dict) for key in mappings)
+        and isinstance(description["preprocessing"].get("recipe"), dict | None)
         and isinstance(step, int)
         and isinstance(weights, dict)
         and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items())
@@ -205,7 +206,7 @@ def load(path: str | Path) -> Cascade:
     Import a network or cascade of your own first, so that its name is known.
 
     >>> load("hippocampus").n
-    2
+    1
     """
     return read(path).build()
 

@@ -72,7 +72,13 @@ def run_job(config: DictConfig, work: Callable[[DictConfig], float | None]) -> f
     folder = Path(config.paths.run)
     name = f"Job #{HydraConfig.get().job.num}"
     try:
-        if (before := _before(folder, config)) is not None:
+        before = _before(folder, config)
+    except ValueError as error:  # whose run is it? its record stays
+        _log.error("%s: %s", name, error)
+        hydra_app.at_end.append(lambda: False)
+        return None
+    try:
+        if before is not None:
             _log.info("%s has finished before and is kept.", name)
             return before.objective
         objective = work(config)

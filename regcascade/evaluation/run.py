@@ -20,7 +20,7 @@ from regcascade.utils.append_csv import AppendCSV, part_of
 from regcascade.utils.files import file_hash, git_state, write_json
 from regcascade.utils.version import __version__
 
-_TRAINED = ("model", "cascade", "n", "affine", "loss", "seed")  # of the description of a checkpoint
+_TRAINED = ("model", "cascade", "n", "affine", "loss", "seed", "train_r")  # of the description of a checkpoint
 
 
 def evaluate_to_folder(

@@ -72,7 +72,7 @@ def build_module(options: Mapping[str, Any], data: RegistrationData, fresh: bool
     description = describe(
         options["model"], options["cascade"], cascade.n, _affine(options), data.size,
         data.label_names, data.preprocessing, options["data"], options["loss"],
-    ) | {"seed": options["seed"]}  # fmt: skip
+    ) | {"seed": options["seed"], "train_r": options.get("train_r", 1)}  # fmt: skip
     return RegistrationModule(cascade, objective, optimization, description, tuple(data.label_names), repeats)
 
 

@@ -9,7 +9,8 @@ from regcascade.evaluation.layout import CONFIG, EVALUATE, TRAINED, read_yaml
 from regcascade.report.runs.find import folder_names
 from regcascade.report.runs.sweeps import described, varied
 
-_TELLING = ("method", "model", "cascade", "affine", "loss", "data", "seed", "repeat", "steps")  # the first ones first
+# The first ones first.
+_TELLING = ("method", "model", "cascade", "affine", "loss", "data", "train_r", "seed", "repeat", "steps")
 _IN_TITLE = ("model", "cascade", "cascade.stages", "n", "r")  # options that a title tells
 _TITLES = {
     "voxelmorph": "VoxelMorph", "vtn": "VTN", "drnet": "DR-Net", "pyramid": "Pyramid", "cr": "CR", "mcr": "MCR",
@@ -69,7 +70,8 @@ def run_names(whats: Sequence[What], folders: Sequence[Path]) -> list[str]:
     names = [what.title for what in whats]
     for title in {name for name in names if name and names.count(name) > 1}:
         same, keys = [what.details for what in whats if what.title == title], list[str]()
-        for key in varied(same):
+        known = [key for key in varied(same) if all(key in one for one in same)]  # older runs told less of themselves
+        for key in known:
             if len({described(one, [*keys, key]) for one in same}) > len({described(one, keys) for one in same}):
                 keys.append(key)
         longer = [f"{title} {described(what.details, keys)}".strip() for what in whats]
