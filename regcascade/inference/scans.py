@@ -24,7 +24,7 @@ class ScanFiles:
     Attributes:
         image: an image file, or the folder of a DICOM series.
         labels: a label map on the image's grid.
-        points: landmarks, a CSV of voxel coordinates of the image, see `data.landmarks`.
+        points: landmarks, voxel coordinates of the image in a CSV, or a file of Slicer, see `data.io.point_tables`.
         mask: what counts, such as the brain, on the image's grid.
         series: the UID of the series, if a DICOM folder holds several.
     """
